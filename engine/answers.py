@@ -1,0 +1,285 @@
+"""From what the engine decided or kept to the messages that callers get."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import orjson
+
+from engine.catalogue import Catalogue
+from engine.decide import Draft
+from engine.decider import Fallback
+from engine.ledger import Glance, Ledger
+from engine.record import DecisionRecord, decision_id
+from features import Offset, RecordHeader
+from opportune.v1 import common_pb2, customers_pb2, decisions_pb2
+
+_BEST: Final = decisions_pb2.Reason(code="best", text="The highest expected worth among the eligible offers.")
+_EXPLORED: Final = decisions_pb2.Reason(
+    code="explored", text="Chosen to learn: another offer was expected to be worth more, but not surely."
+)
+_COLD: Final = decisions_pb2.Reason(
+    code="cold_start", text="Few outcomes of this offer are known: the estimate leans on all offers together."
+)
+_FALLBACK: Final = decisions_pb2.Reason(
+    code="fallback", text="From the catalogue's fallback list: this customer's state was not available in time."
+)
+_NOT_ELIGIBLE: Final = decisions_pb2.Reason(
+    code="not_eligible", text="The rules leave no offer for this customer in this channel now."
+)
+_SILENCE: Final = decisions_pb2.Reason(code="silence", text="No offer is expected to be worth the contact.")
+_NO_FALLBACK: Final = decisions_pb2.Reason(
+    code="fallback", text="The state was not available in time, and there is no fallback offer for this channel."
+)
+
+
+def plain_value(value: float | str | bool) -> common_pb2.Value:
+    """A plain value as a message."""
+    if isinstance(value, bool):
+        return common_pb2.Value(flag=value)
+    if isinstance(value, str):
+        return common_pb2.Value(text=value)
+    return common_pb2.Value(number=value)
+
+
+def decided(catalogue: Catalogue, draft: Draft, partition: int, position: Offset) -> decisions_pb2.DecideResponse:
+    """The answer to a decision that is durable."""
+    ask = draft.ask
+    response = decisions_pb2.DecideResponse(
+        decision_id=decision_id(partition, position),
+        customer_id=ask.customer,
+        policy_version=draft.policy_version,
+        config_version=catalogue.version,
+        time_ms=ask.time_ms,
+        degraded=draft.degraded,  # type: ignore[arg-type]  # the engine uses the enum's numbers
+    )
+    texts = catalogue.treatments[ask.channel, ask.language]
+    add = response.offers.add
+    for rank, pick in enumerate(draft.picks, 1):
+        offer = catalogue.offers[pick.offer]
+        added = add(
+            offer_id=offer.id,
+            rank=rank,
+            kind=catalogue.kinds[pick.offer],
+            category=offer.category,
+            treatment=texts[pick.offer],
+            propensity=pick.propensity,
+            score=pick.score,
+            acceptance_probability=pick.mean,
+            value=offer.value,
+            contact_cost=offer.contact_cost,
+            expires_ms=pick.window_end_ms,
+        )
+        added.reasons.append(_EXPLORED if pick.explored else _BEST)
+        if pick.cold:
+            added.reasons.append(_COLD)
+    if not draft.picks:
+        response.nothing_reason.CopyFrom(_SILENCE if draft.any_eligible else _NOT_ELIGIBLE)
+    if draft.known:
+        _fill_freshness(response.state, draft.watermark, draft.latest_event_ms, ask.time_ms)
+    _fill_open_offers(response.open_offers, catalogue, partition, draft.seen)
+    return response
+
+
+def repeated(
+    catalogue: Catalogue, record: DecisionRecord, partition: int, position: Offset, seen: Glance, language: str
+) -> decisions_pb2.DecideResponse:
+    """The answer to a request that was answered before, from its record."""
+    response = decisions_pb2.DecideResponse(
+        decision_id=decision_id(partition, position),
+        customer_id=record.customer,
+        policy_version=record.policy_version,
+        config_version=record.config_version,
+        time_ms=record.time_ms,
+        degraded=record.degraded,  # type: ignore[arg-type]
+        repeated=True,
+    )
+    texts = catalogue.treatments.get((record.channel, language), ())
+    for rank, choice in enumerate(record.slate, 1):
+        at = catalogue.index_of_key.get(choice.key)
+        if at is None:
+            continue
+        offer = catalogue.offers[at]
+        response.offers.add(
+            offer_id=offer.id,
+            rank=rank,
+            kind=catalogue.kinds[at],
+            category=offer.category,
+            treatment=texts[at] if texts else "",
+            propensity=choice.propensity,
+            score=choice.score,
+            acceptance_probability=min(max(choice.mean, 0.0), 1.0),
+            value=offer.value,
+            contact_cost=offer.contact_cost,
+            expires_ms=choice.window_end_ms,
+        )
+    if not record.slate:
+        response.nothing_reason.CopyFrom(_SILENCE if record.nothing_propensity else _NOT_ELIGIBLE)
+    if record.known:
+        _fill_freshness(response.state, record.watermark, record.latest_event_ms, record.time_ms)
+    _fill_open_offers(response.open_offers, catalogue, partition, seen)
+    return response
+
+
+def fallen_back(catalogue: Catalogue, answer: Fallback) -> decisions_pb2.DecideResponse:
+    """The answer where no decision could be made durable."""
+    ask = answer.ask
+    response = decisions_pb2.DecideResponse(
+        customer_id=ask.customer,
+        config_version=catalogue.version,
+        time_ms=ask.time_ms,
+        degraded=answer.degraded,  # type: ignore[arg-type]
+    )
+    texts = catalogue.treatments[ask.channel, ask.language]
+    for rank, at in enumerate(answer.offers, 1):
+        offer = catalogue.offers[at]
+        response.offers.add(
+            offer_id=offer.id,
+            rank=rank,
+            kind=catalogue.kinds[at],
+            category=offer.category,
+            treatment=texts[at],
+            value=offer.value,
+            contact_cost=offer.contact_cost,
+            reasons=[_FALLBACK],
+        )
+    if not answer.offers:
+        response.nothing_reason.CopyFrom(_NO_FALLBACK)
+    return response
+
+
+def explained(
+    catalogue: Catalogue, record: DecisionRecord, partition: int, position: Offset
+) -> decisions_pb2.ExplainResponse:
+    """What a record holds, read with the configuration that it was made with."""
+    channel = catalogue.config.channels[record.channel]
+    response = decisions_pb2.ExplainResponse(
+        decision_id=decision_id(partition, position),
+        customer_id=record.customer,
+        channel=channel.id,
+        placement=catalogue.placement_name(record.channel, record.placement),
+        time_ms=record.time_ms,
+        policy_version=record.policy_version,
+        config_version=record.config_version,
+        seed=record.seed,
+        nothing_propensity=record.nothing_propensity,
+        degraded=record.degraded,  # type: ignore[arg-type]
+        request_id=record.request_id,
+    )
+    for name, value in (orjson.loads(record.context) if record.context else {}).items():
+        response.context[name].CopyFrom(plain_value(value))
+    if record.known:
+        _fill_freshness(response.state, record.watermark, record.latest_event_ms, record.time_ms)
+    else:
+        response.state.known = False
+    steps = memoryview(record.x).cast("b")
+    response.inputs.extend(
+        decisions_pb2.Input(name=name, steps=step) for name, step in zip(catalogue.input_names, steps, strict=True)
+    )
+    chosen = {choice.key: (rank, choice) for rank, choice in enumerate(record.slate, 1)}
+    candidates = []
+    for at, offer in enumerate(catalogue.offers):
+        unmet = [
+            catalogue.rules.expressions[rule]
+            for rule in catalogue.rules.unmet(record.rules_held, catalogue.offer_masks[at])
+        ]
+        if not catalogue.in_channel[record.channel, at]:
+            unmet.append(f"offered in channel {channel.id}, with a treatment for it")
+        if not catalogue.starts_ms[at] <= record.time_ms < catalogue.ends_ms[at]:
+            unmet.append("within starts_ms and ends_ms")
+        candidate = decisions_pb2.Candidate(offer_id=offer.id, eligible=not unmet, unmet_rules=unmet)
+        found = chosen.get(catalogue.offer_keys[at])
+        if found is not None:
+            candidate.rank, choice = found
+            candidate.propensity, candidate.score = choice.propensity, choice.score
+            candidate.acceptance_probability = min(max(choice.mean, 0.0), 1.0)
+            candidate.acceptance_probability_sd = choice.sd
+        candidates.append(candidate)
+    # The answer first, in its order; then what was eligible; then the rest as the catalogue has it.
+    candidates.sort(key=lambda c: (c.rank == 0, c.rank, not c.eligible))
+    response.candidates.extend(candidates)
+    response.summary = _summary(response)
+    return response
+
+
+def _summary(explained: decisions_pb2.ExplainResponse) -> str:
+    eligible = sum(candidate.eligible for candidate in explained.candidates)
+    known = "whose state was known" if explained.state.known else "of whom nothing was known"
+    parts = [
+        f"For customer {explained.customer_id}, {known}, {eligible} of {len(explained.candidates)} offers were "
+        f"eligible in channel {explained.channel}."
+    ]
+    parts += [
+        f"Rank {c.rank}: {c.offer_id}, acceptance estimated at {c.acceptance_probability:.1%} "
+        f"(± {c.acceptance_probability_sd:.1%}), expected worth {c.score:.3g}, propensity {c.propensity:.3g}."
+        for c in explained.candidates
+        if c.rank
+    ]
+    if explained.nothing_propensity and not any(c.rank for c in explained.candidates):
+        parts.append(f"Saying nothing was chosen with propensity {explained.nothing_propensity:.3g}.")
+    elif not any(c.rank for c in explained.candidates):
+        parts.append("There was nothing to choose from.")
+    if explained.degraded:
+        parts.append(f"Degraded: {decisions_pb2.DegradedReason.Name(explained.degraded)}.")
+    return " ".join(parts)
+
+
+def customer(
+    catalogue: Catalogue,
+    customer_id: str,
+    state: tuple[bytes | None, bytes | None],
+    header: RecordHeader | None,
+    ledger: Ledger,
+    partition: int,
+    now_ms: int,
+) -> customers_pb2.Customer:
+    """What the engine knows of one customer."""
+    record, ledger_bytes = state
+    response = customers_pb2.Customer(
+        customer_id=customer_id,
+        bytes=len(record or b"") + len(ledger_bytes or b""),
+        state=decisions_pb2.StateFreshness(known=header is not None),
+    )
+    if header is not None:
+        _fill_freshness(response.state, header.watermark, max(header.latest_event_ms, 0), now_ms)
+        response.events, response.duplicates, response.late = header.events, header.duplicates, header.late
+    values = catalogue.layout.values(record, now_ms)
+    for feature in catalogue.config.features:
+        added = response.features.add(name=feature.name, unit=feature.unit)
+        value = values[feature.name]
+        if value is not None:
+            added.value.CopyFrom(plain_value(value))
+    for entry in reversed(ledger.decisions):
+        for offer in entry.offers:
+            at = catalogue.index_of_key.get(offer.key)
+            response.offers.add(
+                decision_id=decision_id(partition, entry.position),
+                offer_id=catalogue.offer_ids[at] if at is not None else f"(removed, key {offer.key:08x})",
+                stage=int(offer.stage),
+                served_ms=entry.time_ms,
+                expires_ms=offer.window_end_ms,
+            )
+    return response
+
+
+def _fill_freshness(state: Any, watermark: Offset, latest_event_ms: int, now_ms: int) -> None:
+    state.known = True
+    state.watermark = str(watermark)
+    state.latest_event_ms = latest_event_ms
+    state.age_ms = max(0, now_ms - latest_event_ms) if latest_event_ms else 0
+
+
+def _fill_open_offers(open_offers: Any, catalogue: Catalogue, partition: int, seen: Glance) -> None:
+    for position, key, stage, served_ms, expires_ms in _newest_first(seen):
+        at = catalogue.index_of_key.get(key)
+        if at is not None:
+            open_offers.add(
+                decision_id=decision_id(partition, position),
+                offer_id=catalogue.offer_ids[at],
+                stage=stage,
+                served_ms=served_ms,
+                expires_ms=expires_ms,
+            )
+
+
+def _newest_first(seen: Glance) -> Iterable[tuple[Offset, int, int, int, int]]:
+    return reversed(seen.open_offers)

@@ -1,0 +1,204 @@
+"""Attribution: from the log of decisions and outcomes to lessons, by the table of engine.lifecycle. Pure.
+
+One Attribution follows one partition. Its clock is the newest time in the log, so replay equals live: a window closes
+when the log has passed its end, and what is still open then becomes a provisional no. A later outcome moves on from
+there, and the change of lesson reverses the no exactly.
+
+Goals: order of the log decides everything, a batch boundary nothing. Entries at or before `offset` change nothing.
+Bounded: INSTANCES_TRACKED_MAX offers; the oldest beyond are let go without a lesson, and counted.
+"""
+
+import heapq
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from engine.lifecycle import NEXT, OPEN, TEACHES, Stage
+from engine.limits import INSTANCES_TRACKED_MAX, LATE_OUTCOME_MS_MAX
+from engine.record import DecisionRecord, OutcomeRecord, RecordError, unpack
+from engine.store.base import LogEntry
+from features import Offset
+
+_ROW: Final = struct.Struct("<IBq")
+_STATE: Final = struct.Struct("<BQIqQQQQ")
+_ENTRY: Final = struct.Struct("<QIqB")
+_FORM: Final = 1
+
+
+class AttributionError(ValueError):
+    """The bytes are no state of an attribution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What an offer instance teaches has changed: take `old` back, teach `new`. None is "no lesson"."""
+
+    decision: Offset
+    rank: int
+    offer_key: int
+    time_ms: int
+    """Decision time: it decides the period in which the lesson counts, so taking it back finds it again."""
+    old: int | None
+    new: int | None
+
+
+class Attribution:
+    """Follows the offer instances of one partition."""
+
+    def __init__(self) -> None:
+        self.offset = Offset.ZERO
+        """Last entry of the log that was taken in."""
+        self.clock_ms = 0
+        self.refused = 0
+        """Outcomes whose move the table does not allow, or whose decision is not followed (any more)."""
+        self.overflowed = 0
+        """Instances let go because there were too many."""
+        self.unreadable = 0
+        self.expired = 0
+        # Rows of (offer key, stage, window end) by decision position as one integer: about 300 bytes a decision.
+        self._decisions: dict[int, tuple[int, bytearray]] = {}
+        self._instances = 0
+        self._due: list[tuple[int, int, int]] = []
+
+    def __len__(self) -> int:
+        return self._instances
+
+    def absorb(self, entries: Iterable[LogEntry], instances_max: int = INSTANCES_TRACKED_MAX) -> list[Lesson]:
+        """Take in entries in log order and return what they teach, in order."""
+        lessons: list[Lesson] = []
+        for entry in entries:
+            if entry.offset <= self.offset:
+                continue
+            self.offset = entry.offset
+            try:
+                record = unpack(entry.data)
+            except RecordError:
+                self.unreadable += 1
+                continue
+            # Windows that closed before this entry close first, or an answer after its window would not be late.
+            lessons += self._advance(record.time_ms)
+            if isinstance(record, DecisionRecord):
+                self._open(entry.offset, record)
+                while self._instances > instances_max:
+                    self._let_go_oldest()
+            else:
+                lessons += self._move(record)
+        return lessons
+
+    def stages(self, decision: Offset) -> list[Stage]:
+        """Where the offers of a decision stand, in rank order; [] if it is not followed."""
+        _, rows = self._decisions.get(_key(decision), (0, bytearray()))
+        return [Stage(stage) for _, stage, _ in _ROW.iter_unpack(rows)]
+
+    def _open(self, position: Offset, record: DecisionRecord) -> None:
+        if not record.slate:
+            return
+        key = _key(position)
+        rows = bytearray()
+        for rank, choice in enumerate(record.slate):
+            rows += _ROW.pack(choice.key, Stage.SERVED, choice.window_end_ms)
+            heapq.heappush(self._due, (choice.window_end_ms, key, rank))
+        self._decisions[key] = record.time_ms, rows
+        self._instances += len(record.slate)
+
+    def _move(self, outcome: OutcomeRecord) -> Iterator[Lesson]:
+        key = _key(outcome.decision)
+        found = self._decisions.get(key)
+        at = (outcome.rank - 1) * _ROW.size
+        if found is None or at >= len(found[1]):
+            self.refused += 1
+            return
+        time_ms, rows = found
+        offer, stage, end_ms = _ROW.unpack_from(rows, at)
+        if offer != outcome.offer_key or outcome.stage not in NEXT[Stage(stage)]:
+            self.refused += 1
+            return
+        _ROW.pack_into(rows, at, offer, outcome.stage, end_ms)
+        yield from _changed(key, outcome.rank, offer, time_ms, Stage(stage), outcome.stage)
+
+    def _advance(self, now_ms: int) -> Iterator[Lesson]:
+        self.clock_ms = max(self.clock_ms, now_ms)
+        while self._due and self._due[0][0] <= self.clock_ms:
+            due_ms, key, rank = heapq.heappop(self._due)
+            found = self._decisions.get(key)
+            if found is None:
+                continue
+            time_ms, rows = found
+            offer, stage, end_ms = _ROW.unpack_from(rows, rank * _ROW.size)
+            if due_ms > end_ms:
+                # The time for late outcomes is over too: with the decision's last offer the decision goes.
+                if rank == len(rows) // _ROW.size - 1:
+                    self._forget(key)
+                continue
+            heapq.heappush(self._due, (_forget_ms(rows), key, len(rows) // _ROW.size - 1))
+            if Stage(stage) in OPEN:
+                self.expired += 1
+                _ROW.pack_into(rows, rank * _ROW.size, offer, Stage.EXPIRED, end_ms)
+                yield from _changed(key, rank + 1, offer, time_ms, Stage(stage), Stage.EXPIRED)
+
+    def _forget(self, key: int) -> None:
+        found = self._decisions.pop(key, None)
+        if found is not None:
+            self._instances -= len(found[1]) // _ROW.size
+
+    def _let_go_oldest(self) -> None:
+        key = next(iter(self._decisions))
+        self.overflowed += len(self._decisions[key][1]) // _ROW.size
+        self._forget(key)
+
+    # --- checkpoint -------------------------------------------------------------------------------------------------
+
+    def to_bytes(self) -> bytes:
+        """The state, canonical: equal states give equal bytes."""
+        counters = (self.refused, self.overflowed, self.unreadable, self.expired)
+        parts = [_STATE.pack(_FORM, self.offset.ms, self.offset.seq, self.clock_ms, *counters)]
+        for key in sorted(self._decisions):
+            time_ms, rows = self._decisions[key]
+            parts += [_ENTRY.pack(key >> 32, key & 0xFFFFFFFF, time_ms, len(rows) // _ROW.size), bytes(rows)]
+        return b"".join(parts)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Attribution":
+        """The state that `to_bytes` gave. Raises AttributionError for cut or foreign bytes."""
+        self = cls()
+        try:
+            form, ms, seq, self.clock_ms, *counters = _STATE.unpack_from(data)
+            if form != _FORM:
+                raise AttributionError(f"attribution of form {form}, expected {_FORM}")
+            self.offset = Offset(ms, seq)
+            self.refused, self.overflowed, self.unreadable, self.expired = counters
+            at = _STATE.size
+            while at < len(data):
+                ms, seq, time_ms, count = _ENTRY.unpack_from(data, at)
+                at += _ENTRY.size
+                rows = bytearray(data[at : at + count * _ROW.size])
+                if len(rows) != count * _ROW.size:
+                    raise AttributionError(f"attribution of {len(data)} bytes is cut short")
+                at += len(rows)
+                self._restore(ms << 32 | seq, time_ms, rows)
+        except struct.error as error:
+            raise AttributionError(f"attribution of {len(data)} bytes cannot be read: {error}") from error
+        return self
+
+    def _restore(self, key: int, time_ms: int, rows: bytearray) -> None:
+        self._decisions[key] = time_ms, rows
+        self._instances += len(rows) // _ROW.size
+        last = len(rows) // _ROW.size - 1
+        for rank, (_, _, end_ms) in enumerate(_ROW.iter_unpack(rows)):
+            # What was due before the clock has happened; only the forgetting is left of it.
+            heapq.heappush(self._due, (end_ms, key, rank) if end_ms > self.clock_ms else (_forget_ms(rows), key, last))
+
+
+def _key(position: Offset) -> int:
+    return position.ms << 32 | position.seq
+
+
+def _forget_ms(rows: bytearray) -> int:
+    last_end_ms: int = max(end_ms for _, _, end_ms in _ROW.iter_unpack(rows))
+    return last_end_ms + LATE_OUTCOME_MS_MAX
+
+
+def _changed(key: int, rank: int, offer: int, time_ms: int, old: Stage, new: Stage) -> Iterator[Lesson]:
+    if TEACHES[old] != TEACHES[new]:
+        yield Lesson(Offset(key >> 32, key & 0xFFFFFFFF), rank, offer, time_ms, TEACHES[old], TEACHES[new])

@@ -1,0 +1,253 @@
+"""A configuration compiled for deciding: columns, rules, offers as arrays.
+
+The value matrix of a batch has one column a feature, then one a fact: number as it is, text as the index of its value,
+flag as 0 or 1, NaN where it is missing. The model reads its inputs from it, the rules their variables.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import Attribute, Config, Fact, Input, Offer, key_of, line_of
+from engine.errors import ConfigError
+from engine.rules import Masks, RuleError, Rules, Variable
+from features import Layout
+from models import InputSpec, Transform
+
+ANY_PLACEMENT: Final = 0
+"""Index that a record keeps for "the channel as a whole"."""
+
+OFFER_KINDS: Final = {"sale": 1, "service": 2, "retention": 3, "question": 4}
+"""Numbers of opportune.v1.OfferKind."""
+
+_NAN: Final = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the value matrix and how a rule sees it."""
+
+    name: str
+    kind: str
+    """number, text or flag."""
+    categories: tuple[str, ...] = ()
+    default: float = _NAN
+
+    def variable(self, value: float) -> Variable:
+        """The variable that a rule gets for a value of this column.
+
+        >>> Column("job", "text", ("clerk", "nurse")).variable(1.0)
+        'nurse'
+        """
+        if self.kind == "number":
+            return value
+        if self.kind == "flag":
+            return value == 1.0
+        return self.categories[int(value)] if value == value else ""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A configuration, compiled. Immutable: a server swaps it whole."""
+
+    config: Config
+    version: str
+    layout: Layout
+    transform: Transform
+    columns: tuple[Column, ...]
+    rules: Rules
+    offer_masks: tuple[int, ...]
+    masks: Masks
+    offers: tuple[Offer, ...]
+    offer_ids: tuple[str, ...]
+    offer_keys: tuple[int, ...]
+    kinds: tuple[int, ...]
+    offer_index: Mapping[str, int]
+    index_of_key: Mapping[int, int]
+    channel_index: Mapping[str, int]
+    placement_index: Mapping[tuple[str, str], int]
+    in_channel: NDArray[np.bool_]
+    """(channels, offers) whether the offer may be made there: allowed, and with a treatment that fits."""
+    gain: NDArray[np.float64]
+    """(channels, offers) value × lever × context weight: what one sure acceptance adds to the score."""
+    costs: NDArray[np.float64]
+    starts_ms: NDArray[np.int64]
+    ends_ms: NDArray[np.int64]
+    windows_ms: tuple[int, ...]
+    treatments: Mapping[tuple[int, str], tuple[str, ...]]
+    """Texts of all offers by (channel, language)."""
+    languages: frozenset[str]
+    fact_columns: Mapping[str, int]
+    """Column of each fact of the conversation."""
+    facts: Mapping[str, Fact]
+    fallback: tuple[int, ...]
+
+    @classmethod
+    def compile(cls, config: Config, version: str, text: bytes = b"", name: str = "configuration") -> Self:
+        """Compile. Raises ConfigError naming the line of `text` where a rule or an input is wrong."""
+
+        def problem(place: tuple[str | int, ...], error: Exception) -> ConfigError:
+            where = f"{name}:{line_of(text, place)}" if text else name
+            return ConfigError(f"{where}: {'.'.join(map(str, place))}: {error}")
+
+        specs = config.feature_specs()
+        layout = Layout.compile(specs)
+        columns = [
+            Column(spec.name, "text" if spec.categories else "number", spec.categories, spec.default) for spec in specs
+        ]
+        fact_columns = {fact.name: len(columns) + at for at, fact in enumerate(config.context)}
+        columns += [_fact_column(fact) for fact in config.context]
+        declared: list[Input | None] = [feature.input for feature in config.features]
+        declared += [fact.input for fact in config.context]
+        inputs = [
+            InputSpec(column.name, given.kind, given.range[0], given.range[1], len(column.categories))
+            for column, given in zip(columns, declared, strict=True)
+            if given is not None
+        ]
+        try:
+            transform = Transform.compile(inputs, [column.name for column in columns])
+        except ValueError as error:
+            raise problem(("features",), error) from error
+        samples = {column.name: _sample(column) for column in columns}
+        problems = []
+        for at, offer in enumerate(config.offers):
+            for i, rule in enumerate(offer.eligibility):
+                try:
+                    Rules([rule], samples)
+                except RuleError as error:
+                    problems.append(str(problem(("offers", at, "eligibility", i), error)))
+        if problems:
+            raise ConfigError("\n".join(problems))
+        try:
+            rules = Rules([rule for offer in config.offers for rule in offer.eligibility], samples)
+        except RuleError as error:
+            raise problem(("offers",), error) from error
+        offer_masks = tuple(rules.mask(offer.eligibility) for offer in config.offers)
+        channels = [channel.id for channel in config.channels]
+        languages = frozenset(
+            [config.language, *(t.language for offer in config.offers for t in offer.treatments if t.language)]
+        )
+        ids = tuple(offer.id for offer in config.offers)
+        return cls(
+            config=config,
+            version=version,
+            layout=layout,
+            transform=transform,
+            columns=tuple(columns),
+            rules=rules,
+            offer_masks=offer_masks,
+            masks=Masks(offer_masks, len(rules)),
+            offers=config.offers,
+            offer_ids=ids,
+            offer_keys=tuple(key_of(offer) for offer in ids),
+            kinds=tuple(OFFER_KINDS[offer.kind] for offer in config.offers),
+            offer_index={offer: at for at, offer in enumerate(ids)},
+            index_of_key={key_of(offer): at for at, offer in enumerate(ids)},
+            channel_index={channel: at for at, channel in enumerate(channels)},
+            placement_index={
+                (channel.id, placement): at
+                for channel in config.channels
+                for at, placement in enumerate(("", *channel.placements))
+            },
+            in_channel=np.array(
+                [
+                    [
+                        (not o.channels or c in o.channels) and _treatment(o, c, config.language, config.language) != ""
+                        for o in config.offers
+                    ]
+                    for c in channels
+                ]
+            ),
+            gain=np.array(
+                [[o.value * o.lever * o.context_weight.get(c, 1.0) for o in config.offers] for c in channels]
+            ),
+            costs=np.array([offer.contact_cost for offer in config.offers]),
+            starts_ms=np.array([offer.starts_ms for offer in config.offers], dtype=np.int64),
+            ends_ms=np.array([offer.ends_ms for offer in config.offers], dtype=np.int64),
+            windows_ms=tuple(offer.window for offer in config.offers),
+            treatments={
+                (at, language): tuple(_treatment(offer, channel, language, config.language) for offer in config.offers)
+                for at, channel in enumerate(channels)
+                for language in languages
+            },
+            languages=languages,
+            fact_columns=fact_columns,
+            facts={fact.name: fact for fact in config.context},
+            fallback=tuple(ids.index(offer) for offer in config.fallback),
+        )
+
+    def placement_name(self, channel: int, placement: int) -> str:
+        """Placement by the index that a record keeps."""
+        return ("", *self.config.channels[channel].placements)[placement]
+
+    def variables(self, row: NDArray[np.float64]) -> dict[str, Variable]:
+        """What the rules see of one row of the value matrix: only the names that a rule refers to."""
+        values = row.tolist()
+        return {name: column.variable(values[at]) for name, at, column in self._used}
+
+    @cached_property
+    def event_types(self) -> Mapping[str, Mapping[str, Attribute]]:
+        """Declared attributes by event type."""
+        return {event.type: event.attributes for event in self.config.events}
+
+    @cached_property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the columns that the model sees, categories by their value: "job[nurse]"."""
+        texts = {column.name: column.categories for column in self.columns}
+
+        def readable(name: str) -> str:
+            source, _, index = name.partition("[")
+            return f"{source}[{texts[source][int(index[:-1])]}]" if index else name
+
+        return tuple(readable(name) for name in self.transform.names)
+
+    @cached_property
+    def _used(self) -> list[tuple[str, int, Column]]:
+        at = {column.name: at for at, column in enumerate(self.columns)}
+        return [(name, at[name], self.columns[at[name]]) for name in self.rules.variables]
+
+    @cached_property
+    def fact_defaults(self) -> NDArray[np.float64]:
+        """(facts,) what a fact is when the caller does not say."""
+        return np.array([column.default for column in self.columns[len(self.layout.names) :]])
+
+
+def _fact_column(fact: Fact) -> Column:
+    default = fact.default
+    if default is None:
+        number = _NAN
+    elif isinstance(default, str):
+        number = float(fact.values.index(default)) if default in fact.values else _NAN
+    else:
+        number = float(default)
+    return Column(fact.name, fact.type, fact.values, number)
+
+
+def _sample(column: Column) -> Variable:
+    if column.kind == "number":
+        return 0.0
+    if column.kind == "flag":
+        return False
+    return column.categories[0] if column.categories else ""
+
+
+def _treatment(offer: Offer, channel: str, language: str, default_language: str) -> str:
+    """The treatment that fits best, channel before language, the asked language before the configured one; "" if none.
+
+    >>> from engine.config import Treatment
+    >>> texts = [("Hi", "en", None), ("Ahoj", "cs", None), ("<b>Hi</b>", None, "web")]
+    >>> offer = Offer(id="o", value=1, treatments=[Treatment(text=t, language=l, channel=c) for t, l, c in texts])
+    >>> [_treatment(offer, *asked, "en") for asked in (("web", "cs"), ("branch", "cs"), ("branch", "fr"))]
+    ['<b>Hi</b>', 'Ahoj', 'Hi']
+    """
+    wanted = (language, default_language, None)
+    fitting = [
+        (treatment.channel == channel, -wanted.index(treatment.language), treatment.text)
+        for treatment in offer.treatments
+        if treatment.channel in (None, channel) and treatment.language in wanted
+    ]
+    return max(fitting, key=lambda fit: fit[:2])[2] if fitting else ""

@@ -1,0 +1,265 @@
+"""The command line. `opportune --help` lists it; docs/commands.md shows each command at work."""
+
+import json
+import logging
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import grpc
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from rich.console import Console
+from rich.table import Table
+
+from engine.catalogue import Catalogue
+from engine.config import load
+from engine.datafolder import DataFolder
+from engine.embedded import EmbeddedStore
+from engine.errors import OpportuneError
+from engine.ledger import hash_of
+from engine.lifecycle import REPORTABLE
+from engine.rpc import TRANSPORTS
+from engine.supervisor import Supervisor, worker_spec
+from opportune.v1 import decisions_pb2, decisions_pb2_grpc, feedback_pb2, feedback_pb2_grpc
+
+_config_option = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The configuration, a YAML file.",
+)
+_address_option = click.option(
+    "--grpc", "address", default="127.0.0.1:50051", show_default=True, help="Where the engine answers."
+)
+
+
+@click.group()
+@click.version_option(package_name="opportune")
+def main() -> None:
+    """Opportune: the next best offer for this customer now, and why."""
+
+
+# --- running it -----------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@_config_option
+@click.option(
+    "--data", "data_path", type=click.Path(path_type=Path), required=True, help="Folder of this engine's data."
+)
+@click.option("--grpc", "grpc_address", default="127.0.0.1:50051", show_default=True, help="HOST:PORT for gRPC.")
+@click.option(
+    "--http", "http_address", default="127.0.0.1:8080", show_default=True, help='HOST:PORT for HTTP, or "off".'
+)
+@click.option(
+    "--servers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes on the port."
+)
+@click.option("--redis", "redis_url", help="Your Redis or Valkey instead of the private one: redis://… or unix://…")
+@click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
+@click.option("--fsync", type=click.Choice(["everysec", "always"]), default="everysec", show_default=True)
+@click.option("--transport", type=click.Choice(TRANSPORTS), default="native", show_default=True)
+def serve(
+    config_path: Path,
+    data_path: Path,
+    grpc_address: str,
+    http_address: str,
+    servers: int,
+    redis_url: str | None,
+    store_binary: Path | None,
+    fsync: str,
+    transport: str,
+) -> None:
+    """Run the engine: servers, ingest, learning and the private store, until Ctrl-C or SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    with _told():
+        config, version, text = load(config_path)
+        Catalogue.compile(config, version, text, str(config_path))
+        with DataFolder(data_path) as folder, _port(grpc_address) as grpc_at, _port(http_address) as http_at:
+            store = None if redis_url else EmbeddedStore(folder, store_binary, fsync=cast(Any, fsync))
+            settings = {"config": str(config_path.absolute()), "redis": redis_url or (store.url if store else "")}
+            serving = settings | {"grpc": grpc_at, "http": http_at, "transport": transport}
+            workers = [worker_spec(f"serve-{n}", "serve", serving, stop_order=0) for n in range(servers)]
+            workers += [worker_spec(role, role, settings, stop_order=1) for role in ("ingest", "learn")]
+
+            def ready() -> None:
+                http = f", HTTP on {http_at}" if http_at else ""
+                click.echo(f"ready: gRPC on {grpc_at}{http}, configuration {config.name} {version}", err=True)
+
+            sys.exit(Supervisor(folder, store, workers, ready).run())
+
+
+@contextmanager
+def _port(address: str) -> Iterator[str | None]:
+    """A "host:port" that several servers can share, with port 0 replaced by a free one that stays reserved meanwhile.
+
+    None for "off". Raises ClickException if it is no address or somebody listens there.
+    """
+    if address == "off":
+        yield None
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise click.ClickException(f"{address!r} is no address, expected HOST:PORT")
+    try:
+        # Without SO_REUSEPORT this fails if anybody listens there; with it, the servers could not tell a second engine.
+        socket.create_server((host.strip("[]"), int(port)), family=_family(host)).close()
+        holder = socket.socket(_family(host), socket.SOCK_STREAM)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((host.strip("[]"), int(port)))
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {address}: {error.strerror or error}") from error
+    with holder:
+        yield f"{host}:{holder.getsockname()[1]}"
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+# --- looking at configurations --------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("config_path", type=click.Path(path_type=Path, dir_okay=False))
+def validate(config_path: Path) -> None:
+    """Check a configuration; errors name file, line and what was expected."""
+    with _told():
+        config, version, text = load(config_path)
+        catalogue = Catalogue.compile(config, version, text, str(config_path))
+    click.echo(
+        f"{config_path}: {config.name}, version {version}: {len(catalogue.offers)} offers, {len(catalogue.rules)} rules,"
+        f" {len(catalogue.layout.names)} features, {catalogue.transform.dimension} inputs of the model"
+    )
+
+
+@main.command()
+@_config_option
+def features(config_path: Path) -> None:
+    """List the features: what each means, where it lies in a customer's record, what it costs."""
+    with _told():
+        config, version, text = load(config_path)
+        catalogue = Catalogue.compile(config, version, text, str(config_path))
+    table = Table(title=f"{config.name}: {catalogue.layout.fixed_bytes} bytes a customer, and 8 an event id remembered")
+    for heading in (
+        "feature",
+        "function",
+        "event",
+        "attribute",
+        "window",
+        "offset",
+        "bytes",
+        "unit",
+        "meaning",
+        "owner",
+    ):
+        table.add_column(heading, justify="right" if heading in ("offset", "bytes") else "left")
+    rows = {row.name: row for row in catalogue.layout.describe()}
+    for feature in config.features:
+        row = rows[feature.name]
+        window = "lifetime" if feature.window is None else f"{feature.window / 3_600_000:g} h"
+        table.add_row(
+            feature.name,
+            feature.function,
+            feature.event,
+            feature.attribute or "",
+            window,
+            str(row.offset),
+            str(row.bytes),
+            feature.unit,
+            feature.meaning,
+            feature.owner,
+        )
+    Console().print(table)
+
+
+# --- trying it by hand ----------------------------------------------------------------------------------------------
+
+
+@main.command()
+@_address_option
+@click.option("--customer", required=True)
+@click.option("--channel", required=True)
+@click.option("--placement", default="")
+@click.option("--context", multiple=True, metavar="NAME=VALUE", help="A fact of the conversation; repeat for more.")
+@click.option("--limit", type=int, default=0)
+@click.option("--explain", is_flag=True, help="Show the whole record behind the answer, too.")
+def decide(
+    address: str, customer: str, channel: str, placement: str, context: tuple[str, ...], limit: int, explain: bool
+) -> None:
+    """Ask for the next best offer and show it."""
+    request = decisions_pb2.DecideRequest(
+        customer_id=customer, channel=channel, placement=placement, limit=max(limit, 0)
+    )
+    for entry in context:
+        name, separator, value = entry.partition("=")
+        if not separator:
+            raise click.BadParameter(f"{entry!r}, expected NAME=VALUE", param_hint="--context")
+        _fill(request.context[name], value)
+    response = _call(address, decisions_pb2_grpc.DecisionsStub, "Decide", request)
+    _show(response)
+    if explain and response.decision_id:
+        asked = decisions_pb2.ExplainRequest(decision_id=response.decision_id)
+        _show(_call(address, decisions_pb2_grpc.DecisionsStub, "Explain", asked))
+
+
+@main.command()
+@_address_option
+@click.option("--decision", required=True)
+@click.option("--offer", required=True)
+@click.option("--stage", required=True, type=click.Choice([stage.name.lower() for stage in sorted(REPORTABLE)]))
+@click.option(
+    "--outcome", help="Id of this outcome; reporting it again changes nothing.  [default: made from the others]"
+)
+def report(address: str, decision: str, offer: str, stage: str, outcome: str | None) -> None:
+    """Report what became of an offer."""
+    request = feedback_pb2.ReportRequest(
+        outcome_id=outcome or f"{stage}-{hash_of(f'{decision} {offer}'):016x}",
+        decision_id=decision,
+        offer_id=offer,
+        stage=f"STAGE_{stage.upper()}",
+    )
+    _show(_call(address, feedback_pb2_grpc.FeedbackStub, "Report", request))
+
+
+def _fill(value: Any, text: str) -> None:
+    if text in ("true", "false"):
+        value.flag = text == "true"
+        return
+    try:
+        value.number = float(text)
+    except ValueError:
+        value.text = text
+
+
+def _call(address: str, stub: Callable[[grpc.Channel], Any], method: str, request: Message) -> Any:
+    with grpc.insecure_channel(address) as channel:
+        try:
+            return getattr(stub(channel), method)(request, timeout=5.0)
+        except grpc.RpcError as error:
+            raise click.ClickException(f"{error.code().name}: {error.details()}") from error
+
+
+def _show(message: Message) -> None:
+    click.echo(json.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True), indent=2))
+
+
+# --- checking it ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors with a message for people, without a traceback."""
+    try:
+        yield
+    except OpportuneError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

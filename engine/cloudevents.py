@@ -1,0 +1,112 @@
+"""CloudEvents 1.0 in JSON: structured mode and batches, as bodies of HTTP.
+
+    id, source, type   as in the standard, and required like there
+    subject            the customer id
+    time               RFC 3339; now if it is missing
+    data               an object: the attributes of the event
+
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from engine.catalogue import Catalogue
+from engine.errors import InvalidArgument
+from engine.gateway import CheckedEvent, Plain, checked_event, shown, text_id
+from engine.limits import CONTEXT_ENTRIES_MAX, EVENTS_PER_CALL_MAX, TEXT_BYTES_MAX
+
+ONE: Final = "application/cloudevents+json"
+BATCH: Final = "application/cloudevents-batch+json"
+
+
+def events_in(
+    body: bytes, content_type: str, catalogue: Catalogue, now_ms: int
+) -> Iterator[tuple[str, Callable[[], bytes], Callable[[], CheckedEvent]]]:
+    """(id, payload, check) of each event of a body, for Service.take_events. Raises InvalidArgument for the body."""
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidArgument(f"body: not JSON: {error}") from error
+    # A plain application/json body is read for what it is: producers often cannot set the type.
+    if content_type == BATCH and not isinstance(parsed, list):
+        raise InvalidArgument(f"body: {type(parsed).__name__}, expected a list of events for {BATCH}")
+    if content_type == ONE and not isinstance(parsed, dict):
+        raise InvalidArgument(f"body: {type(parsed).__name__}, expected one event, an object, for {ONE}")
+    events = parsed if isinstance(parsed, list) else [parsed]
+    if not 1 <= len(events) <= EVENTS_PER_CALL_MAX:
+        raise InvalidArgument(f"body: {len(events)} events, expected 1 to {EVENTS_PER_CALL_MAX}")
+    return ((_id(event), _payload(event), _check(event, catalogue, now_ms)) for event in events)
+
+
+def _id(event: Any) -> str:
+    found = event.get("id") if isinstance(event, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _payload(event: Any) -> Callable[[], bytes]:
+    return lambda: orjson.dumps(event)
+
+
+def _check(event: Any, catalogue: Catalogue, now_ms: int) -> Callable[[], CheckedEvent]:
+    return lambda: event_of(event, catalogue, now_ms)
+
+
+def event_of(event: Any, catalogue: Catalogue, now_ms: int) -> CheckedEvent:
+    """One CloudEvent, checked. Raises InvalidArgument."""
+    if not isinstance(event, dict):
+        raise InvalidArgument(f"event: {shown(event)}, expected an object")
+    if event.get("specversion") != "1.0":
+        raise InvalidArgument(f"specversion: {shown(event.get('specversion'))}, expected '1.0'")
+    texts = {name: _text(event, name) for name in ("id", "source", "type", "subject")}
+    data = event.get("data", {})
+    if not isinstance(data, dict):
+        raise InvalidArgument(f"data: {shown(data)}, expected an object of attributes")
+    if len(data) > CONTEXT_ENTRIES_MAX:
+        raise InvalidArgument(f"data: {len(data)} attributes, at most {CONTEXT_ENTRIES_MAX} are allowed")
+    attributes = {name: _plain(name, value) for name, value in data.items() if value is not None}
+    customer = text_id(texts["subject"], "subject")
+    return checked_event(
+        texts["id"],
+        texts["source"],
+        texts["type"],
+        customer,
+        _time_ms(event.get("time")),
+        attributes,
+        catalogue,
+        now_ms,
+    )
+
+
+def _text(event: dict[str, Any], name: str) -> str:
+    value = event.get(name, "")
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{name}: {shown(value)}, expected a text")
+    return value
+
+
+def _plain(name: str, value: Any) -> Plain:
+    if isinstance(value, (bool, int, float)):
+        if isinstance(value, int) and abs(value) > 2**53:
+            raise InvalidArgument(f"data.{name}: {value}, expected a number up to 2^53")
+        return value if isinstance(value, bool) else float(value)
+    if isinstance(value, str):
+        if len(value.encode()) > TEXT_BYTES_MAX:
+            raise InvalidArgument(f"data.{name}: {len(value.encode())} bytes, at most {TEXT_BYTES_MAX} are allowed")
+        return value
+    raise InvalidArgument(f"data.{name}: {shown(value)}, expected a number, a text or true or false")
+
+
+def _time_ms(value: Any) -> int:
+    if value is None:
+        return 0
+    try:
+        when = datetime.fromisoformat(value)
+        if when.tzinfo is None:
+            raise ValueError("it has no time zone")
+        return int(when.astimezone(UTC).timestamp() * 1000)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidArgument(f"time: {shown(value)}, expected RFC 3339 like 2026-05-04T09:30:00Z: {error}") from error

@@ -1,0 +1,197 @@
+"""Micro-batching: requests that arrive while a batch is in flight form the next one.
+
+No timer waits for a batch to fill: an idle server answers a lone request at once, a busy one pays two round trips and a
+handful of matrix products for up to DECIDE_BATCH_MAX requests. One batch, step by step:
+
+1. take waiting requests, one a customer (two decisions from one ledger could not both be committed);
+2. read all states in one round trip;
+3. decide (engine.decide, pure);
+4. commit ledger, record and log of each in one round trip: only then is a decision acknowledged;
+5. answer; whoever lost a race for a ledger goes into the next batch.
+
+If 2 or 4 fail, the answers are the catalogue's fallback offers, marked as degraded, and nothing is promised about them.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from engine import metrics
+from engine.catalogue import Catalogue
+from engine.decide import Ask, Draft, Repeat, decide
+from engine.errors import Overloaded, Unavailable
+from engine.learner import posterior_options
+from engine.limits import DECIDE_BATCH_MAX, DECIDE_CONFLICT_RETRIES_MAX, DECIDE_QUEUE_MAX
+from engine.store.base import Conflict, DecisionCommit, State, StoreError
+from features import Offset
+from models import Policy
+
+log = logging.getLogger(__name__)
+
+STATE_STORE_UNAVAILABLE: Final = 1
+COMMIT_FAILED: Final = 2
+"""Numbers of opportune.v1.DegradedReason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision that is durable, and where."""
+
+    draft: Draft
+    position: Offset
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """No decision could be made durable: offers of the catalogue instead."""
+
+    ask: Ask
+    offers: tuple[int, ...]
+    degraded: int
+
+
+Answer = Decided | Repeat | Fallback
+
+
+@dataclass(slots=True)
+class _Waiting:
+    ask: Ask
+    answer: asyncio.Future[Answer]
+    conflicts: int = 0
+
+
+class Decider:
+    """Decides for whoever calls `submit`, in batches. One event loop, one batch at a time."""
+
+    def __init__(self, catalogue: Catalogue, store: State) -> None:
+        self.catalogue = catalogue
+        self.policy = Policy.empty(
+            catalogue.offer_ids,
+            catalogue.transform.dimension,
+            posterior_options(catalogue),
+            catalogue.transform.version,
+        )
+        self.policy_known = True
+        """False while the policy that was learnt cannot be loaded; decisions are then marked as degraded."""
+        self._store = store
+        self._queue: deque[_Waiting] = deque()
+        self._work: asyncio.Task[None] | None = None
+        self._draining = False
+
+    async def submit(self, ask: Ask) -> Answer:
+        """The answer to one request. Raises Overloaded at once if the queue is full, Unavailable when draining."""
+        if self._draining:
+            raise Unavailable("the server is stopping; ask another one or again in a moment")
+        if len(self._queue) >= DECIDE_QUEUE_MAX:
+            raise Overloaded(f"{DECIDE_QUEUE_MAX} decisions are waiting already; ask again in a moment")
+        waiting = _Waiting(ask, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        if self._work is None:
+            self._work = asyncio.create_task(self._run())
+        return await waiting.answer
+
+    async def drain(self) -> None:
+        """Refuse new requests and answer those that wait."""
+        self._draining = True
+        if self._work is not None:
+            await self._work
+
+    def _take(self) -> list[_Waiting]:
+        """The next batch: the oldest requests whose callers still wait, one a customer."""
+        batch: list[_Waiting] = []
+        customers: set[str] = set()
+        later: list[_Waiting] = []
+        while self._queue and len(batch) < DECIDE_BATCH_MAX:
+            waiting = self._queue.popleft()
+            if waiting.answer.done():
+                continue  # its deadline passed or its caller left
+            if waiting.ask.customer in customers:
+                later.append(waiting)
+                continue
+            customers.add(waiting.ask.customer)
+            batch.append(waiting)
+        self._queue.extendleft(reversed(later))
+        return batch
+
+    async def _run(self) -> None:
+        try:
+            while batch := self._take():
+                started = time.perf_counter()
+                try:
+                    await self._decide(batch)
+                except Exception as error:
+                    # A bug must not leave callers hanging nor stop the server: they get it, the next batch goes on.
+                    log.exception("a batch of %d decisions failed", len(batch))
+                    for waiting in batch:
+                        if not waiting.answer.done():
+                            waiting.answer.set_exception(error)
+                metrics.DECIDE_BATCH_SECONDS.observe(time.perf_counter() - started)
+                metrics.DECIDE_BATCH_SIZE.observe(len(batch))
+        finally:
+            self._work = None
+
+    async def _decide(self, batch: Sequence[_Waiting]) -> None:
+        asks = [waiting.ask for waiting in batch]
+        try:
+            states = await self._store.read([ask.customer for ask in asks])
+        except StoreError as error:
+            self._fall_back(batch, STATE_STORE_UNAVAILABLE, error)
+            return
+        results = decide(self.catalogue, self.policy, asks, states, policy_known=self.policy_known)
+        drafted: list[tuple[_Waiting, Draft]] = []
+        for waiting, result in zip(batch, results, strict=True):
+            if isinstance(result, Draft):
+                drafted.append((waiting, result))
+            else:
+                metrics.DECISIONS_REPEATED.inc()
+                _answer(waiting, result)
+        if not drafted:
+            return
+        commits = [
+            DecisionCommit(
+                draft.ask.customer, draft.ledger_expected, draft.ledger_head, draft.ledger_tail, draft.record
+            )
+            for _, draft in drafted
+        ]
+        try:
+            positions = await self._store.commit_decisions(commits)
+        except StoreError as error:
+            self._fall_back([waiting for waiting, _ in drafted], COMMIT_FAILED, error)
+            return
+        committed = 0
+        for (waiting, draft), position in zip(drafted, positions, strict=True):
+            if isinstance(position, Offset):
+                _answer(waiting, Decided(draft, position))
+                committed += 1
+            elif isinstance(position, Conflict):
+                self._again(waiting)
+            else:
+                self._fall_back([waiting], COMMIT_FAILED, position)
+        metrics.DECISIONS.labels("no").inc(committed)
+
+    def _again(self, waiting: _Waiting) -> None:
+        metrics.DECIDE_CONFLICTS.inc()
+        waiting.conflicts += 1
+        if waiting.conflicts > DECIDE_CONFLICT_RETRIES_MAX:
+            error = StoreError(f"the ledger changed {waiting.conflicts} times while it was decided for this customer")
+            self._fall_back([waiting], COMMIT_FAILED, error)
+        else:
+            self._queue.appendleft(waiting)
+
+    def _fall_back(self, batch: Sequence[_Waiting], degraded: int, error: Exception) -> None:
+        log.warning("%d decisions answered from the fallback list: %s", len(batch), error)
+        metrics.DECISIONS.labels("yes").inc(len(batch))
+        for waiting in batch:
+            ask = waiting.ask
+            there = self.catalogue.in_channel[ask.channel]
+            offers = tuple(offer for offer in self.catalogue.fallback if there[offer])[: ask.limit]
+            _answer(waiting, Fallback(ask, offers, degraded))
+
+
+def _answer(waiting: _Waiting, answer: Answer) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_result(answer)

@@ -1,0 +1,295 @@
+"""The edge between the wire and the engine: messages in, checked values out. Inside, nothing is checked again.
+
+Each refusal is an InvalidArgument that names the field, what came and what was expected.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from engine import limits
+from engine.catalogue import ANY_PLACEMENT, Catalogue, Column
+from engine.config import Attribute, key_of
+from engine.decide import Ask
+from engine.errors import InvalidArgument
+from engine.ledger import hash_of
+from engine.lifecycle import REPORTABLE, Stage
+from opportune.v1 import common_pb2, decisions_pb2, events_pb2, feedback_pb2
+
+Plain = float | str | bool
+Clock = Callable[[], int]
+"""Milliseconds since 1970-01-01 UTC."""
+
+_SHOWN_MAX: Final = 80
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: never long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}… ({len(text)} characters)"
+
+
+def text_id(value: str, field: str, bytes_max: int = limits.ID_BYTES_MAX, *, empty_ok: bool = False) -> str:
+    """An id as it came. Raises InvalidArgument if it is empty, too long or has control characters."""
+    if not value:
+        if empty_ok:
+            return value
+        raise InvalidArgument(f"{field}: empty, expected 1 to {bytes_max} bytes")
+    size = len(value) if value.isascii() else len(value.encode())
+    if size > bytes_max:
+        raise InvalidArgument(f"{field}: {size} bytes, expected 1 to {bytes_max}")
+    if not value.isprintable():
+        raise InvalidArgument(f"{field}: {shown(value)} has control characters, expected printable text")
+    return value
+
+
+def customer_of(customer_id: str, identities: Sequence[common_pb2.Identity], where: str = "") -> str:
+    """The customer a caller means: its id, or an anonymous customer named by its strongest trace."""
+    if customer_id:
+        return text_id(customer_id, f"{where}customer_id")
+    if not identities:
+        raise InvalidArgument(f"{where}customer_id: empty, expected a customer id or at least one entry of identities")
+    if len(identities) > limits.IDENTITIES_MAX:
+        raise InvalidArgument(
+            f"{where}identities: {len(identities)} entries, at most {limits.IDENTITIES_MAX} are allowed"
+        )
+    for at, identity in enumerate(identities):
+        text_id(identity.kind, f"{where}identities[{at}].kind")
+        text_id(identity.value, f"{where}identities[{at}].value", limits.SOURCE_BYTES_MAX)
+    return f"{identities[0].kind}={identities[0].value}"
+
+
+def time_of(time_ms: int, field: str, catalogue: Catalogue, now_ms: int) -> int:
+    """A caller's time, now if it is 0. Raises InvalidArgument beyond the configured clock bounds."""
+    if time_ms == 0:
+        return now_ms
+    clock = catalogue.config.clock
+    if not 0 < time_ms <= limits.TIME_MS_MAX:
+        raise InvalidArgument(f"{field}: {time_ms} is not a time, expected milliseconds since 1970-01-01 UTC")
+    if time_ms > now_ms + clock.future:
+        ahead = time_ms - now_ms
+        raise InvalidArgument(f"{field}: {ahead} ms ahead of the server's clock, at most {clock.future} ms are allowed")
+    if time_ms < now_ms - clock.past:
+        behind = now_ms - time_ms
+        raise InvalidArgument(f"{field}: {behind} ms behind the server's clock, at most {clock.past} ms are allowed")
+    return time_ms
+
+
+def plain(value: common_pb2.Value, field: str) -> Plain:
+    """The plain value. Raises InvalidArgument for NaN, infinities, empty and over-long values."""
+    kind = value.WhichOneof("kind")
+    if kind == "number":
+        if not math.isfinite(value.number):
+            raise InvalidArgument(f"{field}: {value.number}, expected a finite number")
+        return value.number
+    if kind == "text":
+        text = value.text
+        if len(text.encode()) > limits.TEXT_BYTES_MAX:
+            raise InvalidArgument(f"{field}: {len(text.encode())} bytes, at most {limits.TEXT_BYTES_MAX} are allowed")
+        return text
+    if kind == "flag":
+        return value.flag
+    raise InvalidArgument(f"{field}: no value, expected number, text or flag")
+
+
+def typed(value: Plain, declared: Attribute, field: str) -> Plain:
+    """The value, if it fits its declaration. Raises InvalidArgument otherwise."""
+    if declared.type == "number":
+        if isinstance(value, (bool, str)):
+            raise InvalidArgument(f"{field}: {shown(value)} is a {_kind(value)}, expected a number")
+        if declared.range and not declared.range[0] <= value <= declared.range[1]:
+            raise InvalidArgument(f"{field}: {value}, expected {declared.range[0]} to {declared.range[1]}")
+    elif declared.type == "text":
+        if not isinstance(value, str):
+            raise InvalidArgument(f"{field}: {shown(value)} is a {_kind(value)}, expected a text")
+    elif not isinstance(value, bool):
+        raise InvalidArgument(f"{field}: {shown(value)} is a {_kind(value)}, expected a flag")
+    return value
+
+
+def _kind(value: Plain) -> str:
+    return "flag" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
+
+
+def placed(catalogue: Catalogue, channel: str, placement: str) -> tuple[int, int]:
+    """(channel, placement) as indices."""
+    at = catalogue.channel_index.get(channel)
+    if at is None:
+        if not channel:
+            raise InvalidArgument("channel: empty, expected a channel of the catalogue")
+        raise InvalidArgument(f"channel: no channel {shown(channel)}; there are {', '.join(catalogue.channel_index)}")
+    if not placement:
+        return at, ANY_PLACEMENT
+    place = catalogue.placement_index.get((channel, placement))
+    if place is None:
+        there = ", ".join(catalogue.config.channels[at].placements) or "none"
+        raise InvalidArgument(f"placement: channel {channel!r} has no placement {shown(placement)}; there are {there}")
+    return at, place
+
+
+def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: int) -> Ask:
+    """A checked Decide request."""
+    customer = customer_of(request.customer_id, request.identities)
+    request_id = text_id(request.request_id, "request_id", empty_ok=True)
+    channel, placement = placed(catalogue, request.channel, request.placement)
+    if request.limit > limits.SLATE_MAX:
+        raise InvalidArgument(f"limit: {request.limit}, expected 1 to {limits.SLATE_MAX}, or 0 for the configured one")
+    if len(request.language) > 16:
+        raise InvalidArgument(f"language: {len(request.language)} bytes, at most 16 are allowed")
+    if len(request.purposes) > limits.PURPOSES_MAX:
+        raise InvalidArgument(f"purposes: {len(request.purposes)} entries, at most {limits.PURPOSES_MAX} are allowed")
+    given = request.context
+    facts: list[tuple[int, float]] = []
+    context = b""
+    if given:
+        if len(given) > limits.CONTEXT_ENTRIES_MAX:
+            raise InvalidArgument(f"context: {len(given)} entries, at most {limits.CONTEXT_ENTRIES_MAX} are allowed")
+        values: dict[str, Plain] = {}
+        for name, value in given.items():
+            fact = catalogue.facts.get(name)
+            if fact is None:
+                there = ", ".join(catalogue.facts) or "none"
+                raise InvalidArgument(f"context[{shown(name)}]: no such fact is declared; there are {there}")
+            column = catalogue.fact_columns[name]
+            values[name] = typed(plain(value, f"context[{name}]"), fact, f"context[{name}]")
+            facts.append((column, _as_number(values[name], catalogue.columns[column])))
+        context = orjson.dumps(values)
+    return Ask(
+        customer,
+        channel,
+        placement,
+        tuple(facts),
+        context,
+        request.limit or catalogue.config.limit,
+        time_of(request.time_ms, "time_ms", catalogue, now_ms) if request.time_ms else now_ms,
+        request.language if request.language in catalogue.languages else catalogue.config.language,
+        request_id,
+        hash_of(request_id),
+    )
+
+
+def _as_number(value: Plain, column: Column) -> float:
+    if isinstance(value, str):
+        try:
+            return float(column.categories.index(value))
+        except ValueError:
+            return math.nan  # a value that was not declared counts as missing
+    return float(value)
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedEvent:
+    """An event that may enter the log: its customer and its bytes."""
+
+    customer: str
+    data: bytes
+
+
+def event_of(event: events_pb2.Event, catalogue: Catalogue, now_ms: int) -> CheckedEvent:
+    """A checked event of a Publish call."""
+    if len(event.attributes) > limits.CONTEXT_ENTRIES_MAX:
+        raise InvalidArgument(
+            f"attributes: {len(event.attributes)} entries, at most {limits.CONTEXT_ENTRIES_MAX} are allowed"
+        )
+    attributes = {name: plain(value, f"attributes[{name}]") for name, value in event.attributes.items()}
+    customer = customer_of(event.customer_id, event.identities)
+    return checked_event(event.id, event.source, event.type, customer, event.time_ms, attributes, catalogue, now_ms)
+
+
+def checked_event(
+    event_id: str,
+    source: str,
+    event_type: str,
+    customer: str,
+    time_ms: int,
+    attributes: Mapping[str, Plain],
+    catalogue: Catalogue,
+    now_ms: int,
+) -> CheckedEvent:
+    """An event checked against its declared type. Raises InvalidArgument.
+
+    Attributes that the type does not declare are dropped: producers may grow before the configuration does.
+    """
+    text_id(event_id, "id")
+    text_id(source, "source", limits.SOURCE_BYTES_MAX)
+    declared = catalogue.event_types.get(event_type)
+    if declared is None:
+        there = ", ".join(catalogue.event_types) or "none"
+        raise InvalidArgument(f"type: no event type {shown(event_type)} is declared; there are {there}")
+    when = time_of(time_ms, "time", catalogue, now_ms)
+    kept: dict[str, Plain] = {}
+    for name, attribute in declared.items():
+        value = attributes.get(name)
+        if value is None:
+            if attribute.required:
+                raise InvalidArgument(f"attributes[{name}]: missing, event type {event_type!r} requires it")
+            continue
+        kept[name] = typed(value, attribute, f"attributes[{name}]")
+    digest = hash_of(f"{source}\0{event_id}")
+    return CheckedEvent(customer, orjson.dumps([customer, digest, event_type, when, kept]))
+
+
+# --- outcomes -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedOutcome:
+    """A checked Report request."""
+
+    outcome_id: str
+    outcome_hash: int
+    decision_id: str
+    offer_key: int
+    offer_id: str
+    stage: Stage
+    time_ms: int
+    value: float
+    attributes: bytes
+
+
+def outcome_of(request: feedback_pb2.ReportRequest, catalogue: Catalogue, now_ms: int) -> CheckedOutcome:
+    """A checked Report request."""
+    outcome_id = text_id(request.outcome_id, "outcome_id")
+    decision_id = text_id(request.decision_id, "decision_id")
+    offer_id = text_id(request.offer_id, "offer_id")
+    allowed = ", ".join(stage.name for stage in sorted(REPORTABLE))
+    try:
+        stage = Stage(request.stage)
+    except ValueError:
+        raise InvalidArgument(f"stage: {request.stage}, expected one of {allowed}") from None
+    if stage not in REPORTABLE:
+        raise InvalidArgument(f"stage: {stage.name} is the engine's own, expected one of {allowed}")
+    value = math.nan
+    if request.HasField("value"):
+        if not math.isfinite(request.value) or abs(request.value) > 1e12:
+            raise InvalidArgument(f"value: {request.value}, expected a finite number up to 1e12")
+        value = request.value
+    if request.channel:
+        placed(catalogue, request.channel, "")
+    if len(request.attributes) > limits.CONTEXT_ENTRIES_MAX:
+        raise InvalidArgument(
+            f"attributes: {len(request.attributes)} entries, at most {limits.CONTEXT_ENTRIES_MAX} are allowed"
+        )
+    attributes: dict[str, Any] = {
+        text_id(name, "attributes"): plain(fact, f"attributes[{shown(name)}]")
+        for name, fact in request.attributes.items()
+    }
+    if request.channel:
+        attributes["channel"] = request.channel
+    return CheckedOutcome(
+        outcome_id,
+        hash_of(outcome_id),
+        decision_id,
+        key_of(offer_id),
+        offer_id,
+        stage,
+        time_of(request.time_ms, "time_ms", catalogue, now_ms),
+        value,
+        orjson.dumps(attributes) if attributes else b"",
+    )

@@ -1,0 +1,95 @@
+"""Ingest: the event log into customer state, exactly once in effect.
+
+One round: read new events of all partitions, fold them into the records of their customers, write the records where
+nobody else wrote meanwhile, together with the position reached, in one atomic step a partition. A crash anywhere leaves
+either the old position and old records or the new ones; what is read again is behind the records' watermarks.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import orjson
+
+from engine import metrics
+from engine.limits import INGEST_BATCH_MAX, INGEST_BLOCK_MS
+from engine.store.base import FeatureWrite, Feed, LogEntry, StoreError
+from features import HEADER_CAS_BYTES, Event, Layout, Offset, RecordError
+
+log = logging.getLogger(__name__)
+
+_PAUSE_S: Final = 0.2
+
+
+class Ingest:
+    """Folds one store's event log."""
+
+    def __init__(self, layout: Layout, store: Feed, batch_max: int = INGEST_BATCH_MAX) -> None:
+        self._layout = layout
+        self._store = store
+        self._batch_max = batch_max
+        self._after: dict[int, Offset] | None = None
+        self._stopping = False
+
+    def stop(self) -> None:
+        """End `run` after the batch in hand."""
+        self._stopping = True
+
+    async def run(self) -> None:
+        """Fold until `stop`. A store that is away is waited for."""
+        while not self._stopping:
+            try:
+                await self.round(INGEST_BLOCK_MS)
+            except StoreError as error:
+                log.warning("the store is away, trying again: %s", error)
+                self._after = None  # whether the last write took place is not known: ask the store where it stands
+                await asyncio.sleep(_PAUSE_S)
+
+    async def round(self, block_ms: int) -> int:
+        """One round; returns how many events were folded. Raises StoreError."""
+        if self._after is None:
+            self._after = dict(await self._store.folded())
+        batches = await self._store.read_events(self._after, self._batch_max, block_ms)
+        for partition, entries in batches.items():
+            await self._fold(partition, entries)
+            self._after[partition] = entries[-1].offset
+        return sum(map(len, batches.values()))
+
+    async def _fold(self, partition: int, entries: Sequence[LogEntry]) -> None:
+        by_customer: dict[str, list[Event]] = {}
+        for entry in entries:
+            customer, event = _event(entry)
+            by_customer.setdefault(customer, []).append(event)
+        counted = len(entries)
+        while by_customer:
+            records = await self._store.read_features(list(by_customer))
+            writes = []
+            for (customer, events), record in zip(by_customer.items(), records, strict=True):
+                writes.append(
+                    FeatureWrite(customer, (record or b"")[:HEADER_CAS_BYTES], self._next(customer, record, events))
+                )
+            written = await self._store.write_features(partition, writes, entries[-1].offset, counted)
+            counted = 0
+            # Somebody else wrote first: two ingest processes meet only while one takes over from the other.
+            by_customer = {
+                write.customer: by_customer[write.customer] for write, ok in zip(writes, written, strict=True) if not ok
+            }
+
+    def _next(self, customer: str, record: bytes | None, events: Sequence[Event]) -> bytes:
+        try:
+            result = self._layout.fold(record, events)
+        except RecordError as error:
+            # Damaged bytes cannot be read any better later. Starting anew keeps the customer served, and is told.
+            log.error("the state of customer %r is damaged and begins anew: %s", customer, error)
+            metrics.EVENTS_FOLDED.labels("damaged").inc()
+            result = self._layout.fold(None, events)
+        for name in ("applied", "duplicates", "late", "redelivered"):
+            if count := getattr(result, name):
+                metrics.EVENTS_FOLDED.labels(name).inc(count)
+        return result.record
+
+
+def _event(entry: LogEntry) -> tuple[str, Event]:
+    customer, digest, event_type, time_ms, attributes = orjson.loads(entry.data)
+    return customer, Event(digest, event_type, time_ms, attributes, entry.offset)

@@ -1,0 +1,203 @@
+"""The learner, pure: entries of the decision log in, beliefs and checkpoints out.
+
+    entries → attribution (a partition each) → lessons → exact sums → beliefs of the offers that changed
+
+A lesson names its decision; the vector comes from that decision's record, so what is learnt is what was decided with.
+All that counts is the log: batch size, restarts and the moment of a snapshot change no bit of the sums.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from engine.attribution import Attribution, AttributionError, Lesson
+from engine.catalogue import Catalogue
+from engine.record import DecisionRecord, RecordError
+from engine.store.base import LogEntry
+from features import Offset
+from models import CheckpointError, PosteriorOptions, Statistics, fit, pack_offer
+
+Position = tuple[int, Offset]
+"""(partition, position) of a decision."""
+
+_HEAD: Final = "head"
+_ATTRIBUTION: Final = "attribution:"
+_STATISTICS: Final = "statistics:"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A lesson and the partition it comes from."""
+
+    partition: int
+    lesson: Lesson
+
+    @property
+    def position(self) -> Position:
+        """Where the record of its decision is."""
+        return self.partition, self.lesson.decision
+
+
+def posterior_options(catalogue: Catalogue) -> PosteriorOptions:
+    """The prior and the forgetting that a configuration declares."""
+    learning = catalogue.config.learning
+    half_life = learning.half_life
+    return PosteriorOptions(
+        prior_strength=learning.prior_strength,
+        prior_rate=learning.prior_rate,
+        half_life_periods=None if half_life is None else half_life / learning.period,
+    )
+
+
+class Learner:
+    """All that the learner knows."""
+
+    def __init__(self, catalogue: Catalogue, partitions: int) -> None:
+        self.catalogue = catalogue
+        self.statistics = Statistics(catalogue.transform.dimension, catalogue.transform.version)
+        self.attributions = [Attribution() for _ in range(partitions)]
+        self.policy_version = 0
+        self.lessons = 0
+        """Lessons taught or taken back."""
+        self.lost = 0
+        """Lessons that could not be taught: record gone or damaged, offer removed, another transform."""
+        self._options = posterior_options(catalogue)
+        self._changed: set[str] = set()
+        self._unsaved: set[str] = set()
+        self._saved_offers: set[str] = set()
+
+    @property
+    def clock_ms(self) -> int:
+        """The newest time in the log."""
+        return max(attribution.clock_ms for attribution in self.attributions)
+
+    @property
+    def offsets(self) -> dict[int, Offset]:
+        """Last entry taken in, by partition."""
+        return {at: attribution.offset for at, attribution in enumerate(self.attributions)}
+
+    def absorb(self, partition: int, entries: Sequence[LogEntry]) -> list[Due]:
+        """Take in log entries; what they teach still needs the records of its decisions: see `teach`."""
+        return [Due(partition, lesson) for lesson in self.attributions[partition].absorb(entries)]
+
+    def teach(self, due: Sequence[Due], records: Mapping[Position, bytes | None]) -> None:
+        """Teach what is due. `records` has the record of every decision named, None where the log lost it."""
+        offers: list[str] = []
+        times: list[int] = []
+        vectors: list[bytes] = []
+        targets: list[int] = []
+        signs: list[int] = []
+        for item in due:
+            lesson = item.lesson
+            found = self._input(records.get(item.position), lesson.offer_key)
+            if found is None:
+                self.lost += 1
+                continue
+            self.lessons += 1
+            for target, sign in ((lesson.old, -1), (lesson.new, 1)):
+                if target is not None:
+                    offers.append(found[0])
+                    vectors.append(found[1])
+                    times.append(lesson.time_ms // self.catalogue.config.learning.period)
+                    targets.append(target)
+                    signs.append(sign)
+        if not offers:
+            return
+        x = np.frombuffer(b"".join(vectors), dtype=np.int8).reshape(len(offers), -1)
+        touched = self.statistics.learn(offers, times, x, targets, signs)
+        self._changed |= touched
+        self._unsaved |= touched
+
+    def _input(self, data: bytes | None, offer_key: int) -> tuple[str, bytes] | None:
+        at = self.catalogue.index_of_key.get(offer_key)
+        if data is None or at is None:
+            return None
+        try:
+            record = DecisionRecord.unpack(data)
+        except RecordError:
+            return None
+        if record.transform_version != self.catalogue.transform.version:
+            return None  # sums of two transforms never mix
+        return self.catalogue.offer_ids[at], record.x
+
+    # --- policy -----------------------------------------------------------------------------------------------------
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a snapshot would differ from the last one."""
+        return bool(self._changed)
+
+    def snapshot(self, *, whole: bool = False) -> tuple[bytes, dict[str, bytes]]:
+        """(head, beliefs of the offers that changed since the last snapshot, or of all).
+
+        The prior of an offer leans on all others, so an offer that did not change is only refreshed by a whole one.
+        """
+        offers = self.catalogue.offer_ids if whole else tuple(sorted(self._changed))
+        now_period = self.clock_ms // self.catalogue.config.learning.period
+        beliefs = fit(self.statistics, offers, now_period, self._options)
+        self._changed.clear()
+        self.policy_version += 1
+        head = {
+            "version": self.policy_version,
+            "transform": self.catalogue.transform.version,
+            "clock_ms": self.clock_ms,
+            "offsets": {str(at): str(offset) for at, offset in self.offsets.items()},
+        }
+        return orjson.dumps(head), {offer: pack_offer(belief) for offer, belief in beliefs.items()}
+
+    # --- checkpoint -------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> tuple[dict[str, bytes], list[str]]:
+        """(fields to replace, fields to drop) since the last checkpoint; together with the older fields, the state."""
+        prefix = f"{self.catalogue.transform.version:08x}:"
+        head: dict[str, Any] = {
+            "policy_version": self.policy_version,
+            "lessons": self.lessons,
+            "lost": self.lost,
+            "dimension": self.statistics.dimension,
+        }
+        fields = {prefix + _HEAD: orjson.dumps(head)}
+        for at, attribution in enumerate(self.attributions):
+            fields[f"{prefix}{_ATTRIBUTION}{at}"] = attribution.to_bytes()
+        removed = []
+        alive = set(self.statistics.offers)
+        for offer in sorted(self._unsaved):
+            name = f"{prefix}{_STATISTICS}{offer}"
+            if offer in alive:
+                fields[name] = self.statistics.subset([offer]).to_bytes()
+                self._saved_offers.add(offer)
+            elif offer in self._saved_offers:
+                removed.append(name)
+                self._saved_offers.discard(offer)
+        self._unsaved.clear()
+        return fields, removed
+
+    @classmethod
+    def restore(cls, catalogue: Catalogue, partitions: int, fields: Mapping[str, bytes]) -> "Learner":
+        """The learner that a checkpoint describes; a new one where there is none for this transform.
+
+        Raises CheckpointError if the checkpoint is damaged: starting afresh silently would forget what was learnt.
+        """
+        self = cls(catalogue, partitions)
+        prefix = f"{catalogue.transform.version:08x}:"
+        own = {name.removeprefix(prefix): data for name, data in fields.items() if name.startswith(prefix)}
+        if _HEAD not in own:
+            # A changed transform begins anew, behind the log that the last one has read: its lessons are of other x.
+            return self
+        try:
+            head = orjson.loads(own[_HEAD])
+            self.policy_version, self.lessons, self.lost = head["policy_version"], head["lessons"], head["lost"]
+            for at in range(partitions):
+                self.attributions[at] = Attribution.from_bytes(own[f"{_ATTRIBUTION}{at}"])
+        except (orjson.JSONDecodeError, KeyError, AttributionError) as error:
+            raise CheckpointError(f"the learner's checkpoint cannot be read: {error}") from error
+        for name, data in sorted(own.items()):
+            if name.startswith(_STATISTICS):
+                self.statistics.merge(Statistics.from_bytes(data))
+        self._saved_offers = set(self.statistics.offers)
+        # Whatever the servers have, they get it whole after a restart.
+        self._changed = set(self.statistics.offers)
+        return self

@@ -1,0 +1,130 @@
+"""Learning: the decision log into the policy that the next decision is served with.
+
+One round: read new entries, attribute them, fetch the records of the decisions that teach something, teach, and push a
+snapshot of the offers that changed at most every SNAPSHOT_INTERVAL_MS. A checkpoint with the positions read is written
+now and then and at the end; after a crash the log is read again from there, and the sums come out the same.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import orjson
+
+from engine import metrics
+from engine.catalogue import Catalogue
+from engine.learner import Due, Learner
+from engine.limits import CHECKPOINT_INTERVAL_MS, LEARN_BATCH_MAX, LEARN_BLOCK_MS, SNAPSHOT_INTERVAL_MS
+from engine.store.base import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+_PAUSE_S: Final = 0.2
+_BEHIND_SNAPSHOT_MS: Final = 2_000
+_WHOLE_EVERY: Final = 20
+"""Every so many snapshots all offers are refreshed: their prior leans on the offers that changed."""
+
+
+class Learning:
+    """Learns from one store's decision log."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        store: Store,
+        *,
+        batch_max: int = LEARN_BATCH_MAX,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._catalogue = catalogue
+        self._store = store
+        self._batch_max = batch_max
+        self._now_s = now_s
+        self._learner: Learner | None = None
+        self._stopping = False
+        self._snapshot_s = self._checkpoint_s = now_s()
+        self._checkpoint_took_s = 0.0
+        self._snapshots = 0
+        self._dirty = False
+
+    def stop(self) -> None:
+        """End `run` after the batch in hand."""
+        self._stopping = True
+
+    async def learner(self) -> Learner:
+        """The learner, restored from the checkpoint at first. Raises StoreError or CheckpointError."""
+        if self._learner is None:
+            fields = await self._store.load_checkpoint()
+            self._learner = Learner.restore(self._catalogue, self._store.partitions, fields)
+            # Snapshots pushed after the checkpoint have taken their numbers: a version never means two policies.
+            head, _ = await self._store.read_policy([])
+            if head is not None:
+                self._learner.policy_version = max(self._learner.policy_version, orjson.loads(head)["version"])
+        return self._learner
+
+    async def run(self) -> None:
+        """Learn until `stop`, then leave a snapshot and a checkpoint. A store that is away is waited for."""
+        while not self._stopping:
+            try:
+                await self.round(LEARN_BLOCK_MS)
+            except StoreError as error:
+                log.warning("the store is away, trying again: %s", error)
+                # Begin again from the checkpoint: entries that were read may not have been taught.
+                self._learner = None
+                await asyncio.sleep(_PAUSE_S)
+        try:
+            await self.publish()
+            await self.save()
+        except StoreError as error:
+            log.warning("no last checkpoint, the log will be read again from the one before: %s", error)
+
+    async def round(self, block_ms: int) -> int:
+        """One round; returns how many entries were taken in. Raises StoreError."""
+        learner = await self.learner()
+        batches = await self._store.read_decisions(learner.offsets, self._batch_max, block_ms)
+        due: list[Due] = []
+        for partition, entries in batches.items():
+            due += learner.absorb(partition, entries)
+        if due:
+            await self._teach(learner, due)
+        self._dirty |= bool(batches)
+        now_s = self._now_s()
+        # Behind a long log (after a crash) the policy in service is newer than what was read so far: catch up first.
+        caught_up = all(len(entries) < self._batch_max for entries in batches.values())
+        wait_ms = SNAPSHOT_INTERVAL_MS if caught_up else _BEHIND_SNAPSHOT_MS
+        if learner.has_news and (now_s - self._snapshot_s) * 1e3 >= wait_ms:
+            await self.publish()
+            self._snapshot_s = now_s
+        # A large checkpoint is written more rarely, so that it takes a twentieth of the time at most.
+        wait_s = max(CHECKPOINT_INTERVAL_MS / 1e3, 20 * self._checkpoint_took_s)
+        if self._dirty and now_s - self._checkpoint_s >= wait_s:
+            await self.save()
+        return sum(map(len, batches.values()))
+
+    async def _teach(self, learner: Learner, due: Sequence[Due]) -> None:
+        places = list(dict.fromkeys(item.position for item in due))
+        records = await self._store.entries(places)
+        learner.teach(due, dict(zip(places, records, strict=True)))
+        metrics.LESSONS.set(learner.lessons)
+        metrics.LESSONS_LOST.set(learner.lost)
+
+    async def publish(self) -> None:
+        """Push a snapshot if there is news. Raises StoreError."""
+        learner = await self.learner()
+        if learner.has_news:
+            head, offers = learner.snapshot(whole=self._snapshots % _WHOLE_EVERY == 0)
+            self._snapshots += 1
+            self._dirty = True
+            await self._store.publish_policy(head, offers)
+
+    async def save(self) -> None:
+        """Write a checkpoint. Raises StoreError."""
+        learner = await self.learner()
+        started_s = self._now_s()
+        fields, removed = learner.checkpoint()
+        await self._store.save_checkpoint(fields, removed)
+        self._checkpoint_s = self._now_s()
+        self._checkpoint_took_s = self._checkpoint_s - started_s
+        self._dirty = False

@@ -1,0 +1,222 @@
+"""The ledger of one customer: the last decisions and where each of their offers stands, packed.
+
+    header   u8 form, u8 decisions, u16 unused, u32 epoch, u64 revision
+    decision u64 ms, u32 seq (its position in the decision log), u64 request hash, i64 time_ms, u8 offers
+      offer  u32 key, u8 stage, u8 rank, i64 window_end_ms, i64 changed_ms, u8 outcomes
+        outcome  u64 hash of its id, so that a repeated report is known as one
+
+`revision` grows with every write and is what compare-and-set compares. `epoch` grows only when an outcome changes the
+ledger: the dice are seeded with it, so asking again does not change the answer but an outcome may.
+
+Bounded: LEDGER_DECISIONS_MAX decisions. Decisions with an open offer are kept before others, newer before older.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Final
+
+from engine.lifecycle import OPEN, Stage
+from engine.limits import LEDGER_DECISIONS_MAX, SLATE_MAX
+from features import Offset
+
+_HEADER: Final = struct.Struct("<BBHIQ")
+_DECISION: Final = struct.Struct("<QIQqB")
+_DECISION_TAIL: Final = struct.Struct("<QqB")
+_OFFER: Final = struct.Struct("<IBBqqB")
+_HASH: Final = struct.Struct("<Q")
+_FORM: Final = 1
+_SERVED: Final = int(Stage.SERVED)
+
+assert _DECISION.size == 12 + _DECISION_TAIL.size, "a decision is its position and its tail"
+
+CAS_BYTES: Final = _HEADER.size
+"""Length of the prefix that compare-and-set compares."""
+
+assert SLATE_MAX < 256, "the number of offers of a decision is kept in one byte"
+assert LEDGER_DECISIONS_MAX < 256, "the number of decisions is kept in one byte"
+
+
+class LedgerError(ValueError):
+    """The bytes are no ledger."""
+
+
+def hash_of(text: str) -> int:
+    """64-bit hash of a request or outcome id; 0 stands for "none" and is never returned for a text.
+
+    >>> hash_of("") == 0, hash_of("a") != hash_of("b")
+    (True, True)
+    """
+    if not text:
+        return 0
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") or 1
+
+
+@dataclass(frozen=True, slots=True)
+class OfferEntry:
+    """One offer of a decision and where it stands."""
+
+    key: int
+    stage: Stage
+    rank: int
+    window_end_ms: int
+    changed_ms: int
+    outcomes: tuple[int, ...] = ()
+    """Hashes of the ids of the outcomes reported, oldest first."""
+
+    def open_at(self, now_ms: int) -> bool:
+        """Whether the customer may still answer."""
+        return self.stage in OPEN and now_ms < self.window_end_ms
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionEntry:
+    """One decision and its offers, first rank first."""
+
+    position: Offset
+    request_hash: int
+    time_ms: int
+    offers: tuple[OfferEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A customer's ledger, oldest decision first."""
+
+    epoch: int = 0
+    revision: int = 0
+    decisions: tuple[DecisionEntry, ...] = field(default=())
+
+    @classmethod
+    def unpack(cls, data: bytes | None) -> "Ledger":
+        """Read a ledger; None is an empty one. Raises LedgerError for foreign or cut bytes."""
+        if data is None:
+            return cls()
+        try:
+            form, count, _, epoch, revision = _HEADER.unpack_from(data)
+            if form != _FORM:
+                raise LedgerError(f"ledger of form {form}, expected {_FORM}")
+            at = _HEADER.size
+            decisions = []
+            for _ in range(count):
+                ms, seq, request_hash, time_ms, offers_count = _DECISION.unpack_from(data, at)
+                at += _DECISION.size
+                offers = []
+                for _ in range(offers_count):
+                    key, stage, rank, end_ms, changed_ms, hashes = _OFFER.unpack_from(data, at)
+                    at += _OFFER.size
+                    outcomes = tuple(_HASH.unpack_from(data, at + i * _HASH.size)[0] for i in range(hashes))
+                    at += hashes * _HASH.size
+                    offers.append(OfferEntry(key, Stage(stage), rank, end_ms, changed_ms, outcomes))
+                decisions.append(DecisionEntry(Offset(ms, seq), request_hash, time_ms, tuple(offers)))
+        except (struct.error, ValueError) as error:
+            raise LedgerError(f"ledger of {len(data)} bytes cannot be read: {error}") from error
+        if at != len(data):
+            raise LedgerError(f"ledger of {len(data)} bytes ends at {at}")
+        return cls(epoch, revision, tuple(decisions))
+
+    def pack(self) -> bytes:
+        """The bytes that `unpack` reads."""
+        parts = [_HEADER.pack(_FORM, len(self.decisions), 0, self.epoch, self.revision)]
+        parts += [
+            _DECISION.pack(entry.position.ms, entry.position.seq, entry.request_hash, entry.time_ms, len(entry.offers))
+            + b"".join(
+                _OFFER.pack(o.key, o.stage, o.rank, o.window_end_ms, o.changed_ms, len(o.outcomes))
+                + b"".join(map(_HASH.pack, o.outcomes))
+                for o in entry.offers
+            )
+            for entry in self.decisions
+        ]
+        return b"".join(parts)
+
+    def find(self, position: Offset) -> DecisionEntry | None:
+        """The decision at this position of the log."""
+        return next((entry for entry in self.decisions if entry.position == position), None)
+
+    def moved(self, position: Offset, rank: int, stage: Stage, now_ms: int, outcome_hash: int) -> "Ledger":
+        """The ledger after an outcome. A decision that it no longer remembers changes only epoch and revision."""
+        decisions = tuple(
+            entry
+            if entry.position != position
+            else replace(
+                entry,
+                offers=tuple(
+                    replace(offer, stage=stage, changed_ms=now_ms, outcomes=(*offer.outcomes, outcome_hash))
+                    if offer.rank == rank
+                    else offer
+                    for offer in entry.offers
+                ),
+            )
+            for entry in self.decisions
+        )
+        return replace(self, epoch=self.epoch + 1, revision=self.revision + 1, decisions=decisions)
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What a decision needs to know of a ledger."""
+
+    epoch: int
+    revision: int
+    repeated: Offset | None
+    """Position of the decision that an earlier call with the same request id got."""
+    open_offers: tuple[tuple[Offset, int, int, int, int], ...]
+    """(position, offer key, stage, served_ms, window_end_ms) of each offer still open, oldest first."""
+
+
+_NOTHING: Final = Glance(0, 0, None, ())
+
+
+def glance(data: bytes | None, request_hash: int, now_ms: int) -> Glance:
+    """Read what a decision needs, without building the whole ledger: 2 µs for four decisions of three offers, where
+    `Ledger.unpack` takes 30. Raises LedgerError for foreign or cut bytes."""
+    if data is None:
+        return _NOTHING
+    try:
+        form, count, _, epoch, revision = _HEADER.unpack_from(data)
+        if form != _FORM:
+            raise LedgerError(f"ledger of form {form}, expected {_FORM}")
+        at = _HEADER.size
+        repeated = None
+        open_offers = []
+        for _ in range(count):
+            ms, seq, asked, time_ms, offers_count = _DECISION.unpack_from(data, at)
+            at += _DECISION.size
+            if request_hash and asked == request_hash:
+                repeated = Offset(ms, seq)
+            for _ in range(offers_count):
+                key, stage, _, end_ms, _, hashes = _OFFER.unpack_from(data, at)
+                at += _OFFER.size + hashes * 8
+                if now_ms < end_ms and stage in OPEN:
+                    open_offers.append((Offset(ms, seq), key, stage, time_ms, end_ms))
+    except struct.error as error:
+        raise LedgerError(f"ledger of {len(data)} bytes cannot be read: {error}") from error
+    if at != len(data):
+        raise LedgerError(f"ledger of {len(data)} bytes ends at {at}")
+    return Glance(epoch, revision, repeated, tuple(open_offers))
+
+
+def opened(
+    data: bytes | None, seen: Glance, request_hash: int, time_ms: int, offers: Sequence[tuple[int, int]]
+) -> tuple[bytes, bytes]:
+    """(head, tail) of the ledger with a decision added, around the 12 bytes of the position it will get.
+
+    `offers` are (offer key, window_end_ms) in rank order, all served at `time_ms`.
+    """
+    count = data[1] if data else 0
+    body = data[CAS_BYTES:] if data else b""
+    if count >= LEDGER_DECISIONS_MAX:
+        kept = _most_worth_keeping(Ledger.unpack(data).decisions, LEDGER_DECISIONS_MAX - 1, time_ms)
+        count, body = len(kept), Ledger(decisions=kept).pack()[CAS_BYTES:]
+    tail = [_DECISION_TAIL.pack(request_hash, time_ms, len(offers))]
+    tail += [_OFFER.pack(key, _SERVED, rank, end_ms, time_ms, 0) for rank, (key, end_ms) in enumerate(offers, 1)]
+    return _HEADER.pack(_FORM, count + 1, 0, seen.epoch, seen.revision + 1) + body, b"".join(tail)
+
+
+def _most_worth_keeping(entries: Sequence[DecisionEntry], count: int, now_ms: int) -> tuple[DecisionEntry, ...]:
+    def worth(index: int) -> tuple[bool, int]:
+        return any(offer.open_at(now_ms) for offer in entries[index].offers), index
+
+    best = sorted(range(len(entries)), key=worth, reverse=True)[:count]
+    return tuple(entries[index] for index in sorted(best))

@@ -1,0 +1,97 @@
+"""Every limit of the engine, with its unit in its name, and the relations between them.
+
+A queue, batch, wait, window or key without a limit here does not exist. The relations at the end are checked when the
+module is imported, so an edit that breaks one cannot start.
+"""
+
+from typing import Final
+
+# --- what a caller may send -----------------------------------------------------------------------------------------
+ID_BYTES_MAX: Final = 64
+"""Customer, request, outcome, event and catalogue ids."""
+SOURCE_BYTES_MAX: Final = 128
+"""Source of an event and value of an identity."""
+TEXT_BYTES_MAX: Final = 256
+"""One text value of a context or an attribute."""
+CONTEXT_ENTRIES_MAX: Final = 64
+IDENTITIES_MAX: Final = 8
+PURPOSES_MAX: Final = 16
+SLATE_MAX: Final = 30
+EVENTS_PER_CALL_MAX: Final = 1_000
+MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""A larger gRPC message or HTTP body is refused before it is parsed."""
+TIME_MS_MAX: Final = 253_402_300_799_999
+"""The last millisecond of the year 9999: nothing later is a time."""
+
+# --- what a configuration may hold ----------------------------------------------------------------------------------
+CONFIG_BYTES_MAX: Final = 8 * 1024 * 1024
+OFFERS_MAX: Final = 1_000
+RULES_MAX: Final = 1_024
+RULE_BYTES_MAX: Final = 2_048
+FEATURES_MAX: Final = 512
+CONTEXT_FACTS_MAX: Final = 64
+
+# --- one customer ---------------------------------------------------------------------------------------------------
+LEDGER_DECISIONS_MAX: Final = 16
+"""Decisions that a customer's ledger remembers: open ones first, then the newest."""
+CUSTOMER_KEY_TTL_MS: Final = 400 * 86_400_000
+"""State of a customer of whom nothing was heard for this long goes away."""
+
+# --- the hot path ---------------------------------------------------------------------------------------------------
+DECIDE_BATCH_MAX: Final = 64
+DECIDE_QUEUE_MAX: Final = 1_024
+"""Requests waiting for a batch; one more is refused with RESOURCE_EXHAUSTED at once."""
+DECIDE_STATE_WAIT_MS_MAX: Final = 250
+"""How long a decision waits for the state store before it is answered from the fallback list."""
+DECIDE_COMMIT_WAIT_MS_MAX: Final = 500
+DECIDE_CONFLICT_RETRIES_MAX: Final = 8
+"""Times a decision is made again because another server changed the same customer's ledger."""
+WRITE_WAIT_MS_MAX: Final = 2_000
+"""How long Report and Publish wait for the store before they answer UNAVAILABLE."""
+WRITES_QUEUED_MAX: Final = 2_048
+"""Report and Publish calls under way; one more is refused with RESOURCE_EXHAUSTED at once."""
+
+# --- logs -----------------------------------------------------------------------------------------------------------
+PARTITIONS: Final = 8
+"""Partitions of the event log and of the decision log. Fixed for a data folder when it is made."""
+EVENT_LOG_ENTRIES_MAX: Final = 1_000_000
+"""Entries kept in one partition of the event log; folded ones beyond go first."""
+DECISION_LOG_ENTRIES_MAX: Final = 1_000_000
+DEAD_LETTERS_MAX: Final = 100_000
+EVENT_BACKLOG_MAX: Final = 500_000
+"""Events of a partition that may wait for folding; Publish answers RESOURCE_EXHAUSTED beyond."""
+
+# --- ingest and learn -----------------------------------------------------------------------------------------------
+INGEST_BATCH_MAX: Final = 1_000
+INGEST_BLOCK_MS: Final = 500
+LEARN_BATCH_MAX: Final = 1_000
+LEARN_BLOCK_MS: Final = 100
+SNAPSHOT_INTERVAL_MS: Final = 150
+"""Least time between two pushed snapshots: the policy in service lags an outcome by about this."""
+CHECKPOINT_INTERVAL_MS: Final = 2_000
+INSTANCES_TRACKED_MAX: Final = 500_000
+"""Offer instances that the learner follows; the oldest beyond are closed without a lesson and counted."""
+LATE_OUTCOME_MS_MAX: Final = 180 * 86_400_000
+"""After its window a decision still accepts outcomes for this long."""
+
+# --- processes ------------------------------------------------------------------------------------------------------
+DRAIN_MS_MAX: Final = 5_000
+"""From SIGTERM to the end of a worker: what is acknowledged is written, what is queued is answered."""
+STOP_MS_MAX: Final = 15_000
+"""From SIGTERM to the end of everything, the store included."""
+START_MS_MAX: Final = 60_000
+RESTARTS_MAX: Final = 20
+"""Restarts of one worker within RESTARTS_WINDOW_MS before the supervisor gives up."""
+RESTARTS_WINDOW_MS: Final = 60_000
+
+# --- relations ------------------------------------------------------------------------------------------------------
+# A full batch must fit the queue, or a burst could never fill one.
+assert DECIDE_BATCH_MAX <= DECIDE_QUEUE_MAX
+# Events that may wait must still be in the log when their turn comes: what is acknowledged is not trimmed unfolded.
+assert EVENT_BACKLOG_MAX + EVENTS_PER_CALL_MAX * 64 <= EVENT_LOG_ENTRIES_MAX
+# A worker drains within the time that everything together has, and the store still has time to write its file.
+assert DRAIN_MS_MAX + 5_000 <= STOP_MS_MAX
+# The learner sleeps for less than a snapshot interval, or an outcome could wait two of them.
+assert LEARN_BLOCK_MS <= SNAPSHOT_INTERVAL_MS
+# Freshness of a second leaves room for the wait, the fit and the push.
+assert SNAPSHOT_INTERVAL_MS * 4 <= 1_000

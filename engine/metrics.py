@@ -1,0 +1,29 @@
+"""All metrics, in one place. Each process has its own; `/metrics` shows those of the process that answers."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+DECISIONS: Final = Counter("opportune_decisions", "Decisions answered", ["degraded"])
+DECISIONS_REPEATED: Final = Counter("opportune_decisions_repeated", "Decide calls that repeated a request id")
+DECIDE_CONFLICTS: Final = Counter("opportune_decide_conflicts", "Decisions made again, the ledger having changed")
+DECIDE_BATCH_SIZE: Final = Histogram(
+    "opportune_decide_batch_size", "Decisions of one batch", buckets=(1, 2, 4, 8, 16, 32, 64)
+)
+DECIDE_BATCH_SECONDS: Final = Histogram(
+    "opportune_decide_batch_seconds",
+    "Reading state to answering, of one batch, in seconds",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0),
+)
+OUTCOMES: Final = Counter("opportune_outcomes", "Outcomes recorded", ["stage"])
+OUTCOMES_DUPLICATE: Final = Counter("opportune_outcomes_duplicate", "Outcomes that had been recorded before")
+EVENTS: Final = Counter("opportune_events", "Events recorded", ["type"])
+EVENTS_REJECTED: Final = Counter("opportune_events_rejected", "Events refused and kept as dead letters")
+REFUSED: Final = Counter("opportune_refused", "Calls refused, by gRPC status", ["status"])
+POLICY_VERSION: Final = Gauge("opportune_policy_version", "Version of the policy in service")
+POLICY_SWAPPED: Final = Gauge(
+    "opportune_policy_swapped_unixtime", "When the policy in service was swapped in, Unix time"
+)
+EVENTS_FOLDED: Final = Counter("opportune_events_folded", "Events folded into state", ["result"])
+LESSONS: Final = Gauge("opportune_lessons", "Lessons taught or taken back")
+LESSONS_LOST: Final = Gauge("opportune_lessons_lost", "Lessons that could not be taught")

@@ -1,0 +1,71 @@
+"""Keeps the served policy current: snapshots that the learner pushes are swapped in whole."""
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+import orjson
+
+from engine import metrics
+from engine.decider import Decider
+from engine.store.base import PolicyBoard, StoreError
+from models import CheckpointError
+
+log = logging.getLogger(__name__)
+
+_PAUSE_S: Final = 0.2
+_BLOCK_MS: Final = 1_000
+
+
+class PolicyWatch:
+    """Follows the policy board for one decider."""
+
+    def __init__(self, decider: Decider, board: PolicyBoard) -> None:
+        self._decider = decider
+        self._board = board
+        self._seen: str | None = None
+
+    async def run(self) -> None:
+        """Follow until cancelled. A store that is away is waited for; the policy in service stays."""
+        while True:
+            try:
+                await self.step(_BLOCK_MS)
+            except StoreError as error:
+                log.warning("the policy board is away, trying again: %s", error)
+                self._seen = None
+                await asyncio.sleep(_PAUSE_S)
+
+    async def step(self, block_ms: int) -> None:
+        """Load what changed, or everything at first. Raises StoreError."""
+        if self._seen is None:
+            # Ask where the stream stands before loading: what comes after is then seen as a change.
+            changes = await self._board.policy_changes("", 0)
+            seen = changes[-1][0] if changes else "0-0"
+            await self._load(None)
+            self._seen = seen
+            return
+        changes = await self._board.policy_changes(self._seen, block_ms)
+        if changes:
+            await self._load(sorted({offer for _, offers in changes for offer in offers}))
+            self._seen = changes[-1][0]
+
+    async def _load(self, offers: list[str] | None) -> None:
+        head, beliefs = await self._board.read_policy(offers)
+        if head is None:
+            return
+        decider = self._decider
+        try:
+            facts = orjson.loads(head)
+            if facts["transform"] != decider.policy.transform_version:
+                # Learnt for another configuration: the prior serves until the learner has pushed one for this.
+                log.info("the policy on the board is for transform %08x; the prior serves", facts["transform"])
+                return
+            decider.policy = decider.policy.replaced(beliefs, facts["version"])
+            decider.policy_known = True
+        except (CheckpointError, orjson.JSONDecodeError, KeyError) as error:
+            log.error("the policy cannot be loaded, the one in service stays: %s", error)
+            decider.policy_known = decider.policy.version > 0
+            return
+        metrics.POLICY_VERSION.set(decider.policy.version)
+        metrics.POLICY_SWAPPED.set(time.time())

@@ -1,0 +1,233 @@
+"""What the decision log holds: one packed record a decision, one entry an outcome.
+
+A record is what was known and done, enough to explain it and to learn from it: the vector x that the model saw, which
+rules held, the slate with its propensities, the seed, the versions. Offers appear by key (crc32 of their id, distinct
+within a configuration), so a record outlives the order of a catalogue.
+
+    u8 kind (1), u8 form, fixed part, customer, request id, context JSON, x, rules held, rules in error, slate rows
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from engine.lifecycle import Stage
+from features import Offset
+
+_FIXED: Final = struct.Struct("<BBqQ8sIQQIqHHBBBBHHHHd")
+_CHOICE: Final = struct.Struct("<Idfffq")
+_OUTCOME: Final = struct.Struct("<BBQIIBBqdQBB")
+_DECISION: Final = 1
+_OUTCOME_KIND: Final = 2
+_FORM: Final = 1
+
+
+class RecordError(ValueError):
+    """The bytes are no log entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One offer of the answer."""
+
+    key: int
+    propensity: float
+    score: float
+    mean: float
+    """Estimated acceptance probability."""
+    sd: float
+    """Its standard deviation."""
+    window_end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """One decision as the log keeps it."""
+
+    time_ms: int
+    seed: int
+    config_version: str
+    transform_version: int
+    policy_version: int
+    watermark: Offset
+    latest_event_ms: int
+    channel: int
+    placement: int
+    degraded: int
+    known: bool
+    limit: int
+    customer: str
+    request_id: str
+    context: bytes
+    """JSON object of the facts that the caller gave."""
+    x: bytes
+    """int8 steps of the input vector."""
+    rules_held: bytes
+    """Bit i of byte i // 8: rule i of the configuration held."""
+    rules_failed: bytes
+    """Likewise: rule i could not be evaluated. Empty if none failed."""
+    nothing_propensity: float
+    """Propensity with which silence was drawn; 0 if it was not."""
+    slate: tuple[Choice, ...]
+
+    def pack(self) -> bytes:
+        """The bytes that `unpack` reads."""
+        customer, request = self.customer.encode(), self.request_id.encode()
+        fixed = _FIXED.pack(
+            _DECISION,
+            _FORM,
+            self.time_ms,
+            self.seed,
+            bytes.fromhex(self.config_version),
+            self.transform_version,
+            self.policy_version,
+            self.watermark.ms,
+            self.watermark.seq,
+            self.latest_event_ms,
+            self.channel,
+            self.placement,
+            self.degraded,
+            self.known,
+            self.limit,
+            len(customer),
+            len(request),
+            len(self.context),
+            len(self.x),
+            len(self.rules_held) | (0x8000 if self.rules_failed else 0),
+            self.nothing_propensity,
+        )
+        rows = [_CHOICE.pack(c.key, c.propensity, c.score, c.mean, c.sd, c.window_end_ms) for c in self.slate]
+        return b"".join((fixed, customer, request, self.context, self.x, self.rules_held, self.rules_failed, *rows))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "DecisionRecord":
+        """Read a record. Raises RecordError for anything else."""
+        try:
+            (kind, form, time_ms, seed, config, transform, policy, ms, seq, latest, channel, placement, degraded, known,
+             limit, customer_n, request_n, context_n, x_n, rules, nothing) = _FIXED.unpack_from(data)  # fmt: skip
+            if kind != _DECISION or form != _FORM:
+                raise RecordError(f"log entry of kind {kind} and form {form}, expected a decision of form {_FORM}")
+            at = _FIXED.size
+            rules_n = rules & 0x7FFF
+            lengths = (customer_n, request_n, context_n, x_n, rules_n, rules_n if rules & 0x8000 else 0)
+            parts = []
+            for length in lengths:
+                parts.append(data[at : at + length])
+                at += length
+            customer, request, context, x, held, failed = parts
+            rows, rest = divmod(len(data) - at, _CHOICE.size)
+            if rest or at > len(data):
+                raise RecordError(f"decision record of {len(data)} bytes is cut short or too long")
+            slate = tuple(Choice(*_CHOICE.unpack_from(data, at + row * _CHOICE.size)) for row in range(rows))
+            return cls(
+                time_ms=time_ms,
+                seed=seed,
+                config_version=config.hex(),
+                transform_version=transform,
+                policy_version=policy,
+                watermark=Offset(ms, seq),
+                latest_event_ms=latest,
+                channel=channel,
+                placement=placement,
+                degraded=degraded,
+                known=bool(known),
+                limit=limit,
+                customer=customer.decode(),
+                request_id=request.decode(),
+                context=context,
+                x=x,
+                rules_held=held,
+                rules_failed=failed,
+                nothing_propensity=nothing,
+                slate=slate,
+            )
+        except (struct.error, UnicodeDecodeError) as error:
+            raise RecordError(f"decision record of {len(data)} bytes cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRecord:
+    """One outcome as the log keeps it. `rank` is the place of the offer in the decision's answer."""
+
+    decision: Offset
+    offer_key: int
+    rank: int
+    stage: Stage
+    time_ms: int
+    value: float
+    """NaN: the declared value."""
+    outcome_hash: int
+    outcome_id: str
+    attributes: bytes
+    """JSON object of the facts given with it."""
+
+    def pack(self) -> bytes:
+        """The bytes that `unpack` reads."""
+        outcome = self.outcome_id.encode()
+        return (
+            _OUTCOME.pack(
+                _OUTCOME_KIND,
+                _FORM,
+                self.decision.ms,
+                self.decision.seq,
+                self.offer_key,
+                self.rank,
+                self.stage,
+                self.time_ms,
+                self.value,
+                self.outcome_hash,
+                len(outcome),
+                0,
+            )
+            + outcome
+            + self.attributes
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "OutcomeRecord":
+        """Read an outcome. Raises RecordError for anything else."""
+        try:
+            kind, form, ms, seq, key, rank, stage, time_ms, value, digest, length, _ = _OUTCOME.unpack_from(data)
+            if kind != _OUTCOME_KIND or form != _FORM:
+                raise RecordError(f"log entry of kind {kind} and form {form}, expected an outcome of form {_FORM}")
+            at = _OUTCOME.size
+            outcome_id = data[at : at + length].decode()
+            return cls(
+                Offset(ms, seq), key, rank, Stage(stage), time_ms, value, digest, outcome_id, data[at + length :]
+            )
+        except (struct.error, ValueError) as error:
+            raise RecordError(f"outcome of {len(data)} bytes cannot be read: {error}") from error
+
+
+def unpack(data: bytes) -> DecisionRecord | OutcomeRecord:
+    """Read an entry of the decision log. Raises RecordError."""
+    if data[:1] == bytes([_DECISION]):
+        return DecisionRecord.unpack(data)
+    return OutcomeRecord.unpack(data)
+
+
+def decision_id(partition: int, position: Offset) -> str:
+    """The name of a decision: where the log holds it.
+
+    >>> decision_id(3, Offset(1700000000000, 2))
+    '3-18bcfe56800-2'
+    """
+    return f"{partition:x}-{position.ms:x}-{position.seq:x}"
+
+
+def parse_decision_id(text: str, partitions: int) -> tuple[int, Offset] | None:
+    """(partition, position) of a decision id, None if it cannot be one.
+
+    >>> parse_decision_id('3-18bcfe56800-2', 8) == (3, Offset(1700000000000, 2))
+    True
+    >>> parse_decision_id('nonsense', 8) is None
+    True
+    """
+    parts = text.split("-")
+    if len(parts) != 3 or len(text) > 40 or any(part.strip("0123456789abcdef") or not part for part in parts):
+        return None
+    partition, ms, seq = (int(part, 16) for part in parts)
+    # 48 bits of milliseconds and 32 of sequence are what the ledger keeps of a position.
+    if partition >= partitions or ms >= 1 << 48 or seq >= 1 << 32:
+        return None
+    return partition, Offset(ms, seq)

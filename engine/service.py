@@ -1,0 +1,328 @@
+"""The services, whatever carries them: messages in, messages out, OpportuneErrors for what goes wrong.
+
+gRPC (engine.rpc) and HTTP (engine.web) call the same object.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+from engine import answers, metrics
+from engine.catalogue import Catalogue
+from engine.config import parse
+from engine.decider import Decided, Decider, Fallback
+from engine.errors import CallerError, InvalidArgument, NotAllowed, NotFound, Overloaded, Unavailable
+from engine.gateway import (
+    CheckedEvent,
+    CheckedOutcome,
+    Clock,
+    ask_of,
+    customer_of,
+    event_of,
+    outcome_of,
+    shown,
+    time_of,
+)
+from engine.ledger import CAS_BYTES, Ledger, LedgerError
+from engine.lifecycle import OPEN, Stage, expected_after, may_follow
+from engine.limits import (
+    DECIDE_CONFLICT_RETRIES_MAX,
+    EVENT_BACKLOG_MAX,
+    EVENTS_PER_CALL_MAX,
+    LATE_OUTCOME_MS_MAX,
+    WRITES_QUEUED_MAX,
+)
+from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, parse_decision_id
+from engine.store.base import Conflict, Store, StoreError, StoreFull, StoreUnavailable, partition_of
+from features import Offset
+from features import RecordError as FeatureRecordError
+from opportune.v1 import customers_pb2, decisions_pb2, events_pb2, feedback_pb2
+
+log = logging.getLogger(__name__)
+
+_BACKLOG_FRESH_S: Final = 0.2
+_CATALOGUES_KEPT_MAX: Final = 16
+
+RejectedEvent = tuple[bytes, str]
+"""(payload, reason)"""
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+class Service:
+    """All five services on one catalogue and one store."""
+
+    def __init__(self, catalogue: Catalogue, store: Store, clock: Clock = wall_clock_ms) -> None:
+        self.catalogue = catalogue
+        self.store = store
+        self.clock = clock
+        self.decider = Decider(catalogue, store)
+        self._catalogues = {catalogue.version: catalogue}
+        self._writing = 0
+        self._backlog_read_s = 0.0
+        self._backlog = 0
+        self._draining = False
+
+    async def drain(self) -> None:
+        """Answer what is under way and refuse what comes."""
+        self._draining = True
+        await self.decider.drain()
+        while self._writing:
+            await asyncio.sleep(0.005)
+
+    # --- Decisions --------------------------------------------------------------------------------------------------
+
+    async def decide(self, request: decisions_pb2.DecideRequest) -> decisions_pb2.DecideResponse:
+        """Decisions.Decide."""
+        catalogue = self.catalogue
+        ask = ask_of(request, catalogue, self.clock())
+        answer = await self.decider.submit(ask)
+        if isinstance(answer, Decided):
+            partition = partition_of(ask.customer, self.store.partitions)
+            return answers.decided(catalogue, answer.draft, partition, answer.position)
+        if isinstance(answer, Fallback):
+            return answers.fallen_back(catalogue, answer)
+        partition = partition_of(ask.customer, self.store.partitions)
+        record = await self._record(partition, answer.position)
+        if record is None:
+            raise NotFound(f"request_id {shown(ask.request_id)} was answered before, but its record was retired")
+        return answers.repeated(catalogue, record, partition, answer.position, answer.seen, ask.language)
+
+    async def explain(self, request: decisions_pb2.ExplainRequest) -> decisions_pb2.ExplainResponse:
+        """Decisions.Explain."""
+        partition, position, record = await self._found(request.decision_id)
+        catalogue = await self._catalogue_of(record.config_version)
+        return answers.explained(catalogue, record, partition, position)
+
+    async def _found(self, text: str) -> tuple[int, Offset, DecisionRecord]:
+        if not text:
+            raise InvalidArgument("decision_id: empty, expected an id that Decide returned")
+        place = parse_decision_id(text, self.store.partitions)
+        record = None if place is None else await self._record(*place)
+        if place is None or record is None:
+            raise NotFound(f"decision_id: no decision {shown(text)}, or its record was retired")
+        return *place, record
+
+    async def _record(self, partition: int, position: Offset) -> DecisionRecord | None:
+        with _store_errors():
+            [data] = await self.store.entries([(partition, position)])
+        try:
+            return None if data is None else DecisionRecord.unpack(data)
+        except RecordError:
+            return None  # an outcome's position, guessed: not a decision
+
+    async def _catalogue_of(self, version: str) -> Catalogue:
+        """The configuration that an old record was made with."""
+        found = self._catalogues.get(version)
+        if found is None:
+            with _store_errors():
+                text = await self.store.load_config(version)
+            if text is None:
+                raise NotFound(f"configuration {version} of this decision was not kept")
+            found = Catalogue.compile(parse(text, version), version, text)
+            while len(self._catalogues) >= _CATALOGUES_KEPT_MAX:
+                self._catalogues.pop(next(v for v in self._catalogues if v != self.catalogue.version))
+            self._catalogues[version] = found
+        return found
+
+    # --- Feedback ---------------------------------------------------------------------------------------------------
+
+    async def report(self, request: feedback_pb2.ReportRequest) -> feedback_pb2.ReportResponse:
+        """Feedback.Report."""
+        outcome = outcome_of(request, self.catalogue, self.clock())
+        with self._write():
+            partition, position, record = await self._found(outcome.decision_id)
+            rank, window_end_ms = self._place_in(record, outcome)
+            if outcome.time_ms < record.time_ms - self.catalogue.config.clock.future:
+                before = record.time_ms - outcome.time_ms
+                raise InvalidArgument(f"time_ms: {before} ms before the decision it is about")
+            if outcome.time_ms >= window_end_ms + LATE_OUTCOME_MS_MAX:
+                raise NotAllowed(
+                    f"decision {outcome.decision_id} is too old: its window closed at {window_end_ms} and outcomes are "
+                    f"taken for {LATE_OUTCOME_MS_MAX} ms after that; this one is of {outcome.time_ms}"
+                )
+            for _ in range(DECIDE_CONFLICT_RETRIES_MAX):
+                response = await self._record_outcome(
+                    partition, position, record.customer, rank, window_end_ms, outcome
+                )
+                if response is not None:
+                    return response
+        raise Unavailable("the customer's ledger kept changing; report it again with the same outcome_id")
+
+    def _place_in(self, record: DecisionRecord, outcome: CheckedOutcome) -> tuple[int, int]:
+        for rank, choice in enumerate(record.slate, 1):
+            if choice.key == outcome.offer_key:
+                return rank, choice.window_end_ms
+        there = [self.catalogue.index_of_key.get(choice.key) for choice in record.slate]
+        names = ", ".join(self.catalogue.offer_ids[at] for at in there if at is not None) or "no offers"
+        raise NotFound(
+            f"offer_id: {shown(outcome.offer_id)} is not in the answer of decision {outcome.decision_id}, "
+            f"which had {names}"
+        )
+
+    async def _record_outcome(
+        self, partition: int, position: Offset, customer: str, rank: int, window_end_ms: int, outcome: CheckedOutcome
+    ) -> feedback_pb2.ReportResponse | None:
+        """One try; None if somebody else changed the ledger meanwhile."""
+        with _store_errors():
+            [(_, data)] = await self.store.read([customer])
+        try:
+            ledger = Ledger.unpack(data)
+        except LedgerError as error:
+            raise Unavailable(f"the customer's ledger cannot be read: {error}") from error
+        late = outcome.time_ms >= window_end_ms
+        entry = ledger.find(position)
+        if entry is not None:
+            offer = entry.offers[rank - 1]
+            if outcome.outcome_hash in offer.outcomes:
+                metrics.OUTCOMES_DUPLICATE.inc()
+                return feedback_pb2.ReportResponse(duplicate=True, stage=int(offer.stage), late=late)  # type: ignore[arg-type]
+            now_at = Stage.EXPIRED if late and offer.stage in OPEN else offer.stage
+            if not may_follow(now_at, outcome.stage):
+                raise NotAllowed(
+                    f"stage: offer {outcome.offer_id} of decision {outcome.decision_id} is {now_at.name}, "
+                    f"expected {expected_after(now_at)}, got {outcome.stage.name}"
+                )
+        moved = ledger.moved(position, rank, outcome.stage, outcome.time_ms, outcome.outcome_hash)
+        record = OutcomeRecord(
+            position,
+            outcome.offer_key,
+            rank,
+            outcome.stage,
+            outcome.time_ms,
+            outcome.value,
+            outcome.outcome_hash,
+            outcome.outcome_id,
+            outcome.attributes,
+        )
+        with _store_errors():
+            written = await self.store.commit_outcome(customer, (data or b"")[:CAS_BYTES], moved.pack(), record.pack())
+        if isinstance(written, Conflict):
+            return None
+        metrics.OUTCOMES.labels(outcome.stage.name.lower()).inc()
+        return feedback_pb2.ReportResponse(
+            position=decision_id(partition, written),
+            stage=int(outcome.stage),  # type: ignore[arg-type]
+            late=late,
+        )
+
+    # --- Events -----------------------------------------------------------------------------------------------------
+
+    async def publish(self, request: events_pb2.PublishRequest) -> events_pb2.PublishResponse:
+        """Events.Publish."""
+        if not request.events:
+            raise InvalidArgument(f"events: empty, expected 1 to {EVENTS_PER_CALL_MAX} events")
+        if len(request.events) > EVENTS_PER_CALL_MAX:
+            raise InvalidArgument(
+                f"events: {len(request.events)}, at most {EVENTS_PER_CALL_MAX} are allowed in one call"
+            )
+        now_ms = self.clock()
+        return await self.take_events(
+            (event.id, event.SerializeToString, partial(event_of, event, self.catalogue, now_ms))
+            for event in request.events
+        )
+
+    async def take_events(
+        self, events: Iterable[tuple[str, Callable[[], bytes], Callable[[], CheckedEvent]]]
+    ) -> events_pb2.PublishResponse:
+        """Record the good ones and keep the bad ones as dead letters; each is (id, payload, check)."""
+        response = events_pb2.PublishResponse()
+        good: list[tuple[str, bytes]] = []
+        bad: list[RejectedEvent] = []
+        for index, (event_id, payload, check) in enumerate(events):
+            try:
+                checked = check()
+                good.append((checked.customer, checked.data))
+            except CallerError as error:
+                reason = str(error)
+                response.rejected.add(index=index, id=event_id[:64], reason=reason)
+                bad.append((payload(), reason))
+        with self._write(), _store_errors():
+            if good:
+                await self._check_backlog()
+                positions = await self.store.append_events(good)
+                response.positions.extend(
+                    decision_id(partition_of(customer, self.store.partitions), position)
+                    for (customer, _), position in zip(good, positions, strict=True)
+                )
+            if bad:
+                metrics.EVENTS_REJECTED.inc(len(bad))
+                await self.store.dead_letters(bad)
+        response.accepted = len(good)
+        metrics.EVENTS.labels("all").inc(len(good))
+        return response
+
+    async def _check_backlog(self) -> None:
+        """Refuse events that the log might have to drop before they are folded."""
+        if time.monotonic() - self._backlog_read_s > _BACKLOG_FRESH_S:
+            self._backlog = max((await self.store.backlog()).values(), default=0)
+            self._backlog_read_s = time.monotonic()
+        if self._backlog > EVENT_BACKLOG_MAX:
+            raise Overloaded(f"{self._backlog} events of a partition wait to be folded; publish again in a moment")
+
+    # --- Customers --------------------------------------------------------------------------------------------------
+
+    async def get_customer(self, request: customers_pb2.GetCustomerRequest) -> customers_pb2.Customer:
+        """Customers.Get."""
+        customer = customer_of(request.customer_id, request.identities)
+        now_ms = time_of(request.time_ms, "time_ms", self.catalogue, self.clock())
+        with _store_errors():
+            [(record, ledger_bytes)] = await self.store.read([customer])
+        header = None
+        try:
+            if record is not None:
+                header = self.catalogue.layout.header(record)
+            ledger = Ledger.unpack(ledger_bytes)
+        except (FeatureRecordError, LedgerError) as error:
+            raise Unavailable(f"the state of customer {shown(customer)} cannot be read: {error}") from error
+        partition = partition_of(customer, self.store.partitions)
+        return answers.customer(self.catalogue, customer, (record, ledger_bytes), header, ledger, partition, now_ms)
+
+    # --- limits -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _write(self) -> Iterator[None]:
+        if self._draining:
+            raise Unavailable("the server is stopping; send it again with the same id")
+        if self._writing >= WRITES_QUEUED_MAX:
+            raise Overloaded(f"{WRITES_QUEUED_MAX} writes are under way already; send it again in a moment")
+        self._writing += 1
+        try:
+            yield
+        finally:
+            self._writing -= 1
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """Errors of the store in the words of the API."""
+    try:
+        yield
+    except StoreFull as error:
+        raise Overloaded(f"the store is out of memory or disk, nothing was recorded: {error}") from error
+    except StoreUnavailable as error:
+        raise Unavailable(f"the store did not answer; send it again with the same id: {error}") from error
+    except StoreError as error:
+        log.exception("the store refused a command")
+        raise Unavailable(f"the store refused: {error}") from error
+
+
+Method = Callable[..., Awaitable[object]]
+
+
+def methods(service: Service) -> Sequence[tuple[str, type, Method]]:
+    """(full gRPC method name, request type, handler) of every unary method."""
+    return (
+        ("opportune.v1.Decisions/Decide", decisions_pb2.DecideRequest, service.decide),
+        ("opportune.v1.Decisions/Explain", decisions_pb2.ExplainRequest, service.explain),
+        ("opportune.v1.Feedback/Report", feedback_pb2.ReportRequest, service.report),
+        ("opportune.v1.Events/Publish", events_pb2.PublishRequest, service.publish),
+        ("opportune.v1.Customers/Get", customers_pb2.GetCustomerRequest, service.get_customer),
+    )

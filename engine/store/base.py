@@ -1,0 +1,213 @@
+"""What the engine needs of a store, as small protocols, and the keys behind them.
+
+Every key of a customer and both logs of its partition share the hash tag `{pN}`, N = crc32(customer) mod partitions.
+So a script may touch a customer's ledger and the decision log in one atomic step, on a cluster too.
+
+| key | what | lives |
+|---|---|---|
+| `{pN}f:<customer>` | features, written only by ingest | CUSTOMER_KEY_TTL_MS |
+| `{pN}l:<customer>` | ledger, written by decisions and reports | CUSTOMER_KEY_TTL_MS |
+| `{pN}events` | log of events, a stream | EVENT_LOG_ENTRIES_MAX |
+| `{pN}decisions` | log of decisions and outcomes in causal order, a stream | DECISION_LOG_ENTRIES_MAX |
+| `{pN}folded` | position up to which the event log is folded, and how many events that was | for good |
+| `dead` | dead letters, a stream | DEAD_LETTERS_MAX |
+| `policy` | the served policy, a hash: one field an offer, and `_head` | for good |
+| `{policy}:changes` | stream of snapshot versions and the offers each changed | 1,000 entries |
+| `learner` | checkpoint of the learner, a hash | for good |
+| `config:<version>` | configuration files by version, for reading old records | for good |
+| `meta` | format of the store and number of partitions, a hash | for good |
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from zlib import crc32
+
+from features import Offset
+
+__all__ = [
+    "Conflict",
+    "DecisionCommit",
+    "DecisionLog",
+    "FeatureWrite",
+    "Feed",
+    "LogEntry",
+    "PolicyBoard",
+    "State",
+    "Store",
+    "StoreError",
+    "StoreFull",
+    "StoreUnavailable",
+    "partition_of",
+]
+
+
+class StoreError(Exception):
+    """The store refused something it should have taken: a bug or a damaged store."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer in time, is loading, or is away. Whether a write took place is not known."""
+
+
+class StoreFull(StoreError):
+    """The store refused a write for want of memory or disk. Nothing was written."""
+
+
+class Conflict:
+    """Somebody else changed the value first: read it again."""
+
+    def __repr__(self) -> str:
+        return "Conflict()"
+
+
+def partition_of(customer: str, partitions: int) -> int:
+    """Partition that a customer's events, decisions and outcomes live in."""
+    return crc32(customer.encode()) % partitions
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One entry of a log: its position and its bytes."""
+
+    offset: Offset
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionCommit:
+    """One decision to be made durable.
+
+    The new ledger is `ledger_head + <position of the log entry> + ledger_tail`, where the position is the 12 bytes
+    `<Q ms><I seq>` that the log gave the entry: the ledger names a decision that has its name only once it is written.
+    """
+
+    customer: str
+    ledger_expected: bytes
+    """First ledger.CAS_BYTES bytes of the ledger that the decision was made from; b"" if there was none."""
+    ledger_head: bytes
+    ledger_tail: bytes
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureWrite:
+    """One customer's features, to be written if its first features.HEADER_CAS_BYTES bytes are still `expected`."""
+
+    customer: str
+    expected: bytes
+    record: bytes
+
+
+class State(Protocol):
+    """What a decision reads and writes. Every call is one round trip."""
+
+    async def read(self, customers: Sequence[str]) -> list[tuple[bytes | None, bytes | None]]:
+        """(features, ledger) of each customer. Raises StoreUnavailable."""
+        ...
+
+    async def commit_decisions(self, commits: Sequence[DecisionCommit]) -> list[Offset | Conflict | StoreError]:
+        """Write each ledger and append its record in one atomic step a customer. Raises StoreUnavailable."""
+        ...
+
+    async def commit_outcome(
+        self, customer: str, ledger_expected: bytes, ledger: bytes, entry: bytes
+    ) -> Offset | Conflict:
+        """Replace a ledger and append an outcome in one atomic step. Raises StoreUnavailable or StoreFull."""
+        ...
+
+
+class DecisionLog(Protocol):
+    """The log of decisions and outcomes."""
+
+    async def entries(self, positions: Sequence[tuple[int, Offset]]) -> list[bytes | None]:
+        """Entries by (partition, offset); None where there is none (any more)."""
+        ...
+
+    async def read_decisions(self, after: Mapping[int, Offset], count: int, block_ms: int) -> dict[int, list[LogEntry]]:
+        """New entries by partition, in order, at most `count` a partition; {} after `block_ms` without any."""
+        ...
+
+
+class Feed(Protocol):
+    """The log of events and the features folded from it."""
+
+    async def append_events(self, events: Sequence[tuple[str, bytes]]) -> list[Offset]:
+        """Append (customer, event bytes); all durable when it returns. Raises StoreUnavailable or StoreFull."""
+        ...
+
+    async def backlog(self) -> dict[int, int]:
+        """Events of each partition that are not folded yet (an upper bound)."""
+        ...
+
+    async def dead_letters(self, letters: Sequence[tuple[bytes, str]]) -> None:
+        """Keep (payload, reason) of refused input."""
+        ...
+
+    async def read_events(self, after: Mapping[int, Offset], count: int, block_ms: int) -> dict[int, list[LogEntry]]:
+        """New events by partition, in order, at most `count` a partition; {} after `block_ms` without any."""
+        ...
+
+    async def read_features(self, customers: Sequence[str]) -> list[bytes | None]:
+        """Features of each customer."""
+        ...
+
+    async def write_features(
+        self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
+    ) -> list[bool]:
+        """Write the features of customers of one partition and the position folded, in one atomic step.
+
+        False where `expected` no longer matched: that customer was not written. The position only moves forward.
+        Entries of the event log that are folded and beyond EVENT_LOG_ENTRIES_MAX are trimmed.
+        """
+        ...
+
+    async def folded(self) -> dict[int, Offset]:
+        """Position up to which each partition of the event log is folded."""
+        ...
+
+
+class PolicyBoard(Protocol):
+    """Where the learner leaves its policy and its checkpoint and the servers find the policy."""
+
+    async def publish_policy(self, head: bytes, offers: Mapping[str, bytes]) -> None:
+        """Replace the head and the offers given in one atomic step, and tell the servers which offers changed."""
+        ...
+
+    async def read_policy(self, offers: Sequence[str] | None = None) -> tuple[bytes | None, dict[str, bytes]]:
+        """(head, offers), read in one atomic step; all offers if None."""
+        ...
+
+    async def policy_changes(self, after: str, block_ms: int) -> list[tuple[str, list[str]]]:
+        """(position, changed offers) of each snapshot after `after` ("$": from now on; "": from the oldest kept)."""
+        ...
+
+    async def save_checkpoint(self, fields: Mapping[str, bytes], removed: Sequence[str] = ()) -> None:
+        """Replace fields of the learner's checkpoint, and drop others, in one atomic step."""
+        ...
+
+    async def load_checkpoint(self) -> dict[str, bytes]:
+        """All fields of the learner's checkpoint; {} if there is none."""
+        ...
+
+    async def save_config(self, version: str, text: bytes) -> None:
+        """Keep a configuration by its version; writing it again is harmless."""
+        ...
+
+    async def load_config(self, version: str) -> bytes | None:
+        """A configuration kept earlier."""
+        ...
+
+
+class Store(State, DecisionLog, Feed, PolicyBoard, Protocol):
+    """All of it: RedisStore for service, MemoryStore for tests and simulation, one contract suite for both."""
+
+    partitions: int
+
+    async def ping(self) -> None:
+        """Raise StoreUnavailable unless the store answers."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections. The data stays."""
+        ...

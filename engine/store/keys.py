@@ -1,0 +1,58 @@
+"""The names of the keys (table in base.py), built once where they do not depend on a customer."""
+
+from collections.abc import Sequence
+from typing import Final
+from zlib import crc32
+
+DEAD: Final = b"dead"
+POLICY: Final = b"policy"
+POLICY_CHANGES: Final = b"{policy}:changes"
+"""The braces put it into the slot of `policy`, so that both change in one atomic step on a cluster too."""
+POLICY_HEAD: Final = b"_head"
+LEARNER: Final = b"learner"
+META: Final = b"meta"
+
+
+def config_key(version: str) -> bytes:
+    """Key of a configuration."""
+    return b"config:" + version.encode()
+
+
+class Keys:
+    """Keys that carry the hash tag of a partition."""
+
+    def __init__(self, partitions: int) -> None:
+        assert partitions > 0
+        tags = [b"{p%d}" % partition for partition in range(partitions)]
+        self.events = [tag + b"events" for tag in tags]
+        self.decisions = [tag + b"decisions" for tag in tags]
+        self.folded = [tag + b"folded" for tag in tags]
+        self._partitions = partitions
+        self._features = [tag + b"f:" for tag in tags]
+        self._ledger = [tag + b"l:" for tag in tags]
+
+    # These spell partition_of() out, so that a name is encoded once on the hot path.
+
+    def features(self, customer: str) -> bytes:
+        """Key of a customer's features."""
+        name = customer.encode()
+        return self._features[crc32(name) % self._partitions] + name
+
+    def ledger_and_log(self, customer: str) -> tuple[bytes, bytes]:
+        """Key of a customer's ledger and key of the decision log of the same partition."""
+        name = customer.encode()
+        partition = crc32(name) % self._partitions
+        return self._ledger[partition] + name, self.decisions[partition]
+
+    def event_log(self, customer: str) -> bytes:
+        """Key of the event log of a customer's partition."""
+        return self.events[crc32(customer.encode()) % self._partitions]
+
+    def state_of(self, customers: Sequence[str]) -> list[bytes]:
+        """Keys of the features of all customers, then keys of the ledgers of all."""
+        partitions, features, ledger = self._partitions, self._features, self._ledger
+        names = [customer.encode() for customer in customers]
+        homes = [crc32(name) % partitions for name in names]
+        keys = [features[home] + name for home, name in zip(homes, names, strict=True)]
+        keys += [ledger[home] + name for home, name in zip(homes, names, strict=True)]
+        return keys

@@ -1,0 +1,258 @@
+"""The store in memory, for tests and simulation: the contract in the fewest words, nothing survives the object.
+
+Time comes from the clock that is passed in; only waiting for a log (`block_ms`) takes real time.
+"""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from engine import limits
+from engine.store.base import Conflict, DecisionCommit, FeatureWrite, LogEntry, StoreError, partition_of
+from features import Offset
+
+POLICY_CHANGES_MAX: Final = 1_000
+
+_Found = TypeVar("_Found", bound="dict[int, list[LogEntry]] | list[tuple[str, list[str]]]")
+
+
+class _Values:
+    """Values that go away when nobody wrote them for CUSTOMER_KEY_TTL_MS."""
+
+    def __init__(self, clock_ms: Callable[[], int]) -> None:
+        self._clock_ms = clock_ms
+        self._values: dict[str, tuple[int, bytes]] = {}
+
+    def get(self, name: str) -> bytes | None:
+        ends_ms, value = self._values.get(name, (0, b""))
+        return value if self._clock_ms() < ends_ms else None
+
+    def put(self, name: str, value: bytes) -> None:
+        self._values[name] = (self._clock_ms() + limits.CUSTOMER_KEY_TTL_MS, value)
+
+    def matches(self, name: str, expected: bytes) -> bool:
+        """Whether the value begins with `expected`; for b"", whether there is none."""
+        value = self.get(name)
+        if value is None or not expected:
+            return value is None and not expected
+        return value.startswith(expected)
+
+
+class _Log:
+    """A log with positions as a stream gives them; one that is older than the clock says gets the next number."""
+
+    def __init__(self, clock_ms: Callable[[], int]) -> None:
+        self.data: dict[Offset, bytes] = {}
+        self.positions: list[Offset] = []
+        """Keys of `data`, in order."""
+        self._clock_ms = clock_ms
+        self.last = Offset.ZERO
+
+    def append(self, data: bytes) -> Offset:
+        now_ms = self._clock_ms()
+        self.last = Offset(now_ms, 0) if now_ms > self.last.ms else Offset(self.last.ms, self.last.seq + 1)
+        self.data[self.last] = data
+        self.positions.append(self.last)
+        return self.last
+
+    def after(self, offset: Offset, count: int) -> list[LogEntry]:
+        start = bisect_right(self.positions, offset)
+        return [LogEntry(at, self.data[at]) for at in self.positions[start : start + count]]
+
+    def trim(self, entries_max: int, up_to: Offset) -> None:
+        """Drop the oldest beyond `entries_max`, but none after `up_to`."""
+        excess = len(self.data) - entries_max
+        if excess > 0:
+            excess = min(excess, bisect_right(self.positions, up_to))
+            for at in self.positions[:excess]:
+                del self.data[at]
+            del self.positions[:excess]
+
+
+class MemoryStore:
+    """Store in the memory of this process."""
+
+    def __init__(
+        self,
+        partitions: int,
+        clock_ms: Callable[[], int],
+        *,
+        event_log_entries_max: int = limits.EVENT_LOG_ENTRIES_MAX,
+        decision_log_entries_max: int = limits.DECISION_LOG_ENTRIES_MAX,
+        dead_letters_max: int = limits.DEAD_LETTERS_MAX,
+    ) -> None:
+        assert partitions > 0
+        self.partitions = partitions
+        self.dead: list[tuple[bytes, str]] = []
+        self._limits = (event_log_entries_max, decision_log_entries_max, dead_letters_max)
+        self._features = _Values(clock_ms)
+        self._ledgers = _Values(clock_ms)
+        self._events = [_Log(clock_ms) for _ in range(partitions)]
+        self._decisions = [_Log(clock_ms) for _ in range(partitions)]
+        self._folded = [Offset.ZERO] * partitions
+        self._policy_head: bytes | None = None
+        self._policy: dict[str, bytes] = {}
+        self._changes = _Log(clock_ms)
+        self._checkpoint: dict[str, bytes] = {}
+        self._configs: dict[str, bytes] = {}
+        self._arrived = asyncio.Event()
+
+    # --- State ------------------------------------------------------------------------------------------------------
+
+    async def read(self, customers: Sequence[str]) -> list[tuple[bytes | None, bytes | None]]:
+        """(features, ledger) of each customer."""
+        return [(self._features.get(customer), self._ledgers.get(customer)) for customer in customers]
+
+    async def commit_decisions(self, commits: Sequence[DecisionCommit]) -> list[Offset | Conflict | StoreError]:
+        """Write each ledger and append its record."""
+        results: list[Offset | Conflict | StoreError] = []
+        for commit in commits:
+            result = self._commit(commit.customer, commit.ledger_expected, commit.record)
+            if isinstance(result, Offset):
+                position = result.ms.to_bytes(8, "little") + result.seq.to_bytes(4, "little")
+                self._ledgers.put(commit.customer, commit.ledger_head + position + commit.ledger_tail)
+            results.append(result)
+        return results
+
+    async def commit_outcome(
+        self, customer: str, ledger_expected: bytes, ledger: bytes, entry: bytes
+    ) -> Offset | Conflict:
+        """Replace a ledger and append an outcome."""
+        result = self._commit(customer, ledger_expected, entry)
+        if isinstance(result, Offset):
+            self._ledgers.put(customer, ledger)
+        return result
+
+    def _commit(self, customer: str, expected: bytes, entry: bytes) -> Offset | Conflict:
+        if not self._ledgers.matches(customer, expected):
+            return Conflict()
+        log = self._decisions[partition_of(customer, self.partitions)]
+        offset = log.append(entry)
+        log.trim(self._limits[1], offset)
+        self._wake()
+        return offset
+
+    # --- DecisionLog ------------------------------------------------------------------------------------------------
+
+    async def entries(self, positions: Sequence[tuple[int, Offset]]) -> list[bytes | None]:
+        """Entries by (partition, offset)."""
+        return [self._decisions[partition].data.get(offset) for partition, offset in positions]
+
+    async def read_decisions(self, after: Mapping[int, Offset], count: int, block_ms: int) -> dict[int, list[LogEntry]]:
+        """New entries of the decision log by partition."""
+        return await self._wait(lambda: _after(self._decisions, after, count), block_ms)
+
+    # --- Feed -------------------------------------------------------------------------------------------------------
+
+    async def append_events(self, events: Sequence[tuple[str, bytes]]) -> list[Offset]:
+        """Append all events."""
+        offsets = [self._events[partition_of(customer, self.partitions)].append(data) for customer, data in events]
+        self._wake()
+        return offsets
+
+    async def backlog(self) -> dict[int, int]:
+        """Events of each partition that are not folded yet."""
+        pairs = enumerate(zip(self._events, self._folded, strict=True))
+        return {n: len(log.positions) - bisect_right(log.positions, folded) for n, (log, folded) in pairs}
+
+    async def dead_letters(self, letters: Sequence[tuple[bytes, str]]) -> None:
+        """Keep (payload, reason) of refused input."""
+        self.dead += letters
+        del self.dead[: max(0, len(self.dead) - self._limits[2])]
+
+    async def read_events(self, after: Mapping[int, Offset], count: int, block_ms: int) -> dict[int, list[LogEntry]]:
+        """New events by partition."""
+        return await self._wait(lambda: _after(self._events, after, count), block_ms)
+
+    async def read_features(self, customers: Sequence[str]) -> list[bytes | None]:
+        """Features of each customer."""
+        return [self._features.get(customer) for customer in customers]
+
+    async def write_features(
+        self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
+    ) -> list[bool]:
+        """Write features and the position folded; trim the log."""
+        written = [self._features.matches(write.customer, write.expected) for write in writes]
+        for write, matches in zip(writes, written, strict=True):
+            if matches:
+                self._features.put(write.customer, write.record)
+        if folded > self._folded[partition]:
+            self._folded[partition] = folded
+            self._events[partition].trim(self._limits[0], folded)
+        return written
+
+    async def folded(self) -> dict[int, Offset]:
+        """Position up to which each partition of the event log is folded; Offset.ZERO where nothing is."""
+        return dict(enumerate(self._folded))
+
+    # --- PolicyBoard ------------------------------------------------------------------------------------------------
+
+    async def publish_policy(self, head: bytes, offers: Mapping[str, bytes]) -> None:
+        """Replace the head and the offers given, and tell which changed."""
+        self._policy_head = head
+        self._policy.update(offers)
+        self._changes.append("\0".join(offers).encode())
+        self._changes.trim(POLICY_CHANGES_MAX, self._changes.last)
+        self._wake()
+
+    async def read_policy(self, offers: Sequence[str] | None = None) -> tuple[bytes | None, dict[str, bytes]]:
+        """(head, offers); all offers if None."""
+        wanted = self._policy if offers is None else offers
+        return self._policy_head, {offer: self._policy[offer] for offer in wanted if offer in self._policy}
+
+    async def policy_changes(self, after: str, block_ms: int) -> list[tuple[str, list[str]]]:
+        """(position, changed offers) of each snapshot after `after`."""
+        start = self._changes.last if after == "$" else Offset.parse(after or "0-0")
+        return await self._wait(lambda: _changes(self._changes.after(start, POLICY_CHANGES_MAX)), block_ms)
+
+    async def save_checkpoint(self, fields: Mapping[str, bytes], removed: Sequence[str] = ()) -> None:
+        """Replace fields of the learner's checkpoint, and drop others."""
+        for name in removed:
+            self._checkpoint.pop(name, None)
+        self._checkpoint.update(fields)
+
+    async def load_checkpoint(self) -> dict[str, bytes]:
+        """All fields of the learner's checkpoint."""
+        return dict(self._checkpoint)
+
+    async def save_config(self, version: str, text: bytes) -> None:
+        """Keep a configuration by its version."""
+        self._configs[version] = text
+
+    async def load_config(self, version: str) -> bytes | None:
+        """A configuration kept earlier."""
+        return self._configs.get(version)
+
+    # --- the object itself ------------------------------------------------------------------------------------------
+
+    async def ping(self) -> None:
+        """Always answers."""
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _wake(self) -> None:
+        self._arrived.set()
+        self._arrived = asyncio.Event()
+
+    async def _wait(self, look: Callable[[], _Found], block_ms: int) -> _Found:
+        """What `look` finds, as soon as it finds something, at the latest after `block_ms`."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + block_ms / 1e3
+        while not (found := look()) and (left_s := deadline_s - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._arrived.wait()
+            except TimeoutError:
+                return look()
+        return found
+
+
+def _after(logs: Sequence[_Log], after: Mapping[int, Offset], count: int) -> dict[int, list[LogEntry]]:
+    found = {partition: logs[partition].after(offset, count) for partition, offset in after.items()}
+    return {partition: entries for partition, entries in found.items() if entries}
+
+
+def _changes(entries: Sequence[LogEntry]) -> list[tuple[str, list[str]]]:
+    return [(str(entry.offset), entry.data.decode().split("\0") if entry.data else []) for entry in entries]

@@ -1,0 +1,319 @@
+"""The store on Redis (6.2 or later) or Valkey.
+
+Three kinds of connections, so that nobody stands in line behind something slow:
+
+    hot      decisions, reports and appended events: small commands, many at once
+    bulk     features, policy, checkpoint: large values
+    readers  one for each blocking read under way
+
+What must be atomic is a script (scripts.py) or MULTI … EXEC. A command whose answer was lost is never sent again; only
+NOSCRIPT, which says that nothing was done, is answered by loading the scripts and sending those commands once more.
+
+One server: MGET and MULTI span partitions. The keys are laid out for a cluster, the connections are not.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import orjson
+
+from engine import limits
+from engine.store import keys, scripts
+from engine.store.base import Conflict, DecisionCommit, FeatureWrite, LogEntry, StoreError, StoreUnavailable
+from engine.store.readers import Readers
+from engine.store.wire import Address, Command, Connection, Reply, ScriptMissing, checked
+from features import Offset
+
+FORMAT: Final = 1
+"""Changes when the meaning of a key does; a store of another format is refused."""
+BULK_WAIT_MS_MAX: Final = 10_000
+"""Wait for a policy or a checkpoint of some ten megabytes."""
+POLICY_CHANGES_MAX: Final = 1_000
+
+_CUSTOMER_TTL_MS: Final = b"%d" % limits.CUSTOMER_KEY_TTL_MS
+
+
+class RedisStore:
+    """Store on a Redis or Valkey server."""
+
+    def __init__(
+        self,
+        url: str,
+        partitions: int,
+        *,
+        read_wait_ms: int = limits.DECIDE_STATE_WAIT_MS_MAX,
+        commit_wait_ms: int = limits.DECIDE_COMMIT_WAIT_MS_MAX,
+        write_wait_ms: int = limits.WRITE_WAIT_MS_MAX,
+        event_log_entries_max: int = limits.EVENT_LOG_ENTRIES_MAX,
+        decision_log_entries_max: int = limits.DECISION_LOG_ENTRIES_MAX,
+        dead_letters_max: int = limits.DEAD_LETTERS_MAX,
+    ) -> None:
+        self.partitions = partitions
+        self._address = Address.parse(url)
+        self._keys = keys.Keys(partitions)
+        self._read_s, self._commit_s, self._write_s = (
+            wait_ms / 1e3 for wait_ms in (read_wait_ms, commit_wait_ms, write_wait_ms)
+        )
+        self._event_log_max = b"%d" % event_log_entries_max
+        self._decision_log_max = b"%d" % decision_log_entries_max
+        self._dead_letters_max = b"%d" % dead_letters_max
+        self._hot = Connection(self._address)
+        self._bulk = Connection(self._address)
+        self._readers = Readers(self._address, self._write_s)
+
+    @classmethod
+    async def open(cls, url: str, partitions: int) -> "RedisStore":
+        """A store whose format and number of partitions are what is expected, or set on the first use.
+
+        Raises StoreError if they differ, StoreUnavailable if the store is away.
+        """
+        store = cls(url, partitions)
+        try:
+            await store._check_meta()
+            checked(await store._hot.pipeline(scripts.LOAD, store._write_s))
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def _check_meta(self) -> None:
+        wanted = {b"format": b"%d" % FORMAT, b"partitions": b"%d" % self.partitions}
+        read = (b"HMGET", keys.META, *wanted)
+        [values] = checked(await self._hot.pipeline([read], self._write_s))
+        if None in values:
+            # Of two who come first, one sets a field and both read it.
+            claims: list[Command] = [(b"HSETNX", keys.META, name, value) for name, value in wanted.items()]
+            *_, values = checked(await self._hot.pipeline([*claims, read], self._write_s))
+        found = dict(zip(wanted, values, strict=True))
+        if found[b"format"] != wanted[b"format"]:
+            raise StoreError(
+                f"{self._address}: the store has format {found[b'format'].decode()!r}, this version reads {FORMAT}"
+            )
+        if found[b"partitions"] != wanted[b"partitions"]:
+            raise StoreError(
+                f"{self._address}: the store was made with {found[b'partitions'].decode()} partitions, "
+                f"not {self.partitions}; their number is fixed when a store is made"
+            )
+
+    # --- State ------------------------------------------------------------------------------------------------------
+
+    async def read(self, customers: Sequence[str]) -> list[tuple[bytes | None, bytes | None]]:
+        """(features, ledger) of each customer."""
+        if not customers:
+            return []
+        command = (b"MGET", *self._keys.state_of(customers))
+        [values] = checked(await self._hot.pipeline((command,), self._read_s))
+        return list(zip(values[: len(customers)], values[len(customers) :], strict=True))
+
+    async def commit_decisions(self, commits: Sequence[DecisionCommit]) -> list[Offset | Conflict | StoreError]:
+        """Write each ledger and append its record in one atomic step a customer, all in one round trip."""
+        place, ttl_ms, log_max = self._keys.ledger_and_log, _CUSTOMER_TTL_MS, self._decision_log_max
+        commands = [
+            scripts.commit_decision(
+                *place(commit.customer),
+                commit.ledger_expected,
+                commit.ledger_head,
+                commit.ledger_tail,
+                commit.record,
+                ttl_ms,
+                log_max,
+            )
+            for commit in commits
+        ]
+        replies = await self._run(self._hot, commands, self._commit_s)
+        results = [scripts.position(reply) for reply in replies]
+        # A server that is loading refuses all: that is the store being away, not something about a decision.
+        if results and all(isinstance(result, StoreUnavailable) for result in results):
+            checked(replies)
+        return results
+
+    async def commit_outcome(
+        self, customer: str, ledger_expected: bytes, ledger: bytes, entry: bytes
+    ) -> Offset | Conflict:
+        """Replace a ledger and append an outcome in one atomic step."""
+        key, log = self._keys.ledger_and_log(customer)
+        command = scripts.commit_outcome(
+            key, log, ledger_expected, ledger, entry, _CUSTOMER_TTL_MS, self._decision_log_max
+        )
+        [reply] = await self._run(self._hot, [command], self._write_s)
+        result = scripts.position(reply)
+        if isinstance(result, StoreError):
+            raise result
+        return result
+
+    # --- DecisionLog ------------------------------------------------------------------------------------------------
+
+    async def entries(self, positions: Sequence[tuple[int, Offset]]) -> list[bytes | None]:
+        """Entries by (partition, offset)."""
+        commands: list[Command] = []
+        for partition, offset in positions:
+            at = str(offset).encode()
+            commands.append((b"XRANGE", self._keys.decisions[partition], at, at))
+        replies = checked(await self._hot.pipeline(commands, self._write_s))
+        return [reply[0][1][1] if reply else None for reply in replies]
+
+    async def read_decisions(self, after: Mapping[int, Offset], count: int, block_ms: int) -> dict[int, list[LogEntry]]:
+        """New entries of the decision log by partition."""
+        return await self._read_log(self._keys.decisions, after, count, block_ms)
+
+    # --- Feed -------------------------------------------------------------------------------------------------------
+
+    async def append_events(self, events: Sequence[tuple[str, bytes]]) -> list[Offset]:
+        """Append all events, or none if the store is full."""
+        commands = [(b"XADD", self._keys.event_log(customer), b"*", b"d", data) for customer, data in events]
+        return [_offset(reply) for reply in await self._atomic(self._hot, commands, self._write_s)]
+
+    async def backlog(self) -> dict[int, int]:
+        """Events of each partition that are not folded yet."""
+        # Not in MULTI, which a full server refuses even for reads. In this order a fold or a trim between two of these
+        # commands makes the result too large, never too small.
+        commands: list[Command] = []
+        for folded, log in zip(self._keys.folded, self._keys.events, strict=True):
+            commands += [(b"HGET", folded, b"events"), (b"XLEN", log), (b"HGET", folded, b"trimmed")]
+        replies = checked(await self._hot.pipeline(commands, self._write_s))
+        parts = enumerate(zip(replies[::3], replies[1::3], replies[2::3], strict=True))
+        return {n: max(0, length + int(trimmed or 0) - int(events or 0)) for n, (events, length, trimmed) in parts}
+
+    async def dead_letters(self, letters: Sequence[tuple[bytes, str]]) -> None:
+        """Keep (payload, reason) of refused input, all or none."""
+        add = (b"XADD", keys.DEAD, b"MAXLEN", b"~", self._dead_letters_max, b"*")
+        commands = [(*add, b"payload", payload, b"reason", reason.encode()) for payload, reason in letters]
+        await self._atomic(self._bulk, commands, self._write_s)
+
+    async def read_events(self, after: Mapping[int, Offset], count: int, block_ms: int) -> dict[int, list[LogEntry]]:
+        """New events by partition."""
+        return await self._read_log(self._keys.events, after, count, block_ms)
+
+    async def read_features(self, customers: Sequence[str]) -> list[bytes | None]:
+        """Features of each customer."""
+        if not customers:
+            return []
+        command = (b"MGET", *map(self._keys.features, customers))
+        [values] = checked(await self._bulk.pipeline((command,), self._write_s))
+        return list(values)
+
+    async def write_features(
+        self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
+    ) -> list[bool]:
+        """Write features and the position folded in one atomic step; trim the log."""
+        command = scripts.write_features(
+            self._keys.folded[partition],
+            self._keys.events[partition],
+            [self._keys.features(write.customer) for write in writes],
+            writes,
+            folded,
+            events,
+            _CUSTOMER_TTL_MS,
+            self._event_log_max,
+        )
+        [written] = checked(await self._run(self._bulk, [command], self._write_s))
+        return [done == 1 for done in written]
+
+    async def folded(self) -> dict[int, Offset]:
+        """Position up to which each partition of the event log is folded; Offset.ZERO where nothing is."""
+        commands = [(b"HMGET", folded, b"ms", b"seq") for folded in self._keys.folded]
+        replies = checked(await self._bulk.pipeline(commands, self._write_s))
+        return {partition: Offset(int(ms or 0), int(seq or 0)) for partition, (ms, seq) in enumerate(replies)}
+
+    # --- PolicyBoard ------------------------------------------------------------------------------------------------
+
+    async def publish_policy(self, head: bytes, offers: Mapping[str, bytes]) -> None:
+        """Replace the head and the offers given, and tell which changed."""
+        fields = [part for offer, value in offers.items() for part in (_policy_field(offer), value)]
+        changes = (b"XADD", keys.POLICY_CHANGES, b"MAXLEN", b"%d" % POLICY_CHANGES_MAX, b"*")
+        commands = [
+            (b"HSET", keys.POLICY, keys.POLICY_HEAD, head, *fields),
+            (*changes, b"offers", orjson.dumps(list(offers))),
+        ]
+        await self._atomic(self._bulk, commands, BULK_WAIT_MS_MAX / 1e3)
+
+    async def read_policy(self, offers: Sequence[str] | None = None) -> tuple[bytes | None, dict[str, bytes]]:
+        """(head, offers); all offers if None."""
+        if offers is None:
+            command: Command = (b"HGETALL", keys.POLICY)
+            [flat] = checked(await self._bulk.pipeline([command], BULK_WAIT_MS_MAX / 1e3))
+            found = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+            return found.pop(keys.POLICY_HEAD.decode(), None), found
+        command = (b"HMGET", keys.POLICY, keys.POLICY_HEAD, *map(_policy_field, offers))
+        [(head, *values)] = checked(await self._bulk.pipeline([command], BULK_WAIT_MS_MAX / 1e3))
+        return head, {offer: value for offer, value in zip(offers, values, strict=True) if value is not None}
+
+    async def policy_changes(self, after: str, block_ms: int) -> list[tuple[str, list[str]]]:
+        """(position, changed offers) of each snapshot after `after`."""
+        found = await self._readers.read({keys.POLICY_CHANGES: (after or "0-0").encode()}, POLICY_CHANGES_MAX, block_ms)
+        return [(at.decode(), orjson.loads(offers)) for _, log in found for at, (_, offers) in log]
+
+    async def save_checkpoint(self, fields: Mapping[str, bytes], removed: Sequence[str] = ()) -> None:
+        """Replace fields of the learner's checkpoint, and drop others, in one atomic step."""
+        commands: list[Command] = []
+        if removed:
+            commands.append((b"HDEL", keys.LEARNER, *(name.encode() for name in removed)))
+        if fields:
+            flat = [part for name, value in fields.items() for part in (name.encode(), value)]
+            commands.append((b"HSET", keys.LEARNER, *flat))
+        await self._atomic(self._bulk, commands, BULK_WAIT_MS_MAX / 1e3)
+
+    async def load_checkpoint(self) -> dict[str, bytes]:
+        """All fields of the learner's checkpoint."""
+        [flat] = checked(await self._bulk.pipeline([(b"HGETALL", keys.LEARNER)], BULK_WAIT_MS_MAX / 1e3))
+        return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+    async def save_config(self, version: str, text: bytes) -> None:
+        """Keep a configuration by its version."""
+        checked(await self._bulk.pipeline([(b"SET", keys.config_key(version), text)], BULK_WAIT_MS_MAX / 1e3))
+
+    async def load_config(self, version: str) -> bytes | None:
+        """A configuration kept earlier."""
+        [text] = checked(await self._bulk.pipeline([(b"GET", keys.config_key(version))], BULK_WAIT_MS_MAX / 1e3))
+        return text if text is None else bytes(text)
+
+    # --- connections ------------------------------------------------------------------------------------------------
+
+    async def ping(self) -> None:
+        """Raise StoreUnavailable unless the store answers."""
+        checked(await self._hot.pipeline([(b"PING",)], self._read_s))
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._readers.close()
+        await self._hot.close()
+        await self._bulk.close()
+
+    async def _run(self, connection: Connection, commands: list[Command], wait_s: float) -> list[Reply]:
+        """Replies of script commands; those that a restarted server does not know are taught and sent again."""
+        replies = await connection.pipeline(commands, wait_s)
+        missing = [index for index, reply in enumerate(replies) if reply.__class__ is ScriptMissing]
+        if missing:
+            again = [*scripts.LOAD, *(commands[index] for index in missing)]
+            retried = await connection.pipeline(again, wait_s)
+            checked(retried[: len(scripts.LOAD)])
+            for index, reply in zip(missing, retried[len(scripts.LOAD) :], strict=True):
+                replies[index] = reply
+        return replies
+
+    async def _atomic(self, connection: Connection, commands: Sequence[Command], wait_s: float) -> list[Reply]:
+        """Replies of commands that all take place, or none of them if the store refuses one for want of memory."""
+        if len(commands) < 2:
+            return checked(await connection.pipeline(commands, wait_s))
+        replies = checked(await connection.pipeline([(b"MULTI",), *commands, (b"EXEC",)], wait_s))
+        results: list[Reply] = replies[-1]
+        return checked(results)
+
+    async def _read_log(
+        self, logs: list[bytes], after: Mapping[int, Offset], count: int, block_ms: int
+    ) -> dict[int, list[LogEntry]]:
+        partitions = {logs[partition]: partition for partition in after}
+        starts = {logs[partition]: str(offset).encode() for partition, offset in after.items()}
+        found = await self._readers.read(starts, count, block_ms)
+        return {partitions[log]: [LogEntry(_offset(at), data) for at, (_, data) in entries] for log, entries in found}
+
+
+def _offset(reply: bytes) -> Offset:
+    ms, _, seq = reply.partition(b"-")
+    return Offset(int(ms), int(seq))
+
+
+def _policy_field(offer: str) -> bytes:
+    field = offer.encode()
+    assert field != keys.POLICY_HEAD, "no offer may be called like the head"
+    return field

@@ -1,0 +1,175 @@
+"""The steps that must be atomic, as Lua scripts: each a function that returns the command, its signature the contract.
+
+A script runs on the server with nothing beside it. Redis and Valkey refuse a script for want of memory only at its
+first write, so a script that has begun to write ends: all of its writes take place, or none.
+
+The scripts of a decision touch keys of one customer and one partition only, so they run on a cluster too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from struct import Struct
+from typing import Final
+
+from engine.limits import INGEST_BATCH_MAX
+from engine.store.base import Conflict, FeatureWrite, StoreError
+from engine.store.wire import Command, Reply
+from features import Offset
+
+TRIM_ENTRIES_MAX: Final = 2 * INGEST_BATCH_MAX
+"""Entries that one write of features trims from the event log. More than one batch brings, so the log shrinks."""
+
+_POSITION: Final = Struct("<QI")
+_MATCHES: Final = """
+local function matches(key, expected)
+  if expected == '' then return redis.call('EXISTS', key) == 0 end
+  return redis.call('GETRANGE', key, 0, #expected - 1) == expected
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    """A script and the name the server keeps it under."""
+
+    source: bytes
+    sha: bytes
+
+
+def _script(source: str) -> _Script:
+    text = source.strip().encode()
+    return _Script(text, sha1(text, usedforsecurity=False).hexdigest().encode())
+
+
+# XADD comes first: the ledger names the decision by the position that the log gives it. struct packs numbers exactly up
+# to 2^53; a position is milliseconds since 1970 and a sequence number, both far below.
+_COMMIT_DECISION: Final = _script(
+    """
+local expected = ARGV[1]
+if expected == '' then
+  if redis.call('EXISTS', KEYS[1]) == 1 then return false end
+elseif redis.call('GETRANGE', KEYS[1], 0, #expected - 1) ~= expected then return false end
+local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], '*', 'd', ARGV[4])
+local ms, seq = string.match(id, '(%d+)-(%d+)')
+local position = struct.pack('<I8I4', ms, seq)
+redis.call('SET', KEYS[1], ARGV[2] .. position .. ARGV[3], 'PX', ARGV[5])
+return position
+"""
+)
+
+_COMMIT_OUTCOME: Final = _script(
+    _MATCHES
+    + """
+if not matches(KEYS[1], ARGV[1]) then return false end
+local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'd', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[4])
+local ms, seq = string.match(id, '(%d+)-(%d+)')
+return struct.pack('<I8I4', ms, seq)
+"""
+)
+
+# Two counters give the backlog without a walk, and on versions that do not count what was ever added to a stream:
+# `events` that were folded and entries that were `trimmed`, so the backlog is XLEN + trimmed - events. `events` is what
+# callers said; were one of them wrong, or two of them folding the same events during a takeover, it is put right
+# whenever the fold has reached the end of the log.
+_WRITE_FEATURES: Final = _script(
+    _MATCHES
+    + """
+local written = {}
+for i = 3, #KEYS do
+  local at = 2 * i + 1
+  if matches(KEYS[i], ARGV[at]) then
+    redis.call('SET', KEYS[i], ARGV[at + 1], 'PX', ARGV[4])
+    written[i - 2] = 1
+  else
+    written[i - 2] = 0
+  end
+end
+local old = redis.call('HMGET', KEYS[1], 'ms', 'seq', 'events', 'trimmed')
+local ms, seq = tonumber(old[1] or 0), tonumber(old[2] or 0)
+local events, trimmed = tonumber(old[3] or 0), tonumber(old[4] or 0)
+local new_ms, new_seq = tonumber(ARGV[1]), tonumber(ARGV[2])
+if new_ms > ms or (new_ms == ms and new_seq > seq) then
+  local folded = ARGV[1] .. '-' .. ARGV[2]
+  local length = redis.call('XLEN', KEYS[2])
+  local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+  events = math.min(events + tonumber(ARGV[3]), length + trimmed)
+  if last and last[1] == folded then events = length + trimmed end
+  local excess = math.min(length - tonumber(ARGV[5]), tonumber(ARGV[6]))
+  if excess > 0 then
+    local oldest = redis.call('XRANGE', KEYS[2], '-', folded, 'COUNT', excess)
+    if #oldest > 0 then
+      local end_ms, end_seq = string.match(oldest[#oldest][1], '(%d+)-(%d+)')
+      local first_kept = end_ms .. '-' .. string.format('%.0f', end_seq + 1)
+      trimmed = trimmed + redis.call('XTRIM', KEYS[2], 'MINID', first_kept)
+    end
+  end
+  redis.call('HSET', KEYS[1], 'ms', ARGV[1], 'seq', ARGV[2], 'events', events, 'trimmed', trimmed)
+end
+return written
+"""
+)
+
+LOAD: Final[tuple[Command, ...]] = tuple(
+    (b"SCRIPT", b"LOAD", script.source) for script in (_COMMIT_DECISION, _COMMIT_OUTCOME, _WRITE_FEATURES)
+)
+"""Commands that teach a server all scripts; it forgets them when it restarts."""
+
+
+def commit_decision(
+    ledger: bytes, log: bytes, expected: bytes, head: bytes, tail: bytes, record: bytes, ttl_ms: bytes, log_max: bytes
+) -> Command:
+    """If the ledger begins with `expected` (b"": does not exist), append `record` and write head + position + tail.
+
+    The decimal `ttl_ms` is the life of the ledger, `log_max` the number of entries that the log keeps, or a few more.
+    Reply: see `position`.
+    """
+    sha = _COMMIT_DECISION.sha
+    return (b"EVALSHA", sha, b"2", ledger, log, expected, head, tail, record, ttl_ms, log_max)
+
+
+def commit_outcome(
+    ledger: bytes, log: bytes, expected: bytes, value: bytes, entry: bytes, ttl_ms: bytes, log_max: bytes
+) -> Command:
+    """If the ledger begins with `expected` (b"": does not exist), append `entry` and write `value`.
+
+    Reply: see `position`.
+    """
+    return (b"EVALSHA", _COMMIT_OUTCOME.sha, b"2", ledger, log, expected, value, entry, ttl_ms, log_max)
+
+
+def position(reply: Reply) -> Offset | Conflict | StoreError:
+    """What came of a commit_decision or commit_outcome: position of the entry, or why there is none.
+
+    >>> position(bytes([1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0])), position(None)
+    (Offset(ms=1, seq=2), Conflict())
+    """
+    if reply is None:
+        return Conflict()
+    if isinstance(reply, StoreError):
+        return reply
+    ms, seq = _POSITION.unpack(reply)
+    return Offset(ms, seq)
+
+
+def write_features(
+    folded_key: bytes,
+    log: bytes,
+    keys: Sequence[bytes],
+    writes: Sequence[FeatureWrite],
+    folded: Offset,
+    events: int,
+    ttl_ms: bytes,
+    log_max: bytes,
+) -> Command:
+    """Write each record whose key begins with `expected`; move the position forward; trim what is folded and too much.
+
+    `keys` are those of the customers of `writes`, in order; `events` counts the entries from the old position to
+    `folded`. Reply: a list, 1 where written and 0 where not.
+    """
+    command = [b"EVALSHA", _WRITE_FEATURES.sha, b"%d" % (len(keys) + 2), folded_key, log, *keys]
+    command += [b"%d" % folded.ms, b"%d" % folded.seq, b"%d" % events, ttl_ms, log_max, b"%d" % TRIM_ENTRIES_MAX]
+    for write in writes:
+        command += (write.expected, write.record)
+    return tuple(command)

@@ -1,0 +1,134 @@
+"""The HTTP edge for web callers: the same services as JSON, CloudEvents, metrics and health.
+
+    POST /v1/decide     DecideRequest   → DecideResponse     fields as in proto/, in snake_case
+    POST /v1/explain    ExplainRequest  → ExplainResponse
+    POST /v1/report     ReportRequest   → ReportResponse
+    POST /v1/events     CloudEvents 1.0, structured or batch → PublishResponse
+    POST /v1/customers  GetCustomerRequest → Customer
+    GET  /metrics       Prometheus text     GET /healthz  200 "ok" while the process serves
+
+An error is `{"error": {"status": "INVALID_ARGUMENT", "message": …}}` with the HTTP status of engine.errors.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from aiohttp import web
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from engine import metrics
+from engine.cloudevents import events_in
+from engine.errors import InvalidArgument, OpportuneError, Overloaded
+from engine.limits import MESSAGE_BYTES_MAX
+from engine.service import Service
+from opportune.v1 import customers_pb2, decisions_pb2, feedback_pb2
+
+log = logging.getLogger(__name__)
+
+Call = Callable[[Any], Awaitable[Message]]
+Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def application(service: Service) -> web.Application:
+    """The routes on a service."""
+    app = web.Application(client_max_size=MESSAGE_BYTES_MAX, middlewares=[_errors])
+    for path, request_type, call in (
+        ("/v1/decide", decisions_pb2.DecideRequest, service.decide),
+        ("/v1/explain", decisions_pb2.ExplainRequest, service.explain),
+        ("/v1/report", feedback_pb2.ReportRequest, service.report),
+        ("/v1/customers", customers_pb2.GetCustomerRequest, service.get_customer),
+    ):
+        app.router.add_post(path, _json_route(request_type, call))
+    app.router.add_post("/v1/events", _events_route(service))
+    app.router.add_get("/metrics", _metrics)
+    app.router.add_get("/healthz", _healthz)
+    return app
+
+
+class WebServer:
+    """The application, listening."""
+
+    def __init__(self, service: Service) -> None:
+        self._runner = web.AppRunner(application(service), access_log=None, shutdown_timeout=1.0)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen on an address that several servers may share, and return the port. Raises OSError."""
+        sock = socket.create_server((host, port), reuse_port=True, backlog=1024)
+        await self._runner.setup()
+        await web.SockSite(self._runner, sock).start()
+        bound: int = sock.getsockname()[1]
+        return bound
+
+    async def stop(self) -> None:
+        """Close the port and let requests under way finish."""
+        await self._runner.cleanup()
+
+
+def _json_route(request_type: type[Message], call: Call) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def route(request: web.Request) -> web.Response:
+        body = await request.read()
+        try:
+            # orjson first: it refuses NaN and invalid UTF-8, and says where.
+            message = json_format.ParseDict(orjson.loads(body), request_type())
+        except (orjson.JSONDecodeError, json_format.ParseError) as error:
+            raise InvalidArgument(f"body: no {request_type.DESCRIPTOR.name} in JSON: {error}") from error
+        except (AttributeError, TypeError) as error:
+            raise InvalidArgument(f"body: expected an object, a {request_type.DESCRIPTOR.name} in JSON") from error
+        return _json(await call(message))
+
+    return route
+
+
+def _events_route(service: Service) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def route(request: web.Request) -> web.Response:
+        body = await request.read()
+        response = await service.take_events(events_in(body, request.content_type, service.catalogue, service.clock()))
+        # Nothing of a body was good: that is the sender's error, and the answer says which and why.
+        return _json(response, status=400 if response.rejected and not response.accepted else 200)
+
+    return route
+
+
+def _json(message: Message, status: int = 200) -> web.Response:
+    fields = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return web.Response(body=orjson.dumps(fields), status=status, content_type="application/json")
+
+
+async def _metrics(_: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _healthz(_: web.Request) -> web.Response:
+    return web.Response(text="ok")
+
+
+@web.middleware
+async def _errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except OpportuneError as error:
+        return _error(error.http_status, error.grpc_status.name, str(error))
+    except web.HTTPRequestEntityTooLarge:
+        too_large = f"body: larger than {MESSAGE_BYTES_MAX} bytes"
+        return _error(413, Overloaded.grpc_status.name, too_large)
+    except web.HTTPException as error:
+        return _error(error.status, "NOT_FOUND" if error.status == 404 else "INVALID_ARGUMENT", error.reason)
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return _error(500, "INTERNAL", "an error of the engine; its log has the details")
+
+
+def _error(status: int, name: str, message: str) -> web.Response:
+    metrics.REFUSED.labels(name).inc()
+    body = orjson.dumps({"error": {"status": name, "message": message}})
+    return web.Response(body=body, status=status, content_type="application/json")

@@ -1,0 +1,176 @@
+"""One worker process: `python -m engine.worker serve|ingest|learn --settings JSON`. The supervisor starts these.
+
+One event loop a process (uvloop where there is one). The word `ready` and its addresses on stdout when it can serve;
+SIGTERM or the end of stdin (the supervisor is gone) drains it within DRAIN_MS_MAX.
+"""
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from pydantic import BaseModel, ConfigDict
+
+from engine.catalogue import Catalogue
+from engine.config import load
+from engine.errors import OpportuneError
+from engine.ingest import Ingest
+from engine.learning import Learning
+from engine.limits import DRAIN_MS_MAX, PARTITIONS
+from engine.policywatch import PolicyWatch
+from engine.rpc import Server
+from engine.service import Service
+from engine.store.base import StoreUnavailable
+from engine.store.redis import RedisStore
+from engine.web import WebServer
+from models import CheckpointError
+
+log = logging.getLogger("opportune")
+
+_OPEN_RETRY_S: Final = 0.1
+_OPEN_S_MAX: Final = 30.0
+
+
+class Settings(BaseModel):
+    """What the supervisor tells a worker."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    config: Path
+    redis: str
+    partitions: int = PARTITIONS
+    grpc: str = "127.0.0.1:0"
+    http: str | None = None
+    transport: str = "native"
+
+
+@click.command()
+@click.argument("role", type=click.Choice(["serve", "ingest", "learn"]))
+@click.option("--settings", "settings_json", required=True)
+def main(role: str, settings_json: str) -> None:
+    """Run one worker."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    settings = Settings.model_validate_json(settings_json)
+    roles: dict[str, Callable[[Settings, Catalogue, RedisStore, asyncio.Event], Awaitable[None]]] = {
+        "serve": serve,
+        "ingest": ingest,
+        "learn": learn,
+    }
+    try:
+        _run(_work(roles[role], settings))
+    except (OpportuneError, CheckpointError, OSError) as error:
+        log.error("%s", error)
+        sys.exit(1)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:  # Windows has none
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
+
+
+async def _work(
+    role: Callable[[Settings, Catalogue, RedisStore, asyncio.Event], Awaitable[None]], settings: Settings
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_reader(sys.stdin.fileno(), _parent_gone, loop, stop)
+    config, version, text = load(settings.config)
+    catalogue = Catalogue.compile(config, version, text, str(settings.config))
+    store = await _open(settings)
+    try:
+        await store.save_config(version, text)
+        # What was made so far lives as long as the process: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        await role(settings, catalogue, store, stop)
+    finally:
+        await store.close()
+
+
+async def _open(settings: Settings) -> RedisStore:
+    """The store, waited for while it loads its files."""
+    deadline = asyncio.get_running_loop().time() + _OPEN_S_MAX
+    while True:
+        try:
+            return await RedisStore.open(settings.redis, settings.partitions)
+        except StoreUnavailable:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(_OPEN_RETRY_S)
+
+
+def _parent_gone(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 1024):
+        loop.remove_reader(sys.stdin.fileno())
+        stop.set()
+
+
+def _ready(**facts: Any) -> None:
+    print("ready", json.dumps(facts), flush=True)  # noqa: T201  # the contract with the supervisor
+
+
+async def serve(settings: Settings, catalogue: Catalogue, store: RedisStore, stop: asyncio.Event) -> None:
+    """Answer Decide, Report, Publish and the rest, over gRPC and HTTP."""
+    service = Service(catalogue, store)
+    watch = PolicyWatch(service.decider, store)
+    with suppress(StoreUnavailable):
+        await watch.step(0)
+    watching = asyncio.create_task(watch.run())
+    server = Server(service, settings.transport)
+    host = settings.grpc.rpartition(":")[0]
+    facts = {"grpc": f"{host}:{await server.start(settings.grpc)}"}
+    web = WebServer(service) if settings.http else None
+    if web is not None and settings.http:
+        host, _, port = settings.http.rpartition(":")
+        facts["http"] = f"{host}:{await web.start(host, int(port))}"
+    _ready(**facts)
+    await stop.wait()
+    # Health first, so that callers go elsewhere; then what is under way; then the transports.
+    await server.health.enter_graceful_shutdown()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(service.drain(), DRAIN_MS_MAX / 2e3)
+    await server.stop(DRAIN_MS_MAX / 4e3)
+    if web is not None:
+        await web.stop()
+    watching.cancel()
+
+
+async def ingest(_: Settings, catalogue: Catalogue, store: RedisStore, stop: asyncio.Event) -> None:
+    """Fold events into state."""
+    worker = Ingest(catalogue.layout, store)
+    await _until(stop, worker.run(), worker.stop)
+
+
+async def learn(_: Settings, catalogue: Catalogue, store: RedisStore, stop: asyncio.Event) -> None:
+    """Learn from outcomes."""
+    worker = Learning(catalogue, store)
+    await worker.learner()
+    await _until(stop, worker.run(), worker.stop)
+
+
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None], ask_to_stop: Callable[[], None]) -> None:
+    running = asyncio.create_task(work)
+    _ready()
+    waiting = asyncio.create_task(stop.wait())
+    await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
+    ask_to_stop()
+    waiting.cancel()
+    await running
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""The served snapshot: all offers' beliefs laid out so that a batch of customers is two matrix products.
+
+With X the batch (B, d) of int8 vectors, an offer's score is Gaussian with
+
+    mean = X W                          W (d, n): weights, the 1/127 of the vector folded in
+    variance = xᵀ Σ x = φ(x) · S        φ(x) = all x_i x_j with i ≤ j, S (d(d+1)/2, n): upper triangles of Σ,
+                                        off-diagonals doubled, 1/127² folded in
+
+Measured for d = 64, n = 100 and 32 customers a batch: 1.9 µs + 4.3 µs a customer. The factor form |Lᵀx|² needs as
+many multiplications but a reduction a customer and offer, and took 10.6 µs. φ(x) is also exact in float32, being
+integers.
+
+A policy is immutable. New beliefs make a new policy, and the server swaps the reference: a decision sees one version.
+
+Rounding in float32 moves a variance by about 10⁻⁷ of the largest products that cancel in it. Beliefs that rest on
+more than some ten million lessons a collinear direction are served slightly too wide or at `SD_FLOOR`; means are not
+touched.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from models.errors import CheckpointError
+from models.posterior import OfferPosterior, PosteriorOptions, fit
+from models.statistics import Statistics
+from models.transform import STEPS
+
+SD_FLOOR = 1e-5
+"""Least standard deviation of a score, in targets of 0 .. 1; far below any difference that matters."""
+
+CHUNK_CELLS = 24_576
+"""Cells of φ(x) worked on at a time: 96 KiB stays in cache and below what malloc maps afresh on every call."""
+
+_MAGIC = b"OPOF"
+_HEAD = struct.Struct("<4sIIIf")  # magic, CRC-32 of all after these eight bytes, transform version, dimension, lessons
+
+Floats32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """Beliefs about an ordered tuple of offers, ready to score.
+
+    Args:
+        offers: the n offers; column j of every array is offers[j].
+        version: number of the snapshot.
+        transform_version: the transform whose vectors it scores.
+        mean_weights: (d, n) float32.
+        cov_weights: (d(d+1)/2, n) float32.
+        lessons: (n,) float32, lessons each belief rests on.
+
+    >>> policy = Policy.empty(["card", "loan"], 3, PosteriorOptions(prior_strength=4.0, prior_rate=0.1))
+    >>> mean, sd = policy.score(np.array([[127, 0, 0]], np.int8))
+    >>> print(mean.round(3), sd.round(3))  # sd = √(0.1 · 0.9 / 8): half of the prior variance is in the bias
+    [[0.1 0.1]] [[0.106 0.106]]
+    """
+
+    offers: tuple[str, ...]
+    version: int
+    transform_version: int
+    mean_weights: Floats32
+    cov_weights: Floats32
+    lessons: Floats32
+
+    def __post_init__(self) -> None:
+        dimension, count = self.mean_weights.shape
+        assert count == len(self.offers)
+        assert self.cov_weights.shape == (_pairs(dimension), count)
+        assert self.lessons.shape == (count,)
+        rows, columns = np.triu_indices(dimension)
+        object.__setattr__(self, "_rows", rows)
+        object.__setattr__(self, "_columns", columns)
+        for array in (self.mean_weights, self.cov_weights, self.lessons):
+            array.flags.writeable = False
+
+    _rows = np.zeros(0, np.intp)
+    _columns = np.zeros(0, np.intp)
+
+    @property
+    def dimension(self) -> int:
+        """d, the columns of x."""
+        return int(self.mean_weights.shape[0])
+
+    @classmethod
+    def empty(
+        cls, offers: Sequence[str], d: int, options: PosteriorOptions, transform_version: int = 0, version: int = 0
+    ) -> Policy:
+        """The policy before any lesson: every offer has the prior."""
+        prior = fit(Statistics(d, transform_version), [""], 0, options)[""]
+        mean, cov = (np.tile(column[:, None], len(offers)) for column in _columns(prior))
+        return cls(tuple(offers), version, transform_version, mean, cov, np.zeros(len(offers), np.float32))
+
+    def score(self, x: npt.NDArray[np.int8]) -> tuple[Floats32, Floats32]:
+        """Mean and standard deviation of every offer's score for every customer of a batch.
+
+        Args:
+            x: (B, d) int8, from the transform of `transform_version`.
+
+        Returns:
+            mean (B, n) and sd (B, n), float32, in targets of 0 .. 1; sd is at least `SD_FLOOR`.
+        """
+        across = np.ascontiguousarray(x.T, np.float32)  # (d, B): picking whole rows is faster than picking columns
+        mean = across.T @ self.mean_weights
+        variance = np.zeros_like(mean)
+        step = max(1, CHUNK_CELLS // max(1, len(x)))
+        for start in range(0, len(self._rows), step):
+            pairs = slice(start, start + step)
+            products = across.take(self._rows[pairs], axis=0)
+            products *= across.take(self._columns[pairs], axis=0)
+            variance += products.T @ self.cov_weights[pairs]
+        np.maximum(variance, np.float32(SD_FLOOR**2), out=variance)
+        return mean, np.sqrt(variance, out=variance)
+
+    def replaced(self, changes: Mapping[str, bytes], version: int) -> Policy:
+        """A new policy with some offers' beliefs exchanged for packed ones; offers it does not serve are ignored.
+
+        Raises:
+            CheckpointError: for a belief that is damaged, of another size or of another transform; nothing changes.
+        """
+        mean, cov, lessons = self.mean_weights.copy(), self.cov_weights.copy(), self.lessons.copy()
+        for column, offer in enumerate(self.offers):
+            packed = changes.get(offer)
+            if packed is None:
+                continue
+            transform_version, mean[:, column], cov[:, column], lessons[column] = _read(packed, self.dimension, offer)
+            if transform_version != self.transform_version:
+                raise CheckpointError(
+                    f"belief about {offer!r} was learnt through transform {transform_version:08x}, "
+                    f"the policy serves transform {self.transform_version:08x}"
+                )
+        return replace(self, version=version, mean_weights=mean, cov_weights=cov, lessons=lessons)
+
+
+def pack_offer(posterior: OfferPosterior) -> bytes:
+    """The belief about one offer as bytes: what the learner sends to the servers, 8.6 kB at d = 64.
+
+    Layout, little endian: head (magic, CRC-32, transform version, d, lessons), then the offer's columns of
+    `Policy.mean_weights` and `Policy.cov_weights` as float32.
+    """
+    mean, cov = _columns(posterior)
+    fields = _HEAD.pack(_MAGIC, 0, posterior.transform_version, len(mean), posterior.lessons)[8:]
+    checked = fields + mean.astype("<f4").tobytes() + cov.astype("<f4").tobytes()
+    return struct.pack("<4sI", _MAGIC, zlib.crc32(checked)) + checked
+
+
+def unpack_offer(packed: bytes) -> OfferPosterior:
+    """Read what `pack_offer` wrote, to float32 precision.
+
+    Raises:
+        CheckpointError: for bytes that are foreign, cut short or damaged.
+    """
+    transform_version, mean, cov, lessons = _read(packed, None, "an offer")
+    dimension = len(mean)
+    covariance = np.zeros((dimension, dimension))
+    covariance[np.triu_indices(dimension)] = cov.astype(np.float64) * STEPS**2
+    covariance = (covariance + covariance.T) / 2.0
+    return OfferPosterior(mean.astype(np.float64) * STEPS, covariance, lessons, transform_version)
+
+
+def _columns(posterior: OfferPosterior) -> tuple[Floats32, Floats32]:
+    """The columns of mean_weights (d,) and cov_weights (d(d+1)/2,)."""
+    doubled = 2.0 * posterior.covariance
+    np.fill_diagonal(doubled, posterior.covariance.diagonal())
+    upper = doubled[np.triu_indices(len(doubled))]
+    return (posterior.mean / STEPS).astype(np.float32), (upper / STEPS**2).astype(np.float32)
+
+
+def _read(packed: bytes, dimension: int | None, offer: str) -> tuple[int, Floats32, Floats32, float]:
+    """Transform version, mean column, covariance column and lessons; dimension None accepts any."""
+    if len(packed) < _HEAD.size:
+        raise CheckpointError(f"belief about {offer!r} is cut short: {len(packed)} bytes do not hold its head")
+    magic, crc, transform_version, packed_dimension, lessons = _HEAD.unpack_from(packed)
+    if magic != _MAGIC:
+        raise CheckpointError(f"this is no belief about {offer!r}: it starts with {magic!r}, not {_MAGIC!r}")
+    if dimension is not None and packed_dimension != dimension:
+        raise CheckpointError(f"belief about {offer!r} has {packed_dimension} columns, the policy {dimension}")
+    size = _HEAD.size + 4 * (packed_dimension + _pairs(packed_dimension))
+    if len(packed) != size:
+        raise CheckpointError(f"belief about {offer!r} has {len(packed)} bytes, {packed_dimension} columns need {size}")
+    if zlib.crc32(packed[8:]) != crc:
+        raise CheckpointError(f"belief about {offer!r} is damaged: its CRC-32 does not fit the content")
+    weights = np.frombuffer(packed, "<f4", offset=_HEAD.size).astype(np.float32)
+    return transform_version, weights[:packed_dimension], weights[packed_dimension:], lessons
+
+
+def _pairs(dimension: int) -> int:
+    return dimension * (dimension + 1) // 2

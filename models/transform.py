@@ -1,0 +1,205 @@
+"""From customer values to the integer vector x that decides and learns.
+
+Every input becomes a small integer: clipped to its range, then cut into 127 steps either side of the middle. That
+costs nothing in practice (a step is under one percent of the range) and buys exactness: each product x_i·x_j is an
+integer of at most 127², so sums of up to `LESSONS_MAX` of them are exact in float64, whatever their order. See
+`models.statistics` for what follows from that.
+
+A transform has a version, a hash of everything that gives x its meaning. Vectors, statistics and policies of two
+versions never mix.
+
+Non-goal: learning the ranges. They are configuration; a range that moved by itself would change what old lessons
+mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+STEPS = 127
+"""The integer that stands for 1.0 in x: the largest of an int8 with a mirror image."""
+
+DIMENSION_MAX = 256
+"""Most columns of x, bias included: a decision costs d²/2 multiplications an offer, a lesson d²."""
+
+_FORMAT = "opportune-transform-1"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of the model: which value it reads and how it becomes columns of x.
+
+    Args:
+        source: name of the value.
+        kind: ``linear`` and ``log`` give one column, ``one_hot`` gives one a category.
+        low: lower end of the range of ``linear`` and ``log``, in the unit of the value; lower values are clipped.
+        high: upper end of that range.
+        categories: how many categories ``one_hot`` has; the value is then an index in 0 .. categories-1.
+
+    Raises:
+        ValueError: for a range that is empty or not finite, or a count of categories below one.
+
+    >>> InputSpec("age", "linear", 80, 20)
+    Traceback (most recent call last):
+    ValueError: input 'age': low 80 must be below high 20
+    """
+
+    source: str
+    kind: Literal["linear", "log", "one_hot"]
+    low: float = 0.0
+    high: float = 1.0
+    categories: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("linear", "log", "one_hot"):
+            raise ValueError(f"input {self.source!r}: kind {self.kind!r} is none of linear, log, one_hot")
+        if self.kind == "one_hot":
+            if self.categories < 1:
+                raise ValueError(f"input {self.source!r}: one_hot needs at least one category, not {self.categories}")
+            return
+        if not math.isfinite(2.0 * self.high - 2.0 * self.low):
+            raise ValueError(f"input {self.source!r}: range {self.low} to {self.high} is not finite")
+        if not self.low < self.high:
+            raise ValueError(f"input {self.source!r}: low {self.low} must be below high {self.high}")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of x this input fills."""
+        if self.kind == "one_hot":
+            return tuple(f"{self.source}[{category}]" for category in range(self.categories))
+        return (f"log({self.source})",) if self.kind == "log" else (self.source,)
+
+
+class Transform:
+    """Inputs compiled against the order in which values arrive; immutable.
+
+    The columns of x, with clip(v) the value held within low .. high and rint rounding halves to even:
+
+    - bias: 127, always the first column;
+    - linear: rint(127 · (2 · (clip(v) - low) / (high - low) - 1)), so low is -127 and high is 127;
+    - log: the same on log(1 + clip(v) - low), whose range is 0 .. log(1 + high - low);
+    - one_hot: 127 in the column of the category, 0 in its others;
+    - missing (NaN, ±inf, or an index that is no category): 0, which is also the middle of a range. Where being missing
+      tells something, give the value a category of its own.
+
+    >>> transform = Transform.compile(
+    ...     [InputSpec("age", "linear", 20, 80), InputSpec("job", "one_hot", categories=3)], sources=["job", "age"])
+    >>> transform.names
+    ('bias', 'age', 'job[0]', 'job[1]', 'job[2]')
+    >>> transform.apply(np.array([[2.0, 80.0], [0.0, 50.0], [np.nan, np.inf]])).tolist()
+    [[127, 127, 0, 0, 127], [127, 0, 127, 0, 0], [127, 0, 0, 0, 0]]
+    """
+
+    __slots__ = (
+        "_high",
+        "_hot_base",
+        "_hot_count",
+        "_hot_source",
+        "_log",
+        "_low",
+        "_numeric",
+        "_numeric_source",
+        "_scale",
+        "_sources",
+        "dimension",
+        "names",
+        "version",
+    )
+
+    dimension: int
+    version: int
+    names: tuple[str, ...]
+
+    def __init__(self, inputs: Sequence[InputSpec], sources: Sequence[str]) -> None:
+        position = {name: index for index, name in enumerate(sources)}
+        if len(position) != len(sources):
+            raise ValueError("sources hold a name twice")
+        names = ["bias"]
+        numeric: list[tuple[int, InputSpec]] = []
+        hot: list[tuple[int, InputSpec]] = []
+        for spec in inputs:
+            if spec.source not in position:
+                raise ValueError(f"input {spec.source!r} reads no known source")
+            (hot if spec.kind == "one_hot" else numeric).append((len(names), spec))
+            names.extend(spec.columns)
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"two inputs fill the same column {twice!r}")
+        if len(names) > DIMENSION_MAX:
+            raise ValueError(f"{len(names)} columns, bias included, are more than DIMENSION_MAX={DIMENSION_MAX}")
+        self.names = tuple(names)
+        self.dimension = len(names)
+        self.version = _version(inputs)
+        self._sources = len(sources)
+        self._numeric = np.array([column for column, _ in numeric], np.intp)
+        self._numeric_source = np.array([position[spec.source] for _, spec in numeric], np.intp)
+        self._low = np.array([spec.low for _, spec in numeric], np.float64)
+        self._high = np.array([spec.high for _, spec in numeric], np.float64)
+        self._log = np.array([spec.kind == "log" for _, spec in numeric], np.bool_)
+        width = self._high - self._low
+        self._scale = 2.0 * STEPS / np.where(self._log, np.log1p(width), width)
+        self._hot_base = np.array([column for column, _ in hot], np.intp)
+        self._hot_source = np.array([position[spec.source] for _, spec in hot], np.intp)
+        self._hot_count = np.array([spec.categories for _, spec in hot], np.float64)
+
+    @classmethod
+    def compile(cls, inputs: Sequence[InputSpec], sources: Sequence[str]) -> Transform:
+        """Bind inputs to the positions of their values.
+
+        Args:
+            inputs: the model's inputs; their order is the order of the columns of x.
+            sources: names of the values in the order `apply` receives them.
+
+        Raises:
+            ValueError: for an input without source, two inputs that fill one column, or more than `DIMENSION_MAX`
+                columns.
+        """
+        return cls(inputs, sources)
+
+    def apply(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
+        """The vectors x of shape (B, d), int8, of values of shape (B, sources).
+
+        Raises:
+            ValueError: when values have another number of columns than there are sources.
+        """
+        if values.ndim != 2 or values.shape[1] != self._sources:
+            raise ValueError(f"values have shape {values.shape}, not (rows, {self._sources})")
+        x = np.zeros((len(values), self.dimension), np.int8)
+        x[:, 0] = STEPS
+        if len(self._numeric):
+            raw = values.take(self._numeric_source, axis=1)
+            scaled = np.clip(raw, self._low, self._high)
+            scaled -= self._low
+            if self._log.any():
+                scaled[:, self._log] = np.log1p(scaled[:, self._log])
+            scaled *= self._scale
+            scaled -= STEPS
+            np.rint(scaled, out=scaled)
+            scaled[~np.isfinite(raw)] = 0.0
+            x[:, self._numeric] = scaled
+        if len(self._hot_base):
+            index = values.take(self._hot_source, axis=1)
+            known = (index >= 0) & (index < self._hot_count)
+            known &= index == np.trunc(index)
+            column = np.where(known, index, 0.0).astype(np.intp) + self._hot_base
+            np.put_along_axis(x, column, (known * STEPS).astype(np.int8), axis=1)
+        return x
+
+
+def _version(inputs: Sequence[InputSpec]) -> int:
+    """Stable 32-bit hash of what gives the columns their meaning; the order of the sources is no part of it."""
+    digest = hashlib.blake2b(f"{_FORMAT} steps={STEPS}".encode(), digest_size=4)
+    for spec in inputs:
+        if spec.kind == "one_hot":
+            meaning = f"one_hot {spec.categories}"
+        else:
+            meaning = f"{spec.kind} {float(spec.low).hex()} {float(spec.high).hex()}"
+        digest.update(f"\n{len(spec.source)} {spec.source} {meaning}".encode())
+    return int.from_bytes(digest.digest(), "little")

@@ -1,0 +1,94 @@
+"""The served snapshot says what the posterior says, and is replaced whole."""
+
+import numpy as np
+import pytest
+
+from models import CheckpointError, OfferPosterior, Policy, PosteriorOptions, pack_offer, unpack_offer
+from models.policy import SD_FLOOR
+
+D, OPTIONS = 7, PosteriorOptions()
+
+
+def belief(seed: int, d: int = D, transform_version: int = 3) -> OfferPosterior:
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(d, d))
+    return OfferPosterior(rng.normal(size=d), root @ root.T + 0.1 * np.eye(d), float(seed), transform_version)
+
+
+def vectors(count: int, d: int = D) -> np.ndarray:
+    return np.random.default_rng(9).integers(-127, 128, (count, d)).astype(np.int8)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 33])
+@pytest.mark.parametrize("d", [1, 2, 64])
+def test_scores_equal_the_dense_form(rows, d):
+    beliefs = [belief(seed, d) for seed in range(5)]
+    offers = [f"offer{seed}" for seed in range(5)]
+    packed = {offer: pack_offer(one) for offer, one in zip(offers, beliefs, strict=True)}
+    policy = Policy.empty(offers, d, OPTIONS, 3).replaced(packed, 1)
+    x = vectors(rows, d)
+    mean, sd = policy.score(x)
+    assert mean.dtype == sd.dtype == np.float32 and mean.shape == sd.shape == (rows, 5)
+    u = x / 127
+    for column, one in enumerate(beliefs):
+        np.testing.assert_allclose(mean[:, column], u @ one.mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            sd[:, column] ** 2, np.einsum("bi,ij,bj->b", u, one.covariance, u), rtol=1e-4, atol=SD_FLOOR**2
+        )
+
+
+def test_the_prior_policy_scores_every_offer_the_same():
+    mean, sd = Policy.empty(["a", "b"], D, OPTIONS).score(vectors(4))
+    assert (mean[:, 0] == mean[:, 1]).all() and (sd[:, 0] == sd[:, 1]).all()
+
+
+def test_a_sure_belief_is_served_at_the_floor():
+    sure = OfferPosterior(np.zeros(D), np.zeros((D, D)), 1.0, 0)
+    _, sd = Policy.empty(["a"], D, OPTIONS).replaced({"a": pack_offer(sure)}, 1).score(vectors(3))
+    assert (sd == np.float32(SD_FLOOR)).all()
+
+
+def test_replacing_makes_a_new_policy_and_ignores_foreign_offers():
+    old = Policy.empty(["a", "b"], D, OPTIONS, 3)
+    before = old.mean_weights.copy()
+    new = old.replaced({"b": pack_offer(belief(4)), "unknown": b"whatever"}, version=8)
+    assert (old.version, new.version, new.offers) == (0, 8, ("a", "b"))
+    assert (old.mean_weights == before).all() and (new.mean_weights[:, 0] == before[:, 0]).all()
+    assert new.lessons.tolist() == [0.0, 4.0]
+    with pytest.raises(ValueError, match="read-only"):
+        new.mean_weights[0, 0] = 1.0
+
+
+def test_beliefs_come_back():
+    one = belief(5)
+    back = unpack_offer(pack_offer(one))
+    np.testing.assert_allclose(back.mean, one.mean, rtol=1e-6)
+    np.testing.assert_allclose(back.covariance, one.covariance, rtol=1e-6)
+    assert (back.lessons, back.transform_version) == (5.0, 3)
+    assert pack_offer(back) == pack_offer(one)
+
+
+@pytest.mark.parametrize(
+    ("packed", "message"),
+    [
+        (b"OP", "cut short"),
+        (pack_offer(belief(1))[:-4], "bytes, 7 columns need"),
+        (b"XXXX" + pack_offer(belief(1))[4:], "no belief"),
+        (pack_offer(belief(1))[:-1] + b"\x55", "CRC-32"),
+        (pack_offer(belief(1, d=6)), "has 6 columns, the policy 7"),
+        (pack_offer(belief(1, transform_version=4)), "learnt through transform 00000004"),
+    ],
+)
+def test_unusable_bytes_are_refused(packed, message):
+    with pytest.raises(CheckpointError, match=message):
+        Policy.empty(["a"], D, OPTIONS, 3).replaced({"a": packed}, 1)
+
+
+def test_every_flipped_bit_is_noticed():
+    good = pack_offer(belief(1, d=2))
+    policy = Policy.empty(["a"], 2, OPTIONS, 3)
+    for bit in range(8 * len(good)):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CheckpointError):
+            policy.replaced({"a": bytes(bad)}, 1)

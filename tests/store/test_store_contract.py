@@ -1,0 +1,345 @@
+"""What every store promises, checked on each of them."""
+
+import asyncio
+import struct
+import time
+from collections.abc import Awaitable, Callable
+
+from engine.store import Conflict, DecisionCommit, FeatureWrite, LogEntry, Store, partition_of
+from features import Offset
+
+MakeStore = Callable[..., Awaitable[Store]]
+WAIT_MS = 5_000
+"""Long enough for a machine under load; what is waited for comes at once."""
+
+
+def commit(customer: str, expected: bytes = b"", head: bytes = b"head", record: bytes = b"record") -> DecisionCommit:
+    return DecisionCommit(customer, expected, head, b"tail", record)
+
+
+def packed(offset: Offset) -> bytes:
+    return struct.pack("<QI", offset.ms, offset.seq)
+
+
+def same_partition(store: Store, count: int) -> tuple[int, list[str]]:
+    """A partition and some customers who live in it."""
+    home = partition_of("anna", store.partitions)
+    names = (f"c{number}" for number in range(10_000))
+    return home, [name for name in names if partition_of(name, store.partitions) == home][:count]
+
+
+async def start(store: Store) -> dict[int, Offset]:
+    return dict.fromkeys(range(store.partitions), Offset.ZERO)
+
+
+# --- state -----------------------------------------------------------------------------------------------------------
+
+
+async def test_unknown_customers_have_neither_features_nor_ledger(store: Store) -> None:
+    assert await store.read(["anna", "bob"]) == [(None, None), (None, None)]
+    assert await store.read([]) == []
+    assert await store.commit_decisions([]) == []
+
+
+async def test_a_read_after_a_commit_sees_the_ledger_with_the_position_of_its_log_entry(store: Store) -> None:
+    [offset] = await store.commit_decisions([commit("anna", record=b"\x00\xffdecision")])
+    assert isinstance(offset, Offset)
+    assert await store.read(["bob", "anna"]) == [(None, None), (None, b"head" + packed(offset) + b"tail")]
+    home = partition_of("anna", store.partitions)
+    assert await store.entries([(home, offset)]) == [b"\x00\xffdecision"]
+
+
+async def test_a_commit_from_another_ledger_than_the_stored_one_is_a_conflict_and_writes_nothing(store: Store) -> None:
+    await store.commit_decisions([commit("anna", head=b"rev1")])
+    before = await store.read(["anna"])
+    for expected in (b"", b"rev0", b"rev1" * 100):
+        [result] = await store.commit_decisions([commit("anna", expected, head=b"rev2")])
+        assert isinstance(result, Conflict)
+    [result] = await store.commit_decisions([commit("bob", b"rev1")])
+    assert isinstance(result, Conflict), "there is no ledger to compare with"
+    assert await store.read(["anna", "bob"]) == [*before, (None, None)]
+    found = await store.read_decisions(await start(store), 10, 0)
+    assert [len(entries) for entries in found.values()] == [1]
+
+
+async def test_only_the_expected_bytes_are_compared(store: Store) -> None:
+    await store.commit_decisions([commit("anna", head=b"rev1 and more")])
+    [result] = await store.commit_decisions([commit("anna", b"rev1", head=b"rev2")])
+    assert isinstance(result, Offset)
+
+
+async def test_of_two_concurrent_commits_exactly_one_wins(store: Store) -> None:
+    for round_number in range(20):
+        expected = b"" if round_number == 0 else b"rev%04d" % (round_number - 1)
+        rivals = [commit("anna", expected, head=b"rev%04d by %d" % (round_number, rival)) for rival in range(2)]
+        results = await asyncio.gather(*(store.commit_decisions([rival]) for rival in rivals))
+        winners = [number for number, [result] in enumerate(results) if isinstance(result, Offset)]
+        assert len(winners) == 1
+        [(_, ledger)] = await store.read(["anna"])
+        assert ledger is not None
+        assert ledger.startswith(rivals[winners[0]].ledger_head)
+
+
+async def test_a_batch_reports_each_customer_apart(store: Store) -> None:
+    await store.commit_decisions([commit("anna", head=b"rev1")])
+    results = await store.commit_decisions([commit("anna", b"old"), commit("bob"), commit("carl"), commit("bob")])
+    assert [type(result) for result in results] == [Conflict, Offset, Offset, Conflict]
+
+
+async def test_an_outcome_replaces_the_ledger_and_is_logged_after_the_decision(store: Store) -> None:
+    [decided] = await store.commit_decisions([commit("anna", head=b"rev1", record=b"decision")])
+    reported = await store.commit_outcome("anna", b"rev1", b"rev2", b"outcome")
+    assert isinstance(decided, Offset)
+    assert isinstance(reported, Offset)
+    assert reported > decided
+    assert await store.read(["anna"]) == [(None, b"rev2")]
+    assert isinstance(await store.commit_outcome("anna", b"rev1", b"rev3", b"outcome"), Conflict)
+    home = partition_of("anna", store.partitions)
+    assert await store.read_decisions({home: Offset.ZERO}, 10, 0) == {
+        home: [LogEntry(decided, b"decision"), LogEntry(reported, b"outcome")]
+    }
+
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+
+async def test_entries_that_are_not_there_are_none(store: Store) -> None:
+    [offset] = await store.commit_decisions([commit("anna", record=b"decision")])
+    assert isinstance(offset, Offset)
+    home = partition_of("anna", store.partitions)
+    positions = [(home, Offset(1, 1)), (home, offset), ((home + 1) % store.partitions, offset)]
+    assert await store.entries(positions) == [None, b"decision", None]
+    assert await store.entries([]) == []
+
+
+async def test_logs_are_read_in_order_and_in_pieces(store: Store) -> None:
+    home, customers = same_partition(store, 3)
+    events = [(customers[number % 3], b"event %d" % number) for number in range(25)]
+    offsets = await store.append_events(events)
+    assert offsets == sorted(set(offsets))
+    at, got = Offset.ZERO, []
+    while found := await store.read_events({home: at}, 10, 0):
+        assert len(found[home]) <= 10
+        got += found[home]
+        at = got[-1].offset
+    assert [entry.offset for entry in got] == offsets
+    assert [entry.data for entry in got] == [data for _, data in events]
+
+
+async def test_an_event_goes_to_the_partition_of_its_customer(store: Store) -> None:
+    customers = [f"customer {number}" for number in range(20)]
+    assert await store.append_events([]) == []
+    offsets = await store.append_events([(customer, customer.encode()) for customer in customers])
+    found = await store.read_events(await start(store), 100, 0)
+    for customer, offset in zip(customers, offsets, strict=True):
+        assert LogEntry(offset, customer.encode()) in found[partition_of(customer, store.partitions)]
+    assert sum(map(len, found.values())) == len(customers)
+
+
+async def test_a_read_without_news_returns_nothing_after_its_block(store: Store) -> None:
+    after = await start(store)
+    begin = time.monotonic()
+    assert await store.read_events(after, 10, 0) == {}
+    assert await store.read_decisions(after, 10, 0) == {}
+    assert await store.policy_changes("", 0) == []
+    assert await store.policy_changes("$", 0) == []
+    assert time.monotonic() - begin < 1.0, "without a block nothing waits"
+    begin = time.monotonic()
+    assert await store.read_decisions(after, 10, 50) == {}
+    assert await store.policy_changes("$", 50) == []
+    assert await store.read_events({}, 10, 50) == {}
+    assert time.monotonic() - begin >= 0.12
+
+
+async def test_blocked_reads_wake_for_news_and_do_not_hold_up_anybody(store: Store) -> None:
+    after = await start(store)
+    begin = time.monotonic()
+    blocked = [
+        asyncio.create_task(store.read_events(after, 10, WAIT_MS)),
+        asyncio.create_task(store.read_decisions(after, 10, WAIT_MS)),
+        asyncio.create_task(store.read_decisions(after, 10, WAIT_MS)),
+        asyncio.create_task(store.policy_changes("$", WAIT_MS)),
+    ]
+    await asyncio.sleep(0.1)
+    assert not any(task.done() for task in blocked)
+    [event_offset] = await store.append_events([("anna", b"event")])
+    [offset] = await store.commit_decisions([commit("anna")])
+    await store.publish_policy(b"head", {"gold": b"1"})
+    events, decisions, decisions_too, changes = await asyncio.gather(*blocked)
+    assert time.monotonic() - begin < WAIT_MS / 1e3
+    home = partition_of("anna", store.partitions)
+    assert events == {home: [LogEntry(event_offset, b"event")]}
+    assert isinstance(offset, Offset)
+    assert decisions == decisions_too == {home: [LogEntry(offset, b"record")]}
+    assert [offers for _, offers in changes] == [["gold"]]
+
+
+async def test_a_cancelled_read_takes_nothing_from_the_next(store: Store) -> None:
+    after = await start(store)
+    task = asyncio.create_task(store.read_events(after, 10, WAIT_MS))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await store.append_events([("anna", b"event")])
+    begin = time.monotonic()
+    found = await store.read_events(after, 10, WAIT_MS)
+    assert [entry.data for entries in found.values() for entry in entries] == [b"event"]
+    assert time.monotonic() - begin < WAIT_MS / 1e3 / 2
+
+
+# --- features --------------------------------------------------------------------------------------------------------
+
+
+async def test_features_are_written_where_expected_and_only_there(store: Store) -> None:
+    home, (anna, bob, carl) = same_partition(store, 3)
+    assert await store.read_features([]) == []
+    first = [FeatureWrite(anna, b"", b"1anna"), FeatureWrite(bob, b"", b"1bob"), FeatureWrite(carl, b"0", b"1carl")]
+    assert await store.write_features(home, first, Offset(10, 0), 3) == [True, True, False]
+    second = [FeatureWrite(anna, b"1", b"2anna"), FeatureWrite(bob, b"", b"2bob"), FeatureWrite(carl, b"", b"2carl")]
+    assert await store.write_features(home, second, Offset(11, 0), 3) == [True, False, True]
+    assert await store.read_features([carl, bob, "nobody", anna]) == [b"2carl", b"1bob", None, b"2anna"]
+    assert await store.read([anna]) == [(b"2anna", None)], "a decision reads the same features"
+
+
+async def test_the_position_folded_only_moves_forward(store: Store) -> None:
+    assert await store.folded() == await start(store)
+    for wrote, expected in (
+        (Offset(10, 2), Offset(10, 2)),
+        (Offset(9, 7), Offset(10, 2)),
+        (Offset(10, 1), Offset(10, 2)),
+        (Offset(10, 10), Offset(10, 10)),
+        (Offset(1_718_000_000_000, 0), Offset(1_718_000_000_000, 0)),
+    ):
+        assert await store.write_features(2, [], wrote, 0) == []
+        assert (await store.folded())[2] == expected
+    assert (await store.folded())[1] == Offset.ZERO
+
+
+async def test_the_backlog_is_what_is_appended_and_not_folded(store: Store) -> None:
+    home, [anna] = same_partition(store, 1)
+    empty = dict.fromkeys(range(store.partitions), 0)
+    assert await store.backlog() == empty
+    offsets = await store.append_events([(anna, b"event")] * 10)
+    assert await store.backlog() == {**empty, home: 10}
+    await store.write_features(home, [], offsets[3], 4)
+    assert await store.backlog() == {**empty, home: 6}
+    await store.write_features(home, [], offsets[3], 4)
+    assert await store.backlog() == {**empty, home: 6}, "what is folded twice counts once"
+    offsets += await store.append_events([(anna, b"event")] * 5)
+    assert await store.backlog() == {**empty, home: 11}
+    await store.write_features(home, [], offsets[-1], 11)
+    assert await store.backlog() == empty
+
+
+async def test_a_wrong_count_of_events_is_put_right_at_the_end_of_the_log(store: Store) -> None:
+    home, [anna] = same_partition(store, 1)
+    offsets = await store.append_events([(anna, b"event")] * 10)
+    await store.write_features(home, [], offsets[4], 9)
+    await store.write_features(home, [], offsets[-1], 1)
+    await store.append_events([(anna, b"event")] * 3)
+    assert (await store.backlog())[home] == 3
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_event_log_loses_what_is_folded_and_beyond_its_limit_and_nothing_else(make_store: MakeStore) -> None:
+    store = await make_store(event_log_entries_max=5)
+    home, [anna] = same_partition(store, 1)
+    offsets = await store.append_events([(anna, b"%d" % number) for number in range(12)])
+
+    async def kept() -> list[Offset]:
+        found = await store.read_events({home: Offset.ZERO}, 100, 0)
+        return [entry.offset for entry in found[home]]
+
+    assert await kept() == offsets, "nothing is folded"
+    await store.write_features(home, [], offsets[2], 3)
+    assert await kept() == offsets[3:], "the limit asks for seven, three are folded"
+    assert (await store.backlog())[home] == 9
+    await store.write_features(home, [], offsets[-1], 9)
+    assert await kept() == offsets[-5:], "all are folded, the limit keeps five"
+    assert (await store.backlog())[home] == 0
+    await store.append_events([(anna, b"event")])
+    assert (await store.backlog())[home] == 1
+
+
+async def test_the_decision_log_is_bounded(make_store: MakeStore) -> None:
+    store = await make_store(decision_log_entries_max=100)
+    home, [anna] = same_partition(store, 1)
+    ledger = b""
+    for number in range(400):
+        offset = await store.commit_outcome(anna, ledger, b"%04d" % number, b"x" * 100)
+        assert isinstance(offset, Offset)
+        ledger = b"%04d" % number
+    found = await store.read_decisions({home: Offset.ZERO}, 1_000, 0)
+    assert 100 <= len(found[home]) <= 250, "streams are trimmed by whole nodes of up to 100 entries"
+    assert found[home][-1].offset == offset
+
+
+async def test_policy_changes_are_bounded(store: Store) -> None:
+    for number in range(1_010):
+        await store.publish_policy(b"%d" % number, {})
+    changes = await store.policy_changes("", 0)
+    assert len(changes) == 1_000
+    assert all(offers == [] for _, offers in changes)
+
+
+# --- policy, checkpoint, configurations ------------------------------------------------------------------------------
+
+
+async def test_a_policy_is_replaced_offer_by_offer(store: Store) -> None:
+    assert await store.read_policy() == (None, {})
+    assert await store.read_policy(["gold"]) == (None, {})
+    await store.publish_policy(b"v1", {"gold": b"g1", "silver": b"s1"})
+    await store.publish_policy(b"v2", {"gold": b"g2"})
+    assert await store.read_policy() == (b"v2", {"gold": b"g2", "silver": b"s1"})
+    assert await store.read_policy(["gold", "bronze"]) == (b"v2", {"gold": b"g2"})
+    assert await store.read_policy([]) == (b"v2", {})
+
+
+async def test_a_policy_is_never_seen_half_published(store: Store) -> None:
+    offers = [f"offer {number}" for number in range(20)]
+    await store.publish_policy(b"0", dict.fromkeys(offers, b"0"))
+
+    async def publish() -> None:
+        for version in range(1, 30):
+            await store.publish_policy(b"%d" % version, dict.fromkeys(offers, b"%d" % version))
+
+    publishing = asyncio.create_task(publish())
+    while not publishing.done():
+        head, values = await store.read_policy()
+        assert {head} == set(values.values())
+        await asyncio.sleep(0)
+    await publishing
+
+
+async def test_policy_changes_are_told_in_order_after_a_position(store: Store) -> None:
+    await store.publish_policy(b"v1", {"gold": b"1", "silver": b"1"})
+    await store.publish_policy(b"v2", {"gold": b"2"})
+    changes = await store.policy_changes("", 0)
+    assert [offers for _, offers in changes] == [["gold", "silver"], ["gold"]]
+    assert await store.policy_changes(changes[0][0], 0) == changes[1:]
+    assert await store.policy_changes(changes[1][0], 0) == []
+
+
+async def test_a_checkpoint_is_replaced_and_removed_field_by_field(store: Store) -> None:
+    assert await store.load_checkpoint() == {}
+    await store.save_checkpoint({})
+    await store.save_checkpoint({"a": b"1", "b": b"1"})
+    await store.save_checkpoint({"a": b"2", "c": b"\x00"}, removed=["b", "never there"])
+    assert await store.load_checkpoint() == {"a": b"2", "c": b"\x00"}
+    await store.save_checkpoint({}, removed=["a"])
+    assert await store.load_checkpoint() == {"c": b"\x00"}
+
+
+async def test_configurations_are_kept_by_version(store: Store) -> None:
+    assert await store.load_config("1") is None
+    await store.save_config("1", b"offers: []")
+    await store.save_config("1", b"offers: []")
+    assert await store.load_config("1") == b"offers: []"
+
+
+async def test_a_store_answers_and_closes(store: Store) -> None:
+    await store.ping()
+    await store.dead_letters([])
+    await store.close()
