@@ -113,7 +113,10 @@ def repeated(
             expires_ms=choice.window_end_ms,
         )
     if not record.slate:
-        response.nothing_reason.CopyFrom(_SILENCE if record.nothing_propensity else _NOT_ELIGIBLE)
+        # Silence is drawn for sure when nothing was eligible: the propensity alone does not tell the two apart.
+        same = record.config_version == catalogue.version
+        silent = record.nothing_propensity and not (same and not _any_eligible(catalogue, record))
+        response.nothing_reason.CopyFrom(_SILENCE if silent else _NOT_ELIGIBLE)
     if record.known:
         _fill_freshness(response.state, record.watermark, record.latest_event_ms, record.time_ms)
     _fill_open_offers(response.open_offers, catalogue, partition, seen)
@@ -178,14 +181,7 @@ def explained(
     chosen = {choice.key: (rank, choice) for rank, choice in enumerate(record.slate, 1)}
     candidates = []
     for at, offer in enumerate(catalogue.offers):
-        unmet = [
-            catalogue.rules.expressions[rule]
-            for rule in catalogue.rules.unmet(record.rules_held, catalogue.offer_masks[at])
-        ]
-        if not catalogue.in_channel[record.channel, at]:
-            unmet.append(f"offered in channel {channel.id}, with a treatment for it")
-        if not catalogue.starts_ms[at] <= record.time_ms < catalogue.ends_ms[at]:
-            unmet.append("within starts_ms and ends_ms")
+        unmet = _unmet(catalogue, record, at)
         candidate = decisions_pb2.Candidate(offer_id=offer.id, eligible=not unmet, unmet_rules=unmet)
         found = chosen.get(catalogue.offer_keys[at])
         if found is not None:
@@ -201,6 +197,23 @@ def explained(
     return response
 
 
+def _unmet(catalogue: Catalogue, record: DecisionRecord, offer: int) -> list[str]:
+    """What kept an offer away, in words; the record must be of this configuration."""
+    unmet = [
+        catalogue.rules.expressions[rule]
+        for rule in catalogue.rules.unmet(record.rules_held, catalogue.offer_masks[offer])
+    ]
+    if not catalogue.in_channel[record.channel, offer]:
+        unmet.append(f"offered in channel {catalogue.config.channels[record.channel].id}, with a treatment for it")
+    if not catalogue.starts_ms[offer] <= record.time_ms < catalogue.ends_ms[offer]:
+        unmet.append("within starts_ms and ends_ms")
+    return unmet
+
+
+def _any_eligible(catalogue: Catalogue, record: DecisionRecord) -> bool:
+    return any(not _unmet(catalogue, record, offer) for offer in range(len(catalogue.offers)))
+
+
 def _summary(explained: decisions_pb2.ExplainResponse) -> str:
     eligible = sum(candidate.eligible for candidate in explained.candidates)
     known = "whose state was known" if explained.state.known else "of whom nothing was known"
@@ -214,10 +227,10 @@ def _summary(explained: decisions_pb2.ExplainResponse) -> str:
         for c in explained.candidates
         if c.rank
     ]
-    if explained.nothing_propensity and not any(c.rank for c in explained.candidates):
-        parts.append(f"Saying nothing was chosen with propensity {explained.nothing_propensity:.3g}.")
-    elif not any(c.rank for c in explained.candidates):
+    if not eligible:
         parts.append("There was nothing to choose from.")
+    elif not any(c.rank for c in explained.candidates):
+        parts.append(f"Saying nothing was chosen with propensity {explained.nothing_propensity:.3g}.")
     if explained.degraded:
         parts.append(f"Degraded: {decisions_pb2.DegradedReason.Name(explained.degraded)}.")
     return " ".join(parts)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engine.config import Attribute, Config, Fact, Input, Offer, key_of, line_of
 from engine.errors import ConfigError
+from engine.rulebatch import RuleBatch
 from engine.rules import Masks, RuleError, Rules, Variable
 from features import Layout
 from models import InputSpec, Transform
@@ -184,11 +185,6 @@ class Catalogue:
         """Placement by the index that a record keeps."""
         return ("", *self.config.channels[channel].placements)[placement]
 
-    def variables(self, row: NDArray[np.float64]) -> dict[str, Variable]:
-        """What the rules see of one row of the value matrix: only the names that a rule refers to."""
-        values = row.tolist()
-        return {name: column.variable(values[at]) for name, at, column in self._used}
-
     @cached_property
     def event_types(self) -> Mapping[str, Mapping[str, Attribute]]:
         """Declared attributes by event type."""
@@ -206,9 +202,9 @@ class Catalogue:
         return tuple(readable(name) for name in self.transform.names)
 
     @cached_property
-    def _used(self) -> list[tuple[str, int, Column]]:
-        at = {column.name: at for at, column in enumerate(self.columns)}
-        return [(name, at[name], self.columns[at[name]]) for name in self.rules.variables]
+    def rule_batch(self) -> RuleBatch:
+        """The rules on the value matrix."""
+        return RuleBatch(self.rules, self.columns)
 
     @cached_property
     def fact_defaults(self) -> NDArray[np.float64]:

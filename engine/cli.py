@@ -1,11 +1,12 @@
 """The command line. `opportune --help` lists it; docs/commands.md shows each command at work."""
 
+import asyncio
 import json
 import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from engine.embedded import EmbeddedStore
 from engine.errors import OpportuneError
 from engine.ledger import hash_of
 from engine.lifecycle import REPORTABLE
+from engine.replaying import replay_at, store_of
 from engine.rpc import TRANSPORTS
 from engine.supervisor import Supervisor, worker_spec
 from opportune.v1 import decisions_pb2, decisions_pb2_grpc, feedback_pb2, feedback_pb2_grpc
@@ -80,7 +82,11 @@ def serve(
     with _told():
         config, version, text = load(config_path)
         Catalogue.compile(config, version, text, str(config_path))
-        with DataFolder(data_path) as folder, _port(grpc_address) as grpc_at, _port(http_address) as http_at:
+        with (
+            DataFolder(data_path) as folder,
+            shared_port(grpc_address) as grpc_at,
+            shared_port(http_address) as http_at,
+        ):
             store = None if redis_url else EmbeddedStore(folder, store_binary, fsync=cast(Any, fsync))
             settings = {"config": str(config_path.absolute()), "redis": redis_url or (store.url if store else "")}
             serving = settings | {"grpc": grpc_at, "http": http_at, "transport": transport}
@@ -95,7 +101,7 @@ def serve(
 
 
 @contextmanager
-def _port(address: str) -> Iterator[str | None]:
+def shared_port(address: str) -> Iterator[str | None]:
     """A "host:port" that several servers can share, with port 0 replaced by a free one that stays reserved meanwhile.
 
     None for "off". Raises ClickException if it is no address or somebody listens there.
@@ -250,6 +256,34 @@ def _show(message: Message) -> None:
 
 
 # --- checking it ----------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@_config_option
+@click.option("--data", "data_path", type=click.Path(path_type=Path), help="Data folder of an engine, running or not.")
+@click.option("--redis", "redis_url", help="The store of an engine that has its own: redis://… or unix://…")
+@click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
+def replay(config_path: Path, data_path: Path | None, redis_url: str | None, store_binary: Path | None) -> None:
+    """Make all state again from the logs and compare it byte for byte.
+
+    Exit code 0: equal. 1: something differs. 2: something differs, but the logs do not reach back far enough to tell.
+    """
+    if (data_path is None) == (redis_url is None):
+        raise click.UsageError("expected --data or --redis, one of them")
+    with _told():
+        config, version, text = load(config_path)
+        catalogue = Catalogue.compile(config, version, text, str(config_path))
+        with nullcontext(redis_url or "") if data_path is None else store_of(data_path, store_binary) as url:
+            findings = asyncio.run(replay_at(url, catalogue))
+    table = Table(title=f"{config.name}: {findings.verdict.name.replace('_', ' ').lower()}")
+    table.add_column("replayed")
+    table.add_column("count", justify="right")
+    for what, count in (*findings.counts.items(), ("differences", findings.different)):
+        table.add_row(what, f"{count:,}")
+    Console().print(table)
+    for line in (*findings.differences, *(f"cannot tell: {caveat}" for caveat in findings.caveats)):
+        click.echo(line, err=True)
+    sys.exit(findings.verdict)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ before anything has changed gets the same answer, while across people the draws 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engine import ledger, record
 from engine.catalogue import Catalogue
 from engine.ledger import Glance
-from features import HEADER_CAS_BYTES, Offset, RecordError, RecordHeader
+from features import HEADER_CAS_BYTES, Offset, RecordError
 from models import Policy, choose, dice, seed_of
 
 NOT_DEGRADED: Final = 0
@@ -29,8 +29,7 @@ COLD_START_LESSONS: Final = 30.0
 """Below so many lessons an offer's estimate leans on the others, and the reasons say so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """One checked request."""
 
     customer: str
@@ -47,9 +46,8 @@ class Ask:
     request_hash: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pick:
-    """One offer of the slate."""
+class Pick(NamedTuple):
+    """One offer of the slate. A tuple: a frozen dataclass takes three times as long to make."""
 
     offer: int
     propensity: float
@@ -60,12 +58,11 @@ class Pick:
     cold: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A decision that is made and not yet durable."""
 
     ask: Ask
-    picks: tuple[Pick, ...]
+    picks: Sequence[Pick]
     nothing_propensity: float
     any_eligible: bool
     known: bool
@@ -142,23 +139,23 @@ def _decide_new(
     times = np.fromiter((ask.time_ms for ask in asks), np.int64, count)
     channels = np.fromiter((ask.channel for ask in asks), np.intp, count)
     limits = np.fromiter((ask.limit for ask in asks), np.int64, count)
-    records, headers, unreadable = _headers(catalogue, states)
-    values = _values(catalogue, asks, records, times)
+    records = [features for features, _ in states]
+    values, unreadable = _values(catalogue, asks, records, times)
     x = catalogue.transform.apply(values)
-    verdicts = [catalogue.rules.evaluate(catalogue.variables(row)) for row in values]
-    held = [verdict.held for verdict in verdicts]
+    verdicts = catalogue.rule_batch.evaluate(values)
     now = times[:, None]
-    eligible = catalogue.masks.eligible(held) & catalogue.in_channel[channels]
+    eligible = catalogue.masks.eligible([verdict.held for verdict in verdicts]) & catalogue.in_channel[channels]
     eligible &= (catalogue.starts_ms <= now) & (now < catalogue.ends_ms)
 
     mean, sd = policy.score(x)
     gain = catalogue.gain[channels]
     # One more column for silence: worth 0, for sure.
     score = np.zeros((count, offers + 1))
-    score[:, :offers] = mean * gain - catalogue.costs
+    np.multiply(mean, gain, out=score[:, :offers])
+    score[:, :offers] -= catalogue.costs
     spread = np.zeros((count, offers + 1))
     if config.exploration.method == "thompson":
-        spread[:, :offers] = sd * np.abs(gain) * config.exploration.strength
+        np.multiply(sd, np.abs(gain) * config.exploration.strength, out=spread[:, :offers])
     may = np.empty((count, offers + 1), dtype=bool)
     may[:, :offers] = eligible
     may[:, offers] = config.silence
@@ -167,59 +164,87 @@ def _decide_new(
         seed_of(ask.customer.encode(), data[:HEADER_CAS_BYTES] if data is not None else b"", seen.epoch)
         for ask, data, seen in zip(asks, records, glances, strict=True)
     ]
-    width = int(limits.max())
     slates = choose(
         score,
         spread,
         may,
         limits,
-        dice(np.array(seeds, dtype=np.uint64), width),
+        dice(np.array(seeds, dtype=np.uint64), int(limits.max())),
         candidates_max=config.exploration.candidates,
         floor=config.exploration.floor if config.exploration.method == "thompson" else 0.0,
         silence=offers if config.silence else None,
     )
-    explored = _explored(score, may, slates.picks)
-    picks_rows = slates.picks.tolist()
-    propensity_rows = slates.propensities.tolist()
-    any_eligible: list[bool] = eligible.any(axis=1).tolist()
-    cold: list[bool] = (policy.lessons < COLD_START_LESSONS).tolist()
-
+    # Plain numbers from here on: taking them out of an array one by one costs more than all of the above.
+    rows, picks = np.arange(count)[:, None], slates.picks
+    shown = np.minimum(picks, offers - 1)  # silence has no estimate, and -1 takes one that nobody looks at
+    columns = zip(
+        picks.tolist(),
+        slates.propensities.tolist(),
+        score[rows, picks].tolist(),
+        mean[rows, shown].tolist(),
+        sd[rows, shown].tolist(),
+        _explored(score, may, picks),
+        strict=True,
+    )
+    any_eligible: NDArray[np.bool_] = np.logical_or.reduce(eligible, axis=1)
+    steps, dimension = x.tobytes(), x.shape[1]
+    version = bytes.fromhex(catalogue.version)
+    keys, windows_ms, cold = catalogue.offer_keys, catalogue.windows_ms, policy.lessons < COLD_START_LESSONS
     drafts = []
-    for at, ask in enumerate(asks):
-        picks: list[Pick] = []
-        rows: list[record.Choice] = []
+    for at, (ask, row) in enumerate(zip(asks, columns, strict=True)):
+        chosen: list[Pick] = []
+        slate: list[tuple[int, float, float, float, float, int]] = []
         opening: list[tuple[int, int]] = []
         nothing = 0.0
-        for place, offer in enumerate(picks_rows[at]):
+        for offer, propensity, worth, likely, unsure, explored in zip(*row, strict=True):
             if offer < 0 or offer == offers:
                 # Silence was drawn, or nothing was left to draw (propensity 0).
-                nothing = propensity_rows[at][place]
+                nothing = propensity
                 break
-            end_ms = ask.time_ms + catalogue.windows_ms[offer]
-            propensity, worth, likely = propensity_rows[at][place], float(score[at, offer]), float(mean[at, offer])
-            key = catalogue.offer_keys[offer]
-            picks.append(
-                Pick(offer, propensity, worth, min(max(likely, 0.0), 1.0), end_ms, explored[at][place], cold[offer])
+            key, end_ms = keys[offer], ask.time_ms + windows_ms[offer]
+            chosen.append(
+                Pick(offer, propensity, worth, min(max(likely, 0.0), 1.0), end_ms, explored, bool(cold[offer]))
             )
-            rows.append(record.Choice(key, propensity, worth, likely, float(sd[at, offer]), end_ms))
+            slate.append((key, propensity, worth, likely, unsure, end_ms))
             opening.append((key, end_ms))
         degraded = STATE_UNREADABLE if unreadable[at] or damaged[at] else NOT_DEGRADED
         if not degraded and not policy_known:
             degraded = POLICY_UNAVAILABLE
-        header = headers[at]
-        ledger_bytes = states[at][1]
+        data, ledger_bytes = records[at], states[at][1]
+        watermark, latest_ms = catalogue.layout.watermark(data) if data is not None else (Offset.ZERO, 0)
         head, tail = ledger.opened(
             None if damaged[at] else ledger_bytes, glances[at], ask.request_hash, ask.time_ms, opening
         )
-        watermark = header.watermark if header is not None else Offset.ZERO
-        latest_ms = max(header.latest_event_ms, 0) if header is not None else 0
+        latest_ms = max(latest_ms, 0)
+        packed = record.pack_decision(
+            time_ms=ask.time_ms,
+            seed=seeds[at],
+            config_version=version,
+            transform_version=catalogue.transform.version,
+            policy_version=policy.version,
+            watermark=watermark,
+            latest_event_ms=latest_ms,
+            channel=ask.channel,
+            placement=ask.placement,
+            degraded=degraded,
+            known=data is not None,
+            limit=ask.limit,
+            customer=ask.customer.encode(),
+            request_id=ask.request_id.encode(),
+            context=ask.context,
+            x=steps[at * dimension : (at + 1) * dimension],
+            rules_held=verdicts[at].held,
+            rules_failed=verdicts[at].failed,
+            nothing_propensity=nothing,
+            slate=slate,
+        )
         drafts.append(
             Draft(
                 ask=ask,
-                picks=tuple(picks),
+                picks=chosen,
                 nothing_propensity=nothing,
-                any_eligible=any_eligible[at],
-                known=header is not None,
+                any_eligible=bool(any_eligible[at]),
+                known=data is not None,
                 watermark=watermark,
                 latest_event_ms=latest_ms,
                 degraded=degraded,
@@ -228,68 +253,37 @@ def _decide_new(
                 ledger_expected=(ledger_bytes or b"")[: ledger.CAS_BYTES],
                 ledger_head=head,
                 ledger_tail=tail,
-                record=record.DecisionRecord(
-                    ask.time_ms,
-                    seeds[at],
-                    catalogue.version,
-                    catalogue.transform.version,
-                    policy.version,
-                    watermark,
-                    latest_ms,
-                    ask.channel,
-                    ask.placement,
-                    degraded,
-                    header is not None,
-                    ask.limit,
-                    ask.customer,
-                    ask.request_id,
-                    ask.context,
-                    x[at].tobytes(),
-                    held[at],
-                    verdicts[at].failed,
-                    nothing,
-                    tuple(rows),
-                ).pack(),
+                record=packed,
             )
         )
     return drafts
 
 
-def _headers(
-    catalogue: Catalogue, states: Sequence[State]
-) -> tuple[list[bytes | None], list[RecordHeader | None], list[bool]]:
-    """(records, headers, damaged). A record that cannot be read counts as none: the decision is made from defaults."""
-    records: list[bytes | None] = []
-    headers: list[RecordHeader | None] = []
-    unreadable = []
-    for data, _ in states:
-        header = None
-        try:
-            if data is not None:
-                header = catalogue.layout.header(data)
-            unreadable.append(False)
-        except RecordError:
-            unreadable.append(True)
-        headers.append(header)
-        records.append(data if header is not None else None)
-    return records, headers, unreadable
-
-
 def _values(
-    catalogue: Catalogue, asks: Sequence[Ask], records: Sequence[bytes | None], times: NDArray[np.int64]
-) -> NDArray[np.float64]:
+    catalogue: Catalogue, asks: Sequence[Ask], records: list[bytes | None], times: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], list[bool]]:
+    """The value matrix, and which records could not be read: those become None, decided from defaults."""
     features = len(catalogue.layout.names)
     values = np.empty((len(asks), len(catalogue.columns)))
-    values[:, :features] = catalogue.layout.read(records, times)
+    unreadable = [False] * len(asks)
+    try:
+        values[:, :features] = catalogue.layout.read(records, times)
+    except RecordError:
+        for at, data in enumerate(records):
+            try:
+                catalogue.layout.read([data], times[at : at + 1])
+            except RecordError:
+                records[at], unreadable[at] = None, True
+        values[:, :features] = catalogue.layout.read(records, times)
     values[:, features:] = catalogue.fact_defaults
     for at, ask in enumerate(asks):
         for column, value in ask.facts:
             values[at, column] = value
-    return values
+    return values, unreadable
 
 
-def _explored(score: NDArray[np.float64], may: NDArray[np.bool_], picks: NDArray[np.int16]) -> list[list[bool]]:
-    """(B, K) whether something else, not yet in the slate, was expected to be worth more than the pick."""
+def _explored(score: NDArray[np.float64], may: NDArray[np.bool_], picks: NDArray[np.int16]) -> Any:
+    """Rows of whether something else, not yet in the slate, was expected to be worth more than the pick."""
     left = np.where(may, score, -np.inf)
     rows = np.arange(len(score))
     columns = []
@@ -297,5 +291,4 @@ def _explored(score: NDArray[np.float64], may: NDArray[np.bool_], picks: NDArray
         pick = picks[:, place]
         columns.append((score[rows, pick] < left.max(axis=1)) & (pick >= 0))
         left[rows, pick] = -np.inf
-    explored: list[list[bool]] = np.stack(columns, axis=1).tolist()
-    return explored
+    return np.stack(columns, axis=1).tolist()

@@ -59,7 +59,7 @@ class Ingest:
     async def _fold(self, partition: int, entries: Sequence[LogEntry]) -> None:
         by_customer: dict[str, list[Event]] = {}
         for entry in entries:
-            customer, event = _event(entry)
+            customer, event = logged_event(entry)
             by_customer.setdefault(customer, []).append(event)
         counted = len(entries)
         while by_customer:
@@ -90,6 +90,7 @@ class Ingest:
         return result.record
 
 
-def _event(entry: LogEntry) -> tuple[str, Event]:
+def logged_event(entry: LogEntry) -> tuple[str, Event]:
+    """(customer, event) of an entry of the event log."""
     customer, digest, event_type, time_ms, attributes = orjson.loads(entry.data)
     return customer, Event(digest, event_type, time_ms, attributes, entry.offset)

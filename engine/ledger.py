@@ -15,7 +15,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 from engine.lifecycle import OPEN, Stage
 from engine.limits import LEDGER_DECISIONS_MAX, SLATE_MAX
@@ -28,6 +28,7 @@ _OFFER: Final = struct.Struct("<IBBqqB")
 _HASH: Final = struct.Struct("<Q")
 _FORM: Final = 1
 _SERVED: Final = int(Stage.SERVED)
+_OPEN: Final = frozenset(map(int, OPEN))
 
 assert _DECISION.size == 12 + _DECISION_TAIL.size, "a decision is its position and its tail"
 
@@ -153,15 +154,14 @@ class Ledger:
         return replace(self, epoch=self.epoch + 1, revision=self.revision + 1, decisions=decisions)
 
 
-@dataclass(frozen=True, slots=True)
-class Glance:
+class Glance(NamedTuple):
     """What a decision needs to know of a ledger."""
 
     epoch: int
     revision: int
     repeated: Offset | None
     """Position of the decision that an earlier call with the same request id got."""
-    open_offers: tuple[tuple[Offset, int, int, int, int], ...]
+    open_offers: Sequence[tuple[Offset, int, int, int, int]]
     """(position, offer key, stage, served_ms, window_end_ms) of each offer still open, oldest first."""
 
 
@@ -183,18 +183,19 @@ def glance(data: bytes | None, request_hash: int, now_ms: int) -> Glance:
         for _ in range(count):
             ms, seq, asked, time_ms, offers_count = _DECISION.unpack_from(data, at)
             at += _DECISION.size
+            position = Offset(ms, seq)
             if request_hash and asked == request_hash:
-                repeated = Offset(ms, seq)
+                repeated = position
             for _ in range(offers_count):
                 key, stage, _, end_ms, _, hashes = _OFFER.unpack_from(data, at)
-                at += _OFFER.size + hashes * 8
-                if now_ms < end_ms and stage in OPEN:
-                    open_offers.append((Offset(ms, seq), key, stage, time_ms, end_ms))
+                at += _OFFER.size + hashes * _HASH.size
+                if now_ms < end_ms and stage in _OPEN:
+                    open_offers.append((position, key, stage, time_ms, end_ms))
     except struct.error as error:
         raise LedgerError(f"ledger of {len(data)} bytes cannot be read: {error}") from error
     if at != len(data):
         raise LedgerError(f"ledger of {len(data)} bytes ends at {at}")
-    return Glance(epoch, revision, repeated, tuple(open_offers))
+    return Glance(epoch, revision, repeated, open_offers)
 
 
 def opened(

@@ -66,7 +66,7 @@ class Server:
 
     def __init__(self, service: Service, transport: str = "native") -> None:
         assert transport in TRANSPORTS, transport
-        self._server = _new_server(transport)
+        self._server = new_server(transport)
         # The servicer of grpcio-health-checking for asyncio; Check is all that load balancers and `opportune` ask.
         self.health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
         services: dict[str, dict[str, Any]] = {}
@@ -98,7 +98,8 @@ class Server:
         await self._server.stop(grace_s)
 
 
-def _new_server(transport: str) -> Any:
+def new_server(transport: str) -> Any:
+    """An asyncio server with the limits of the engine, without services."""
     if transport == "native":
         import pygrpc_native.aio  # only where it is wanted: there are no wheels for every platform
 

@@ -1,13 +1,15 @@
 """Eligibility in CEL: each distinct expression is compiled once and evaluated once a decision.
 
-Rules see features and facts by their names: numbers as double, texts as string, flags as bool. A missing number is NaN,
-so every comparison with it is false; a missing text is "". A rule that cannot be evaluated (a division by zero, say)
-does not hold, and the record keeps that it failed. Offers are bit masks over the rules: an offer is eligible when all
+Rules see features and facts by their names: numbers as double, texts as string, flags as bool. A missing number is NaN:
+a comparison with it cannot be evaluated. A missing text is "". A rule that cannot be evaluated (a division by zero,
+say)
+does not hold, and the record keeps that it failed. Offers are bit masks over the rules: one is eligible when all
 its bits are set, and the missing ones are the answer to "why not".
 
 Goals: nothing that a file says can hang or crash a server: sizes are bounded and there are no lists to iterate over.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +22,15 @@ from engine.limits import RULE_BYTES_MAX, RULES_MAX
 
 Variable = float | str | bool
 _NESTING_MAX: Final = 32
+_WORDLESS: Final = re.compile(
+    r"//[^\n]*"
+    r"|\b[bB]?[rR](?:'''.*?'''|\"\"\".*?\"\"\"|'[^'\n]*'|\"[^\"\n]*\")"
+    r"|'''(?:\\.|[^\\])*?'''|\"\"\"(?:\\.|[^\\])*?\"\"\"|'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\"",
+    re.DOTALL,
+)
+"""Comments, raw strings, other strings: what stands in there is no word of the language."""
+_ITERATES: Final = re.compile(r"\b(?:all|exists|exists_one|map|filter)\b")
+"""CEL's loops. They are macros, so a compiled program no longer names them; nor can a feature or a fact be called so."""
 _NUMBERS_TRIED: Final = (float("nan"), 0.0, 1.0, -1.0)
 
 
@@ -48,9 +59,14 @@ class Rules:
         used = {name for program in self._programs for name in program.variables()}
         self.variables: Final = tuple(sorted(used))
         """Names that any rule refers to: only these need to be filled in."""
+        self._samples = samples
         self._index = {expression: at for at, expression in enumerate(self.expressions)}
         self._context = cel.Context()
         self._bytes = (len(self.expressions) + 7) // 8
+
+    def only(self, expressions: Sequence[str]) -> "Rules":
+        """These of the rules, compiled apart."""
+        return Rules(expressions, self._samples)
 
     def __len__(self) -> int:
         return len(self.expressions)
@@ -109,6 +125,9 @@ def _compile(expression: str, samples: Mapping[str, Variable]) -> cel.Program:
         raise RuleError(f"a rule of {len(expression.encode())} bytes, at most {RULE_BYTES_MAX} are allowed")
     if _nesting(expression) > _NESTING_MAX:
         raise RuleError(f"a rule nested deeper than {_NESTING_MAX}")
+    # Before anything is evaluated: five of these inside each other would keep a server busy for hours.
+    if iterated := _ITERATES.search(_WORDLESS.sub(" '' ", expression)):
+        raise RuleError(f"{iterated[0]} is not allowed: there is nothing to iterate over")
     try:
         program = cel.compile(expression)
     except Exception as error:
@@ -118,9 +137,6 @@ def _compile(expression: str, samples: Mapping[str, Variable]) -> cel.Program:
         raise RuleError(
             f"no feature or fact is called {unknown[0]!r}; there are {', '.join(sorted(samples)) or 'none'}"
         )
-    iterated = [name for name in program.functions() if name in ("all", "exists", "exists_one", "map", "filter")]
-    if iterated:
-        raise RuleError(f"{iterated[0]} is not allowed: there is nothing to iterate over")
     errors: list[Exception] = []
     answers = 0
     for number in _NUMBERS_TRIED:

@@ -91,6 +91,10 @@ class Layout:
         counters = (frame.events, frame.duplicates, frame.late)
         return records.RecordHeader(frame.version, watermark, frame.latest_event_ms, *counters)
 
+    def watermark(self, record: bytes) -> tuple[Offset, int]:
+        """(last offset folded, newest event time in ms), unverified: for the hot path, after `read` took the record."""
+        return records.watermark(record)
+
     def _row(self, index: int) -> LayoutRow:
         spec, columns = self.specs[index], self._columns
         for window in columns.windows:

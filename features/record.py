@@ -40,6 +40,8 @@ U32_MAX: Final = 2**32 - 1
 
 _HEADER: Final = Struct("<BBHIQQqIIII4xI")
 _U32: Final = Struct("<I")
+_WATERMARK: Final = Struct("<QQq")
+_WATERMARK_AT: Final = 8
 _PREFIX: Final = Struct("<BBHI")
 HEADER_BYTES: Final = _HEADER.size
 HEADER_CAS_BYTES: Final = 24
@@ -138,6 +140,12 @@ def check_length(record: bytes, fixed_bytes: int) -> None:
     expected = fixed_bytes + ID_BYTES * int(record[ID_COUNT_AT])
     if len(record) != expected:
         raise RecordError(f"record has {len(record)} bytes: expected {expected} of its layout")
+
+
+def watermark(record: bytes) -> tuple[Offset, int]:
+    """Last offset folded and newest event time, without a look at the checksum."""
+    ms, seq, latest_ms = _WATERMARK.unpack_from(record, _WATERMARK_AT)
+    return Offset(ms, seq), latest_ms
 
 
 def _checksum(record: bytes | bytearray) -> int:

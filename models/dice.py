@@ -21,14 +21,14 @@ def seed_of(*parts: bytes | int) -> int:
     >>> seed_of(b"ann", 7) == seed_of(b"ann", 7), seed_of(b"ann", 7) == seed_of(b"ann7"), seed_of(1, 2) == seed_of(12)
     (True, False, False)
     """
-    digest = hashlib.blake2b(digest_size=8)
+    spelled = []
     for part in parts:
         if isinstance(part, int):
             kind, content = b"i", part.to_bytes(part.bit_length() // 8 + 1, "little", signed=True)
         else:
             kind, content = b"b", part
-        digest.update(kind + len(content).to_bytes(8, "little") + content)
-    return int.from_bytes(digest.digest(), "little")
+        spelled += [kind, len(content).to_bytes(8, "little"), content]
+    return int.from_bytes(hashlib.blake2b(b"".join(spelled), digest_size=8).digest(), "little")
 
 
 def dice(seeds: npt.NDArray[np.uint64], positions: int) -> npt.NDArray[np.float64]:

@@ -1,0 +1,154 @@
+"""How fast a full decision is, against empty calls in the same run.
+
+A full decision reads packed state, fills 64 features, evaluates 40 rules over 100 offers, scores, explores with exact
+propensities, and has ledger, record and log written before it answers. Rounds take turns, so that the machine's drift
+meets all servers alike; the figures are medians over the rounds.
+"""
+
+import asyncio
+import time
+import urllib.request
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import redis
+from prometheus_client.parser import text_string_to_metric_families
+from rich.progress import Progress
+
+from bench.engine import Running, empty_server, engine, scratch
+from bench.load import HOW_TO_GET_H2LOAD, Load, closed, generator, opened
+from bench.report import Report
+from bench.workload import FULL, SMALL, Size, catalogue, decide_body, fill
+from engine.limits import PARTITIONS
+from engine.store.redis import RedisStore
+
+IN_FLIGHT = 64
+
+
+def run(*, small: bool) -> Report:
+    """Run it and return what was found."""
+    size = SMALL if small else FULL
+    requests, rounds, seconds = (600, 1, 2) if small else (30_000, 3, 10)
+    report = Report("decide", generator())
+    if not report.generator.startswith("h2load"):
+        report.notes.append(HOW_TO_GET_H2LOAD)
+    with scratch() as folder, Progress(transient=True) as progress:
+        with engine(size, folder) as running:
+            _fill(running, size, progress, report)
+            task = progress.add_task("100 offers against empty calls", total=rounds * 5)
+            throughput = _compare(running, requests, rounds, report, lambda: progress.advance(task))
+            _half_load(running, throughput, seconds, report)
+            _ledger_bytes(running, size, report)
+        many = replace(size, offers=1_000)
+        with engine(many, folder) as running:
+            task = progress.add_task("1,000 offers", total=1)
+            _many_offers(running, requests // 3, throughput, report)
+            progress.advance(task)
+    return report
+
+
+def _fill(running: Running, size: Size, progress: Progress, report: Report) -> None:
+    control = redis.Redis.from_url(running.redis)
+    before = _memory(control)
+    task = progress.add_task(f"{size.customers:,} customers with state", total=size.customers)
+
+    async def work() -> None:
+        store = await RedisStore.open(running.redis, PARTITIONS)
+        try:
+            async for done in fill(store, catalogue(size).layout, size.customers, time.time_ns() // 1_000_000):
+                progress.update(task, completed=done)
+        finally:
+            await store.close()
+
+    asyncio.run(work())
+    features = (_memory(control) - before) / size.customers
+    report.add("decide.feature_bytes_per_customer", features, "bytes", "Redis memory after against before filling")
+    control.close()
+
+
+def _memory(control: Any) -> int:
+    return int(control.info("memory")["used_memory"])
+
+
+def _compare(running: Running, requests: int, rounds: int, report: Report, advance: Any) -> float:
+    body = decide_body()
+    full, native, grpcio, lone, lone_native = [], [], [], [], []
+    lone_requests = max(200, requests // 15)
+    with empty_server("native") as at_native, empty_server("grpcio") as at_grpcio:
+        for address in (at_native, at_grpcio, running.grpc):
+            closed(address, body, requests=requests // 10, in_flight=IN_FLIGHT)
+        for _ in range(rounds):
+            native.append(closed(at_native, body, requests=requests, in_flight=IN_FLIGHT))
+            advance()
+            full.append(_checked(running, requests, IN_FLIGHT))
+            advance()
+            grpcio.append(closed(at_grpcio, body, requests=requests // 2, in_flight=IN_FLIGHT))
+            advance()
+            lone_native.append(closed(at_native, body, requests=lone_requests, in_flight=1))
+            advance()
+            lone.append(_checked(running, lone_requests, 1))
+            advance()
+    rate: float = median(load.requests_per_s for load in full)
+    for name, against in (("transport", native), ("grpcio", grpcio)):
+        ceiling = median(load.requests_per_s for load in against)
+        ratio = median(a.requests_per_s / b.requests_per_s for a, b in zip(full, against, strict=True))
+        what = f"empty call on {'the transport served on' if name == 'transport' else 'grpc.aio'}: {ceiling:,.0f}/s"
+        report.add(f"decide.throughput_vs_{name}_empty", rate, "decisions/s", what, ratio)
+    p50 = median(load.percentile_ms(50) for load in lone)
+    ceiling_ms = median(load.percentile_ms(50) for load in lone_native)
+    ratio = median(a.percentile_ms(50) / b.percentile_ms(50) for a, b in zip(lone, lone_native, strict=True))
+    report.add("decide.p50_vs_transport_empty", p50, "ms", f"empty call, one caller: {ceiling_ms:.3g} ms", ratio)
+    for percent in (50, 99, 99.9):
+        value = median(load.percentile_ms(percent) for load in full)
+        report.add(f"decide.p{percent:g}_ms_full_load", value, "ms", f"{IN_FLIGHT} in flight, all the time")
+    return rate
+
+
+def _half_load(running: Running, throughput: float, seconds: int, report: Report) -> None:
+    load = opened(running.grpc, decide_body(), per_second=throughput / 2, seconds=seconds)
+    against = f"{load.requests_per_s:,.0f} decisions/s on a fixed schedule, half of the throughput"
+    for percent in (50, 99, 99.9):
+        report.add(f"decide.p{percent:g}_ms_half_load", load.percentile_ms(percent), "ms", against)
+    if load.errors:
+        report.notes.append(f"half load: {load.errors} requests failed")
+
+
+def _many_offers(running: Running, requests: int, throughput: float, report: Report) -> None:
+    closed(running.grpc, decide_body(), requests=max(200, requests // 10), in_flight=IN_FLIGHT)
+    load = _checked(running, requests, IN_FLIGHT)
+    against = f"with 100 offers: {throughput:,.0f} decisions/s"
+    fall = throughput / load.requests_per_s
+    report.add("decide.fall_100_to_1000_offers", load.requests_per_s, "decisions/s", against, fall)
+
+
+def _ledger_bytes(running: Running, size: Size, report: Report) -> None:
+    with redis.Redis.from_url(running.redis) as control:
+        sample = [key for _, key in zip(range(500), control.scan_iter("*l:customer-*", count=1_000), strict=False)]
+        ledger = sum(int(control.memory_usage(key) or 0) for key in sample) / max(1, len(sample))
+        memory = _memory(control)
+    features = next(row.value for row in report.rows if row.metric == "decide.feature_bytes_per_customer")
+    against = f"features {features:,.0f} + ledger {ledger:,.0f} of those decided for; {memory / 2**20:,.0f} MiB in all"
+    report.add("decide.bytes_per_customer", features + ledger, "bytes", against)
+
+
+def _checked(running: Running, requests: int, in_flight: int) -> Load:
+    """Load the engine and make sure that every request was a full decision: HTTP says 200 to a refusal, too."""
+    before = _decisions(running)
+    load = closed(running.grpc, decide_body(), requests=requests, in_flight=in_flight)
+    after = _decisions(running)
+    made, degraded = (after[kind] - before[kind] for kind in ("no", "yes"))
+    if load.errors or degraded or made < requests:
+        raise RuntimeError(f"of {requests} requests {made:.0f} became decisions, {degraded:.0f} were degraded")
+    return load
+
+
+def _decisions(running: Running) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://{running.http}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    counts = {"no": 0.0, "yes": 0.0}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "opportune_decisions_total":
+                counts[sample.labels["degraded"]] = sample.value
+    return counts

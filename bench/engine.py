@@ -1,0 +1,104 @@
+"""An engine for a benchmark: `opportune serve` with the serve worker of bench.server, in a process of its own."""
+
+import logging
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.workload import Size, config_text
+from engine.children import WorkerSpec
+from engine.cli import shared_port
+from engine.datafolder import DataFolder, read_state
+from engine.embedded import EmbeddedStore
+from engine.supervisor import Supervisor, worker_spec
+
+START_S_MAX = 90.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where a started engine is."""
+
+    folder: Path
+    grpc: str
+    http: str
+    redis: str
+
+
+@contextmanager
+def engine(size: Size, folder: Path) -> Iterator[Running]:
+    """Start an engine on a data folder and end it cleanly."""
+    config = folder.with_suffix(".yaml")
+    config.write_bytes(config_text(size))
+    argv = [sys.executable, "-m", "bench.engine", str(config), str(folder), str(size.customers)]
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield _wait(process, folder)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def _wait(process: "subprocess.Popen[bytes]", folder: Path) -> Running:
+    deadline = time.monotonic() + START_S_MAX
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the engine ended with code {process.returncode}")
+        state: dict[str, Any] = read_state(folder)
+        if state.get("ready"):
+            addresses = state["addresses"]["serve-0"]
+            return Running(folder, addresses["grpc"], addresses["http"], state["redis"])
+        time.sleep(0.05)
+    raise RuntimeError(f"the engine was not ready within {START_S_MAX} s")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for data that goes away."""
+    with tempfile.TemporaryDirectory(prefix="opportune-bench-", ignore_cleanup_errors=True) as path:
+        yield Path(path) / "data"
+
+
+@contextmanager
+def empty_server(transport: str) -> Iterator[str]:
+    """A server of empty answers; gives its address."""
+    argv = [sys.executable, "-m", "bench.server", "empty", transport]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            word, _, port = process.stdout.readline().partition(" ")
+            if word != "ready":
+                raise RuntimeError(f"the empty {transport} server did not start")
+            yield f"127.0.0.1:{int(port)}"
+        finally:
+            process.terminate()
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("customers", type=int)
+def main(config: Path, data: Path, customers: int) -> None:
+    """Supervise an engine whose serve worker draws customers."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    with DataFolder(data) as folder, shared_port("127.0.0.1:0") as grpc_at, shared_port("127.0.0.1:0") as http_at:
+        store = EmbeddedStore(folder)
+        settings = {"config": str(config), "redis": store.url}
+        serving = worker_spec("serve-0", "serve", settings | {"grpc": grpc_at, "http": http_at}, stop_order=0)
+        drawn = [sys.executable, "-m", "bench.server", "serve", "--customers", str(customers), *serving.argv[4:]]
+        workers = [WorkerSpec("serve-0", drawn, stop_order=0)]
+        workers += [worker_spec(role, role, settings, stop_order=1) for role in ("ingest", "learn")]
+        sys.exit(Supervisor(folder, store, workers).run())
+
+
+if __name__ == "__main__":
+    main()

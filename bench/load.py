@@ -1,0 +1,117 @@
+"""Load on a gRPC method: h2load where it is installed, a generator of our own (marked as such) where it is not.
+
+h2load (package nghttp2-client) is written in C: it costs little beside the server, so the server is the limit.
+"""
+
+import asyncio
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+import numpy as np
+import uvloop
+
+METHOD: Final = "opportune.v1.Decisions/Decide"
+HOW_TO_GET_H2LOAD: Final = "h2load was not found: apt install nghttp2-client. The figures are of the slower generator."
+RUN_S_MAX: Final = 180
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a run measured."""
+
+    requests_per_s: float
+    latencies_ms: Sequence[float]
+    errors: int
+
+    def percentile_ms(self, percent: float) -> float:
+        """A percentile of the latencies."""
+        return float(np.percentile(np.asarray(self.latencies_ms), percent))
+
+
+def generator() -> str:
+    """Which generator runs will use."""
+    path = shutil.which("h2load")
+    if path is None:
+        return "python (h2load not found)"
+    shown = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+    return shown.strip() or "h2load"
+
+
+def closed(address: str, body: bytes, *, requests: int, in_flight: int) -> Load:
+    """As many requests as are answered with so many in flight."""
+    if shutil.which("h2load") is None:
+        return uvloop.run(_python_load(address, body, requests=requests, in_flight=in_flight))
+    clients = min(4, in_flight)
+    return _h2load(address, body, ["-n", str(requests), "-c", str(clients), "-m", str(max(1, in_flight // clients))])
+
+
+def opened(address: str, body: bytes, *, per_second: float, seconds: int) -> Load:
+    """Requests sent on a fixed schedule, whether or not earlier ones are answered: no coordinated omission.
+
+    Latencies count from the moment the schedule wanted the request sent.
+    """
+    if shutil.which("h2load") is None:
+        requests = int(per_second * seconds)
+        return uvloop.run(_python_load(address, body, requests=requests, in_flight=1_000, per_second=per_second))
+    # h2load wakes each client every 10 ms at best and sends what is due; more clients spread the moments.
+    clients = 16
+    rate = max(1, round(per_second / clients))
+    return _h2load(address, body, ["-D", str(seconds), "-c", str(clients), "-m", "512", f"--rps={rate}"])
+
+
+def _h2load(address: str, body: bytes, arguments: list[str]) -> Load:
+    with tempfile.TemporaryDirectory(prefix="opportune-load-") as folder:
+        data, log = Path(folder) / "body.bin", Path(folder) / "log.tsv"
+        data.write_bytes(b"\0" + struct.pack(">I", len(body)) + body)
+        command = [
+            "h2load", *arguments, "-H", "content-type: application/grpc", "-H", "te: trailers",
+            "-d", str(data), f"--log-file={log}", f"http://{address}/{METHOD}",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_S_MAX, check=True)
+        rows = [line.split("\t") for line in log.read_text().splitlines()]
+    rate = re.search(r"finished in [^,]+, ([\d.]+) req/s", done.stdout)
+    failed = re.search(r"(\d+) failed, (\d+) errored, (\d+) timeout", done.stdout)
+    if rate is None or failed is None or not rows:
+        raise RuntimeError(f"h2load said nothing that can be read:\n{done.stdout}\n{done.stderr}")
+    return Load(float(rate[1]), [int(row[2]) / 1e3 for row in rows], sum(map(int, failed.groups())))
+
+
+async def _python_load(
+    address: str, body: bytes, *, requests: int, in_flight: int, per_second: float | None = None
+) -> Load:
+    latencies: list[float] = []
+    errors = 0
+    slots = asyncio.Semaphore(in_flight)
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = channel.unary_unary(f"/{METHOD}", request_serializer=bytes, response_deserializer=bytes)
+
+        async def one(wanted_s: float) -> None:
+            nonlocal errors
+            try:
+                await call(body, timeout=10.0)
+                latencies.append((time.perf_counter() - wanted_s) * 1e3)
+            except grpc.RpcError:
+                errors += 1
+            finally:
+                slots.release()
+
+        started_s = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for number in range(requests):
+                wanted_s = time.perf_counter()
+                if per_second is not None:
+                    wanted_s = started_s + number / per_second
+                    await asyncio.sleep(max(0.0, wanted_s - time.perf_counter()))
+                await slots.acquire()
+                group.create_task(one(time.perf_counter() if per_second is None else wanted_s))
+        took_s = time.perf_counter() - started_s
+    return Load(len(latencies) / took_s, latencies, errors)

@@ -1,0 +1,77 @@
+"""Servers that only benchmarks start.
+
+    python -m bench.server empty native|grpcio      answers any Decide with an empty message: the ceiling of a transport
+    python -m bench.server serve --settings JSON    the engine's serve worker, drawing the customer of each request
+
+h2load sends the same bytes again and again. So that 100,000 customers take part, the benchmark's serve worker puts a
+customer drawn from them into every request it has parsed; all else is the engine's own. It makes the server do a little
+more than it has to, never less.
+"""
+
+import asyncio
+import random
+import sys
+from functools import partial
+from typing import Any
+
+import click
+import grpc
+import uvloop
+
+from bench.workload import BODY_CUSTOMER, SEED, customer_id
+from engine import worker
+from engine.rpc import new_server
+from engine.service import Service
+from opportune.v1 import decisions_pb2
+
+
+@click.group()
+def main() -> None:
+    """Servers for benchmarks."""
+
+
+@main.command()
+@click.argument("transport", type=click.Choice(["native", "grpcio"]))
+def empty(transport: str) -> None:
+    """Serve empty answers until stdin ends."""
+    uvloop.run(_empty(transport))
+
+
+async def _empty(transport: str) -> None:
+    async def nothing(request: bytes, context: Any) -> bytes:
+        return b""
+
+    server = new_server(transport)
+    handlers = {"Decide": grpc.unary_unary_rpc_method_handler(nothing)}
+    server.add_registered_method_handlers("opportune.v1.Decisions", handlers)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print("ready", port, flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await server.stop(0)
+
+
+class DrawnCustomers(Service):
+    """The service, with a customer drawn for every Decide."""
+
+    customers = 1
+    _dice = random.Random(SEED)
+
+    async def decide(self, request: decisions_pb2.DecideRequest) -> decisions_pb2.DecideResponse:
+        """Decide for one of the customers, if the request names the one of the load's body."""
+        if request.customer_id == BODY_CUSTOMER:
+            request.customer_id = customer_id(int(self._dice.random() * self.customers))
+        return await super().decide(request)
+
+
+@main.command()
+@click.option("--settings", "settings_json", required=True)
+@click.option("--customers", type=int, required=True)
+def serve(settings_json: str, customers: int) -> None:
+    """Run the engine's serve worker."""
+    DrawnCustomers.customers = customers
+    worker.run(partial(worker.serve, service_type=DrawnCustomers), settings_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""Replay: the state that a store keeps, made again from its logs and compared byte for byte.
+
+    event log     → fold                → features of each customer, up to the watermark of the record kept
+    decision log  → attribution, lessons → the learner's checkpoint, up to its offsets
+    decision log  → tallies             → ledgers: whose decisions they name, how often they were written
+
+Each line is one class or function: entries go in, differences come out. Pure: engine.replaying reads for them.
+
+Logs are bounded. Where one has reached its bound, or the configuration changed on the way, what differs proves nothing:
+that is said, and it is not called a fault.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from struct import Struct
+from typing import Final
+
+import orjson
+
+from engine import limits
+from engine.catalogue import Catalogue
+from engine.ingest import logged_event
+from engine.learner import Learner
+from engine.ledger import Ledger, LedgerError, hash_of
+from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, unpack
+from engine.store.base import LogEntry
+from features import HEADER_CAS_BYTES, Event, Layout, Offset
+from features import RecordError as FeatureRecordError
+from models import seed_of
+
+DIFFERENCES_NAMED_MAX: Final = 20
+_WATERMARK: Final = Struct("<QQ")
+
+
+class Verdict(IntEnum):
+    """What a replay found; the exit code of `opportune replay`."""
+
+    EQUAL = 0
+    DIFFERENT = 1
+    CANNOT_TELL = 2
+    """Something differs, and the logs or the configuration do not reach back to where it began."""
+
+
+@dataclass
+class Findings:
+    """What was compared and what differs."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
+    """The first DIFFERENCES_NAMED_MAX."""
+    different: int = 0
+    caveats: list[str] = field(default_factory=list)
+    """Why a difference may prove nothing."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Equal, different, or not to be told."""
+        if not self.different:
+            return Verdict.EQUAL
+        return Verdict.CANNOT_TELL if self.caveats else Verdict.DIFFERENT
+
+    def count(self, what: str, more: int = 1) -> None:
+        """Add to a count."""
+        self.counts[what] = self.counts.get(what, 0) + more
+
+    def add(self, differences: Iterable[str]) -> None:
+        """Take note of differences."""
+        for difference in differences:
+            self.different += 1
+            if len(self.differences) < DIFFERENCES_NAMED_MAX:
+                self.differences.append(difference)
+
+
+# --- features -------------------------------------------------------------------------------------------------------
+
+
+class FeatureReplay:
+    """The features of one partition's customers, folded again.
+
+    `folded` must have been read before the records that `expect` is given: what is folded up to there is in them.
+    """
+
+    def __init__(self, layout: Layout, folded: Offset, now_ms: int) -> None:
+        self._layout = layout
+        self._folded = folded
+        self._now_ms = now_ms
+        self._kept: dict[str, tuple[Offset, bytes | None]] = {}
+        self._made: dict[str, bytes | None] = {}
+        self._missed: dict[str, Offset] = {}
+        self._damaged: list[str] = []
+        self.waiting = 0
+        """Events that were not folded yet."""
+
+    def strangers(self, entries: Sequence[LogEntry]) -> list[str]:
+        """Customers of these entries whose record was not given yet."""
+        found = dict.fromkeys(logged_event(entry)[0] for entry in entries)
+        return [customer for customer in found if customer not in self._kept]
+
+    def expect(self, customer: str, record: bytes | None) -> None:
+        """Take the record that the store keeps."""
+        watermark = Offset.ZERO
+        try:
+            if record is not None:
+                watermark = self._layout.header(record).watermark
+        except FeatureRecordError as error:
+            self._damaged.append(f"features of {customer!r}: {error}")
+        self._kept[customer] = watermark, record
+        self._made[customer] = None
+
+    def absorb(self, entries: Sequence[LogEntry]) -> None:
+        """Fold entries, in log order; every customer's record must have been given."""
+        by_customer: dict[str, list[Event]] = {}
+        for entry in entries:
+            customer, event = logged_event(entry)
+            if entry.offset <= self._kept[customer][0]:
+                by_customer.setdefault(customer, []).append(event)
+                continue
+            self.waiting += 1
+            if entry.offset <= self._folded:
+                self._missed[customer] = entry.offset
+        for customer, events in by_customer.items():
+            self._made[customer] = self._layout.fold(self._made[customer], events).record
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def differences(self) -> list[str]:
+        """What is not as it should be, after the last entry."""
+        found = list(self._damaged)
+        for customer, last in self._missed.items():
+            if self._kept[customer][1] is not None or not _gone(last, self._now_ms):
+                found.append(f"features of {customer!r}: event {last} is folded but not in the record")
+        for customer, (watermark, kept) in self._kept.items():
+            made = self._made[customer]
+            if made != kept:
+                found.append(f"features of {customer!r} at {watermark}: {_shape(kept)} kept, {_shape(made)} folded")
+        return found
+
+
+def _gone(last: Offset, now_ms: int) -> bool:
+    """Whether the state of a customer of whom this was the last entry has gone away by itself."""
+    return last.ms + limits.CUSTOMER_KEY_TTL_MS <= now_ms
+
+
+def _shape(data: bytes | None) -> str:
+    return "nothing" if data is None else f"{len(data)} bytes ending in {data[-8:].hex()}"
+
+
+# --- decisions and ledgers ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Tally:
+    decisions: int = 0
+    outcomes: int = 0
+    newest: Offset = Offset.ZERO
+    """The newest decision."""
+    last: Offset = Offset.ZERO
+    """The last entry."""
+
+
+class DecisionReplay:
+    """The decision log of one partition: its records are checked, and the ledgers against it."""
+
+    def __init__(self, catalogue: Catalogue, partition: int, now_ms: int) -> None:
+        self._catalogue = catalogue
+        self._partition = partition
+        self._now_ms = now_ms
+        self._head = catalogue.layout.fold(None, []).record[: HEADER_CAS_BYTES - _WATERMARK.size]
+        self._owner: dict[Offset, str] = {}
+        self._outcomes: dict[Offset, list[tuple[int, int, int]]] = {}
+        self.tallies: dict[str, _Tally] = {}
+        self.configurations: dict[str, int] = {}
+        """Decisions by the version of the configuration they were made with."""
+        self.found: list[str] = []
+        self.seeds: list[str] = []
+        """Decisions whose seed is not that of their customer, state and epoch under this catalogue."""
+
+    def absorb(self, entries: Iterable[LogEntry]) -> set[str]:
+        """Take in entries in log order; returns their customers."""
+        customers = set()
+        for entry in entries:
+            try:
+                record = unpack(entry.data)
+            except RecordError as error:
+                self.found.append(f"entry {self._name(entry.offset)}: {error}")
+                continue
+            if isinstance(record, DecisionRecord):
+                self._decision(entry.offset, record)
+                customers.add(record.customer)
+            elif (owner := self._owner.get(record.decision)) is not None:
+                self._outcome(entry.offset, owner, record)
+                customers.add(owner)
+            else:
+                about = self._name(record.decision)
+                self.found.append(f"outcome {self._name(entry.offset)}: its decision {about} is not in the log")
+        return customers
+
+    def _decision(self, at: Offset, record: DecisionRecord) -> None:
+        tally = self.tallies.setdefault(record.customer, _Tally())
+        problem = self._problem(record)
+        if problem:
+            self.found.append(f"decision {self._name(at)}: {problem}")
+        if not record.degraded:
+            state = self._head + _WATERMARK.pack(record.watermark.ms, record.watermark.seq) if record.known else b""
+            if record.seed != seed_of(record.customer.encode(), state, tally.outcomes):
+                self.seeds.append(f"decision {self._name(at)}: its seed is not that of its customer, state and epoch")
+        self.configurations[record.config_version] = self.configurations.get(record.config_version, 0) + 1
+        self._owner[at] = record.customer
+        tally.decisions += 1
+        tally.newest = tally.last = at
+
+    def _problem(self, record: DecisionRecord) -> str:
+        for choice in record.slate:
+            if not 0.0 < choice.propensity <= 1.0:
+                return f"propensity {choice.propensity} of offer key {choice.key:08x}"
+            if choice.window_end_ms <= record.time_ms:
+                return f"the window of offer key {choice.key:08x} ends before it begins"
+        if not 0.0 <= record.nothing_propensity <= 1.0:
+            return f"propensity {record.nothing_propensity} of saying nothing"
+        transform = self._catalogue.transform
+        if record.transform_version == transform.version and len(record.x) != transform.dimension:
+            return f"{len(record.x)} inputs, the model has {transform.dimension}"
+        return ""
+
+    def _outcome(self, at: Offset, owner: str, record: OutcomeRecord) -> None:
+        tally = self.tallies[owner]
+        tally.outcomes += 1
+        tally.last = at
+        self._outcomes.setdefault(record.decision, []).append((record.rank, record.stage, record.outcome_hash))
+
+    def check_ledger(self, customer: str, data: bytes | None, records: Mapping[Offset, bytes | None]) -> list[str]:
+        """What a ledger says that the log does not, or the other way round. `records` has those that it names."""
+        tally = self.tallies[customer]
+        if data is None and _gone(tally.last, self._now_ms):
+            return []
+        try:
+            ledger = Ledger.unpack(data)
+        except LedgerError as error:
+            return [f"ledger of {customer!r}: {error}"]
+        found = []
+        if (ledger.revision, ledger.epoch) != (tally.decisions + tally.outcomes, tally.outcomes):
+            found.append(
+                f"ledger of {customer!r}: written {ledger.revision} times, {ledger.epoch} of them by outcomes; "
+                f"the log has {tally.decisions} decisions and {tally.outcomes} outcomes"
+            )
+        if ledger.find(tally.newest) is None:
+            found.append(f"ledger of {customer!r}: does not name the newest decision {self._name(tally.newest)}")
+        if len(ledger.decisions) != min(tally.decisions, limits.LEDGER_DECISIONS_MAX):
+            found.append(f"ledger of {customer!r}: {len(ledger.decisions)} of {tally.decisions} decisions")
+        for entry in ledger.decisions:
+            where = f"ledger of {customer!r}: decision {self._name(entry.position)}"
+            kept = records.get(entry.position)
+            if self._owner.get(entry.position) != customer or kept is None:
+                found.append(f"{where} is not in the log")
+                continue
+            record = DecisionRecord.unpack(kept)
+            named = [(offer.key, offer.rank, offer.window_end_ms) for offer in entry.offers]
+            logged = [(choice.key, rank, choice.window_end_ms) for rank, choice in enumerate(record.slate, 1)]
+            asked = entry.time_ms, entry.request_hash
+            if named != logged or asked != (record.time_ms, hash_of(record.request_id)):
+                found.append(f"{where} is not what the log has there")
+            reports = self._outcomes.get(entry.position, [])
+            for offer in entry.offers:
+                told = [(stage, digest) for rank, stage, digest in reports if rank == offer.rank]
+                if offer.outcomes != tuple(digest for _, digest in told) or (told and told[-1][0] != offer.stage):
+                    found.append(f"{where}, rank {offer.rank}: its outcomes are not those of the log")
+        return found
+
+    def _name(self, at: Offset) -> str:
+        return decision_id(self._partition, at)
+
+
+# --- learning -------------------------------------------------------------------------------------------------------
+
+
+def learning_differences(kept: Mapping[str, bytes], made: Learner) -> list[str]:
+    """Where the checkpoint that is kept is not that of the learner that read the log again up to its offsets."""
+    wanted, _ = made.checkpoint()
+    prefix = f"{made.catalogue.transform.version:08x}:"
+    found = []
+    for name in sorted(name for name in {*wanted, *kept} if name.startswith(prefix)):
+        old, new, what = kept.get(name), wanted.get(name), name.removeprefix(prefix)
+        if what == "head":
+            # The number of the policy counts snapshots, which the clock paces: only the rest follows from the log.
+            old, new = (_without_version(head or b"{}") for head in (old, new))
+        if old != new:
+            found.append(f"learner's checkpoint, {what}: {_shape(old)} kept, {_shape(new)} learnt")
+    return found
+
+
+def _without_version(head: bytes) -> bytes:
+    facts = orjson.loads(head)
+    return orjson.dumps({name: facts[name] for name in sorted(facts) if name != "policy_version"})

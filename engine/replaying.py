@@ -1,0 +1,223 @@
+"""Replaying: what engine.replay compares, read from a store.
+
+The store may serve meanwhile. Logs only grow; records, ledgers and the checkpoint are read before the entries that they
+are compared with are looked for; and a customer whose ledger was written in between is passed over.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from engine import limits
+from engine.catalogue import Catalogue
+from engine.children import end_earlier_workers
+from engine.config import parse
+from engine.datafolder import DataFolder, read_state
+from engine.embedded import EmbeddedStore
+from engine.errors import DataFolderError, Unavailable
+from engine.learner import Learner, Position
+from engine.ledger import DecisionEntry, Ledger, LedgerError
+from engine.replay import DecisionReplay, FeatureReplay, Findings, learning_differences
+from engine.store.base import Store, StoreError
+from engine.store.redis import RedisStore
+from features import Offset
+from models import CheckpointError
+
+_CUSTOMERS_A_READ: Final = 500
+_STDERR: Final = Console(stderr=True)
+
+Progress = Callable[[str, int], None]
+"""Called with what was read and how many entries it was; 0 when a partition is done."""
+
+
+async def replay(
+    catalogue: Catalogue,
+    store: Store,
+    progress: Progress = lambda what, entries: None,
+    *,
+    event_log_entries_max: int = limits.EVENT_LOG_ENTRIES_MAX,
+    decision_log_entries_max: int = limits.DECISION_LOG_ENTRIES_MAX,
+    now_ms: int | None = None,
+) -> Findings:
+    """Compare all that a store keeps with its logs. Raises StoreError, CheckpointError for an unreadable checkpoint."""
+    findings = Findings()
+    now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    folded = await store.folded()
+    for partition in range(store.partitions):
+        again = FeatureReplay(catalogue.layout, folded[partition], now_ms)
+        events = await _features(store, partition, again, findings, progress)
+        if events >= event_log_entries_max:
+            findings.caveats.append(_trimmed("event", partition, events))
+    kept = await store.load_checkpoint()
+    read_up_to = Learner.restore(catalogue, store.partitions, kept).offsets
+    learner = Learner(catalogue, store.partitions)
+    configurations: dict[str, int] = {}
+    seeds: list[str] = []
+    for partition in range(store.partitions):
+        audit = DecisionReplay(catalogue, partition, now_ms)
+        entries = await _decisions(store, partition, audit, learner, read_up_to[partition], findings, progress)
+        if entries >= decision_log_entries_max:
+            findings.caveats.append(_trimmed("decision", partition, entries))
+        for version, count in audit.configurations.items():
+            configurations[version] = configurations.get(version, 0) + count
+        seeds += audit.seeds
+        findings.add(audit.found)
+    findings.count("lessons learnt again", learner.lessons)
+    findings.add(learning_differences(kept, learner))
+    for version, count in sorted(configurations.items()):
+        if version != catalogue.version and (what := await _changed(catalogue, store, version)):
+            findings.caveats.append(f"{count} decisions were made with configuration {version}: {what}")
+    if set(configurations) <= {catalogue.version}:
+        findings.add(seeds)
+    return findings
+
+
+def _trimmed(log: str, partition: int, entries: int) -> str:
+    return (
+        f"the {log} log of partition {partition} has {entries} entries, all that it may keep: "
+        f"it may no longer reach back to the beginning"
+    )
+
+
+async def _changed(catalogue: Catalogue, store: Store, version: str) -> str:
+    """What another configuration means differently; "" if nothing that replay depends on."""
+    text = await store.load_config(version)
+    if text is None:
+        return "it was not kept"
+    other = Catalogue.compile(parse(text, version), version, text)
+    pairs = {
+        "features": (other.layout.version, catalogue.layout.version),
+        "model inputs": (other.transform.version, catalogue.transform.version),
+        "offers": (set(other.offer_ids) - set(catalogue.offer_ids), set()),
+        "learning period": (other.config.learning.period, catalogue.config.learning.period),
+    }
+    names = [name for name, (theirs, ours) in pairs.items() if theirs != ours]
+    return f"other {', '.join(names)}" if names else ""
+
+
+async def _features(store: Store, partition: int, again: FeatureReplay, findings: Findings, progress: Progress) -> int:
+    after, read = Offset.ZERO, 0
+    while batch := (await store.read_events({partition: after}, limits.INGEST_BATCH_MAX, 0)).get(partition):
+        customers = again.strangers(batch)
+        for customer, record in zip(customers, await store.read_features(customers), strict=True):
+            again.expect(customer, record)
+        again.absorb(batch)
+        after, read = batch[-1].offset, read + len(batch)
+        progress("events", len(batch))
+    progress("events", 0)
+    findings.count("events folded again", read - again.waiting)
+    findings.count("events not folded yet", again.waiting)
+    findings.count("customers' features compared", len(again))
+    findings.add(again.differences())
+    return read
+
+
+async def _decisions(
+    store: Store,
+    partition: int,
+    audit: DecisionReplay,
+    learner: Learner,
+    up_to: Offset,
+    findings: Findings,
+    progress: Progress,
+) -> int:
+    after, read = Offset.ZERO, 0
+
+    async def to_the_end() -> set[str]:
+        nonlocal after, read
+        touched = set()
+        while batch := (await store.read_decisions({partition: after}, limits.LEARN_BATCH_MAX, 0)).get(partition):
+            touched |= audit.absorb(batch)
+            due = learner.absorb(partition, [entry for entry in batch if entry.offset <= up_to])
+            places: list[Position] = list(dict.fromkeys(item.position for item in due))
+            learner.teach(due, dict(zip(places, await store.entries(places), strict=True)))
+            after, read = batch[-1].offset, read + len(batch)
+            progress("decisions", len(batch))
+        return touched
+
+    await to_the_end()
+    customers = list(audit.tallies)
+    for start in range(0, len(customers), _CUSTOMERS_A_READ):
+        chunk = customers[start : start + _CUSTOMERS_A_READ]
+        ledgers = dict(zip(chunk, [ledger for _, ledger in await store.read(chunk)], strict=True))
+        # Of a customer who was decided for meanwhile, log and ledger are of different moments.
+        moving = await to_the_end()
+        named = [entry.position for data in ledgers.values() for entry in _named(data)]
+        records = dict(zip(named, await store.entries([(partition, at) for at in named]), strict=True))
+        for customer, data in ledgers.items():
+            if customer not in moving:
+                findings.add(audit.check_ledger(customer, data, records))
+                findings.count("ledgers compared")
+    progress("decisions", 0)
+    findings.count("decisions and outcomes read again", read)
+    return read
+
+
+def _named(data: bytes | None) -> Sequence[DecisionEntry]:
+    try:
+        return Ledger.unpack(data).decisions
+    except LedgerError:
+        return ()
+
+
+async def replay_at(url: str, catalogue: Catalogue) -> Findings:
+    """Replay the store at a URL, with a progress bar on stderr. Raises OpportuneError if that cannot be done."""
+    with Bar(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[entries]:,}"), console=_STDERR
+    ) as bar:
+        tasks = {what: bar.add_task(what, total=limits.PARTITIONS, entries=0) for what in ("events", "decisions")}
+        read = dict.fromkeys(tasks, 0)
+
+        def progress(what: str, entries: int) -> None:
+            read[what] += entries
+            bar.update(tasks[what], advance=0 if entries else 1, entries=read[what])
+
+        try:
+            store = await RedisStore.open(url, limits.PARTITIONS)
+            try:
+                return await replay(catalogue, store, progress)
+            finally:
+                await store.close()
+        except StoreError as error:
+            raise Unavailable(f"the store cannot be read: {error}") from error
+        except CheckpointError as error:
+            raise DataFolderError(str(error)) from error
+
+
+# --- the store to read ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def store_of(data_path: Path, binary: Path | None = None) -> Iterator[str]:
+    """URL of the store of a data folder: the one that runs, else one that is started until the end of the block.
+
+    Raises DataFolderError if there is no such folder or its engine has its store elsewhere.
+    """
+    if not (data_path / "format").exists():
+        raise DataFolderError(f"data folder {data_path}: there is none, or no engine has used it")
+    try:
+        folder = DataFolder(data_path)
+    except DataFolderError:
+        # In use: by an engine that says where its store is, or by something that does not.
+        url = read_state(data_path).get("redis")
+        if not url:
+            raise
+        yield str(url)
+        return
+    with folder:
+        end_earlier_workers(folder.earlier)
+        store = EmbeddedStore(folder, binary)
+        store.start()
+        try:
+            store.wait_ready()
+            folder.forget_earlier()
+            yield store.url
+        finally:
+            store.stop()
+            folder.clear_state()

@@ -1,0 +1,148 @@
+"""A wrong configuration is refused whole: each problem with its file, its line and what was expected."""
+
+import pytest
+
+from engine.catalogue import Catalogue
+from engine.config import load, parse, version_of
+from engine.errors import ConfigError
+from engine.limits import CONFIG_BYTES_MAX
+from tests.small_engine import CONFIG
+
+
+def problems(text: bytes) -> list[str]:
+    """What is told about a configuration, a line a problem, when it is read and compiled like at the start."""
+    with pytest.raises(ConfigError) as refusal:
+        Catalogue.compile(parse(text, "shop.yaml"), version_of(text), text, "shop.yaml")
+    return str(refusal.value).splitlines()
+
+
+def line_with(text: bytes, part: str) -> int:
+    [at] = [number for number, line in enumerate(text.decode().splitlines(), 1) if part in line]
+    return at
+
+
+OFFER = b"  - {id: extra, value: 1, treatments: [{text: x}]}\nfallback: [card]"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "told"),
+    [
+        # one field
+        (b"value: 40", b"value: forty", "value: forty", "offers[0].value: expected a valid number"),
+        (b"value: 40", b"value: .nan", "value: .nan", "offers[0].value: expected a finite number"),
+        (b"value: 40", b"value: 1e13", "value: 1e13", "offers[0].value: expected less than or equal to 1"),
+        (b"value: 40", b"value: 40\n    colour: red", "colour", "offers[0].colour: not a setting that exists here"),
+        (b"opportune: 1", b"opportune: 2", "opportune: 2", "opportune: expected 1, got 2"),
+        (b"limit: 3", b"limit: 31", "limit: 31", "limit: expected less than or equal to 30, got 31"),
+        (b"window: 3d", b"window: 3 days", "window: 3 days", "offers[1].window: duration '3 days': expected a whole"),
+        (b"window: 3d", b"window: 0s", "window: 0s", "expected more than nothing"),
+        (b"window: 3d", b"window: -5", "window: -5", "offers[1].window: expected greater than 0, got -5"),
+        (b"kind: service", b"kind: gift", "kind: gift", "offers[2].kind: expected 'sale', 'service', 'retention' or"),
+        (b"contact_cost: 1", b"contact_cost: -1", "contact_cost: -1", "expected greater than or equal to 0"),
+        (b"name: spent_30d", b"name: Spent", "name: Spent", "features[0].name: expected a name of a-z"),
+        (b"name: minutes,", b"name: for,", "name: for,", "context[1].name: 'for' is a word of the rule language"),
+        (b"range: [0, 60]", b"range: [60, 0]", "range: [60, 0]", "low < high"),
+        (b"type: flag}\nevents", b"type: flag, values: [x]}\nevents", "name: vip", "values: only a text has them"),
+        (b"type: number, range: [0, 600]", b"type: text, range: [0, 600]", "name: minutes", "range: only a number"),
+        (b"values: [pay, borrow, leave]", b"values: [pay, pay]", "name: intent", "values: expected each one once"),
+        # several fields
+        (b"fallback: [card]", OFFER.replace(b"extra", b"card"), "id: card, value: 1", "offer 'card' is already there"),
+        (b"{id: web,", b"{id: branch,", "footer", "channel 'branch' is already there as channels[0]"),
+        (b"type: complaint", b"type: purchase", "type: purchase", "event type 'purchase' is already there as events[0]"),
+        (b"[hero, footer]", b"[hero, hero]", "hero, hero", "channels[1].placements: expected each placement once"),
+        (b"name: purchases_7d", b"name: spent_30d", "function: count, window: 7d", "already taken by features[0]"),
+        (b"name: minutes", b"name: spent_30d", "[0, 600]", "'spent_30d' is already taken by features[0]"),
+        (b"channels: [branch]", b"channels: [moon]", "channels: [moon]", "no channel 'moon'; there are branch, web"),
+        (b"value: 40", b"value: 40\n    context_weight: {moon: 2}", "moon: 2", "no channel 'moon'"),
+        (b"{text: Karta, language: cs}", b"{text: Karta, channel: moon}", "moon", "no channel 'moon'"),
+        (b"fallback: [card]", b"fallback: [card, moon]", "fallback", "fallback[1]: no offer 'moon'"),
+        (b"value: 40", b"value: 40\n    ends_ms: 0", "ends_ms", "offers[0].ends_ms: expected a time after starts_ms"),
+        (b"event: complaint", b"event: praise", "event: praise", "features[2].event: no event type 'praise'"),
+        (b"attribute: amount", b"attribute: total", "attribute: total", "event 'purchase' has no attribute 'total'"),
+        (b"window: 90d", b"window: 90d, where: {tone: bad}", "tone", "event 'complaint' has no attribute 'tone'"),
+        (b"function: sum, ", b"function: count, ", "name: spent_30d", "count takes no attribute"),
+        (b"function: last", b"function: mean", "name: last_category", "a text can only be remembered: expected last"),
+        (b"window: 30d", b"window: 30d, tile: 1h", "tile: 1h", "tiles: expected at most 256"),
+        (b"attribute: category, input: {kind: one_hot}", b"attribute: category, input: {kind: log}", "kind: log}",
+         "expected kind one_hot for a text"),
+        (b"category: {type: text, values: [food, travel]}", b"category: {type: text}", "name: last_category",
+         "a text attribute needs its values declared"),
+        (b"name: vip, type: flag", b"name: vip, type: flag, default: 3", "name: vip", "expected a flag, got 3"),
+        (b"values: [pay, borrow, leave]", b"values: [pay], default: x", "name: intent", "expected one of pay"),
+        # rules
+        (b"spent_30d > 100.0", b"spent > 100.0", "eligibility", "offers.1.eligibility.1: no feature or fact is called"),
+        (b"spent_30d > 100.0", b"1 / 0 == 1", "eligibility", "divides by zero, whatever the customer"),
+        (b"spent_30d > 100.0", b"spent_30d >", "eligibility", "not an expression of CEL"),
+        (b"spent_30d > 100.0", b"spent_30d", "eligibility", "expected a rule that is true or false"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_where_it_is(old: bytes, new: bytes, line: str, told: str) -> None:
+    assert CONFIG.count(old) == 1 or old in (b"type: complaint", b"window: 3d"), "the mistake is in one place"
+    text = CONFIG.replace(old, new, 1)
+    found = problems(text)
+    matching = [problem for problem in found if told in problem]
+    assert len(matching) == 1, found
+    place, number, _ = matching[0].split(":", 2)
+    assert place == "shop.yaml"
+    assert line in text.decode().splitlines()[int(number) - 1]
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    text = CONFIG.replace(b"value: 40", b"value: x").replace(b"kind: service", b"kind: y").replace(b"3d", b"3y")
+    assert [problem.split(":")[2].strip() for problem in problems(text)] == [
+        "offers[0].value",
+        "offers[1].window",
+        "offers[2].kind",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"", "shop.yaml:1: expected a mapping that begins with 'opportune: 1'"),
+        (b"# nothing\n", "shop.yaml:1: expected a mapping"),
+        (b"- a\n- b\n", "shop.yaml:1: expected a mapping"),
+        (b"just words", "shop.yaml:1: expected a mapping"),
+        (b"42", "shop.yaml:1: expected a mapping"),
+        (b"opportune: 1\nname: [a\nchannels: b: c\n", "shop.yaml:3: "),
+        (b"opportune: 1\nname: shop\nname: shop\n", "shop.yaml:3: "),
+        (b"opportune: 1\n\tname: shop\n", "shop.yaml:2: "),
+        (b"opportune: 1\nname: *nobody\n", "shop.yaml:2: "),
+        (b"opportune: 1\nname: \xff\xfe\n", "shop.yaml:2: byte 19 is not UTF-8"),
+        (b"opportune: 1\nname: a\x00b\n", "shop.yaml:2: "),
+        (b"opportune: 1\nname: !!python/object:os.system [x]\n", "shop.yaml:2: name: expected"),
+        (b"{}", "shop.yaml:1: opportune: Field required"),
+    ],
+)
+def test_what_is_no_configuration_at_all(text: bytes, told: str) -> None:
+    assert problems(text)[0].startswith(told)
+
+
+def test_a_file_of_nine_megabytes_is_not_even_parsed() -> None:
+    text = CONFIG + b"#" * (9 * 1024 * 1024)
+    assert problems(text) == [f"shop.yaml: more than {CONFIG_BYTES_MAX} bytes"]
+
+
+def test_a_file_that_cannot_be_read_is_told_by_its_name(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.yaml: cannot be read: No such file"):
+        load(tmp_path / "gone.yaml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load(tmp_path)
+
+
+def test_names_with_one_key_are_told() -> None:
+    """Records name offers by 32 bits: two ids that share them are refused, not mixed up."""
+    plumless, buckeroo = b"plumless", b"buckeroo"  # the best-known collision of CRC-32
+    text = CONFIG.replace(b"id: card\n", b"id: plumless\n").replace(b"id: loan\n", b"id: buckeroo\n")
+    text = text.replace(b"fallback: [card]", b"")
+    assert plumless in text
+    assert buckeroo in text
+    [problem] = problems(text)
+    assert "'buckeroo' and 'plumless' have the same 32-bit key; rename one" in problem
+
+
+def test_the_version_is_of_the_text() -> None:
+    """Any change of the file is another version, so an old record finds the very text it was made with."""
+    assert version_of(CONFIG) == version_of(bytes(CONFIG))
+    assert version_of(CONFIG) != version_of(CONFIG + b"\n")
+    assert len(bytes.fromhex(version_of(CONFIG))) == 8

@@ -1,0 +1,180 @@
+"""Rules: what CEL means here, what is refused when a configuration is read, and masks that say what a loop would."""
+
+import math
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.limits import RULE_BYTES_MAX, RULES_MAX
+from engine.rules import Masks, RuleError, Rules
+
+SAMPLES: dict[str, float | str | bool] = {"age": 0.0, "job": "clerk", "vip": False}
+PERSON: dict[str, float | str | bool] = {"age": 40.0, "job": "nurse", "vip": True}
+MISSING: dict[str, float | str | bool] = {"age": math.nan, "job": "", "vip": False}
+
+
+def verdict(expression: str, person: dict[str, float | str | bool]) -> tuple[bool, bool]:
+    """(held, failed) of one rule for one person."""
+    rules = Rules([expression], SAMPLES)
+    found = rules.evaluate({name: person[name] for name in rules.variables})
+    return bool(found.held[0]), bool(found.failed and found.failed[0])
+
+
+@pytest.mark.parametrize(
+    ("expression", "held"),
+    [
+        ("age > 39.0", True),
+        ("age > 39", True),  # a whole number is compared with a double by its value
+        ("age >= 40.0 && age <= 40.0", True),
+        ("age == 40.0", True),
+        ("age != 40.0", False),
+        ("age + 1.0 > 40.5", True),
+        ("age / 2.0 == 20.0", True),
+        ("age in [20.0, 40.0]", True),
+        ("job == 'nurse'", True),
+        ("job in ['nurse', 'clerk']", True),
+        ("job.startsWith('nu') && job.endsWith('se')", True),
+        ("job.contains('x')", False),
+        ("job.matches('^n.*e$')", True),
+        ("size(job) == 5", True),
+        ("vip", True),
+        ("!vip || age < 10.0", False),
+        ("vip ? age > 50.0 : age > 10.0", False),
+        ("true", True),
+        ("1.0 / (age - 40.0) > 0.0 || vip", True),  # what holds anyway does not depend on what cannot be evaluated
+    ],
+)
+def test_what_a_rule_means(expression: str, held: bool) -> None:
+    assert verdict(expression, PERSON) == (held, False)
+
+
+@pytest.mark.parametrize(
+    "expression", ["age > 39.0", "age <= 39.0", "age == 40.0", "job == 'nurse'", "job in ['nurse']", "vip"]
+)
+def test_a_rule_about_what_is_missing_does_not_hold(expression: str) -> None:
+    """Whichever way it asks: nothing is offered on the strength of a number that nobody knows."""
+    assert verdict(expression, MISSING)[0] is False
+
+
+@pytest.mark.parametrize(
+    ("expression", "person"),
+    [
+        ("1.0 / age > 0.0", {**PERSON, "age": 0.0}),
+        ("100.0 / (age - 40.0) > 5.0", PERSON),
+        ("int(age) > 3", MISSING),
+    ],
+)
+def test_a_rule_that_cannot_be_evaluated_does_not_hold_and_says_so(
+    expression: str, person: dict[str, float | str | bool]
+) -> None:
+    held, failed = verdict(expression, person)
+    assert not held
+    assert failed or "/" in expression, "a double divided by zero may be an infinity, an int of nothing is an error"
+
+
+def test_one_rule_that_fails_leaves_the_others_alone() -> None:
+    rules = Rules(["vip", "int(age) / int(age) == 1", "job == 'nurse'"], SAMPLES)
+    found = rules.evaluate({**PERSON, "age": 0.0})
+    assert (found.held, found.failed) == (bytes([0b101]), bytes([0b010]))
+    assert [rules.expressions[at] for at in rules.unmet(found.held, 0b111)] == ["int(age) / int(age) == 1"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "told"),
+    [
+        ("", "not an expression of CEL"),
+        ("age >", "not an expression of CEL"),
+        ("age > 1.0)", "not an expression of CEL"),
+        ("\x00", "not an expression of CEL"),
+        ("age > 99999999999999999999", "not an expression of CEL"),
+        ("import os", "not an expression of CEL"),
+        ("height > 1.0", "no feature or fact is called 'height'; there are age, job, vip"),
+        ("os.system('x') == 0", "no feature or fact is called 'os'"),
+        ("age", "expected a rule that is true or false, this one gives"),
+        ("'yes'", "expected a rule that is true or false, this one gives 'yes'"),
+        ("job > 1", "different types"),
+        ("age + 1 > 2.0", "a number is a double: write 1.0 for 1"),
+        ("job.size > 1", "different types"),
+        ("1 / 0 == 1", "divides by zero, whatever the customer"),
+        ("1 % 0 == 1", "divides by zero, whatever the customer"),
+        ("[vip][3]", "cannot be evaluated"),
+        ("__import__('os')", "cannot be evaluated"),
+        ("job.matches('[')", "cannot be evaluated"),
+        ("[1, 2].exists(n, n > 1)", "no feature or fact is called 'n'"),
+        ("['a'].all(job, job == 'a')", "all is not allowed: there is nothing to iterate over"),
+        ("[1.0].map(age, age)[0] > 0.0", "map is not allowed"),
+    ],
+)
+def test_what_is_no_rule_is_refused_with_what_was_expected(expression: str, told: str) -> None:
+    with pytest.raises(RuleError) as refusal:
+        Rules([expression], SAMPLES)
+    assert told in str(refusal.value)
+
+
+HOSTILE = {
+    "brackets": "(" * 900 + "vip" + ")" * 900,
+    "lists": "[" * 900 + "]" * 900,
+    "signs": "!" * 2_000 + "vip",
+    "minuses": "-" * 2_000 + "age > 0.0",
+    "conditionals": "vip ? vip : " * 160 + "vip",
+    "too long": "vip && " * 292 + "vip_",
+    "too long in bytes": "job == '" + "é" * 1_025 + "'",
+    "open brackets": "(" * 2_000,
+    "macros in macros": "[1].all(age, " * 30 + "vip" + ")" * 30,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_rule_is_refused_at_once(name: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(RuleError):
+        Rules([HOSTILE[name]], SAMPLES)
+    assert time.monotonic() - began < 2.0
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        " && ".join(["vip"] * 250),
+        " || ".join(["age > 1.0"] * 150),
+        "age" + " + age" * 300 + " > 0.0",
+        "job" + " + job" * 300 + " == ''",
+        "job.matches('(n+)+$')",
+        "job.matches('(.*)(.*)(.*)(.*)(.*)(.*)(.*)x')",
+    ],
+)
+def test_the_largest_rules_that_are_taken_are_evaluated_at_once(expression: str) -> None:
+    began = time.monotonic()
+    assert verdict(expression, {**PERSON, "job": "n" * 256})[1] is False
+    assert time.monotonic() - began < 2.0
+
+
+def test_the_longest_rule_has_as_many_bytes_as_the_limit_says() -> None:
+    filler = RULE_BYTES_MAX - len("job == ''")
+    assert verdict(f"job == '{'x' * filler}'", PERSON) == (False, False)
+    with pytest.raises(RuleError, match=f"a rule of {RULE_BYTES_MAX + 1} bytes, at most {RULE_BYTES_MAX}"):
+        Rules([f"job == '{'x' * (filler + 1)}'"], SAMPLES)
+
+
+def test_there_is_a_most_of_rules() -> None:
+    with pytest.raises(RuleError, match=f"at most {RULES_MAX} are allowed"):
+        Rules([f"age > {n}.0" for n in range(RULES_MAX + 1)], SAMPLES)
+
+
+def test_the_same_rule_is_evaluated_once() -> None:
+    rules = Rules(["vip", "age > 1.0", "vip"], SAMPLES)
+    assert len(rules) == 2
+    assert [rules.mask(asked) for asked in ((), ("vip",), ("age > 1.0",), ("vip", "age > 1.0", "vip"))] == [0, 1, 2, 3]
+    assert rules.variables == ("age", "vip")
+
+
+@given(st.data(), st.integers(0, 200), st.integers(1, 20), st.integers(1, 10))
+def test_masks_find_what_a_loop_finds(data: st.DataObject, rules: int, offers: int, rows: int) -> None:
+    bits = st.integers(0, 2**rules - 1)
+    masks = data.draw(st.lists(bits, min_size=offers, max_size=offers))
+    held = data.draw(st.lists(bits, min_size=rows, max_size=rows))
+    size = (rules + 7) // 8
+    found = Masks(masks, rules).eligible([row.to_bytes(size, "little") for row in held])
+    assert found.tolist() == [[mask & ~row == 0 for mask in masks] for row in held]
