@@ -1,4 +1,4 @@
-"""What a benchmark found: a table for people, a file for machines, each figure beside the ceiling it is held against."""
+"""What a benchmark found: a table for people, a file for machines, each figure beside what it was held against."""
 
 import json
 import os

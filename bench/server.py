@@ -16,13 +16,14 @@ from typing import Any
 
 import click
 import grpc
+import pygrpc_native.aio
 import uvloop
 
 from bench.workload import BODY_CUSTOMER, SEED, customer_id
 from engine import worker
-from engine.rpc import new_server
+from engine.decide import Ask
 from engine.service import Service
-from opportune.v1 import decisions_pb2
+from opportune.v1 import decisions_pb2, decisions_pb2_grpc
 
 
 @click.group()
@@ -38,12 +39,15 @@ def empty(transport: str) -> None:
 
 
 async def _empty(transport: str) -> None:
-    async def nothing(request: bytes, context: Any) -> bytes:
-        return b""
+    class Nothing(decisions_pb2_grpc.DecisionsServicer):
+        async def Decide(self, request: Any, context: Any) -> Any:
+            return decisions_pb2.DecideResponse()
 
-    server = new_server(transport)
-    handlers = {"Decide": grpc.unary_unary_rpc_method_handler(nothing)}
-    server.add_registered_method_handlers("opportune.v1.Decisions", handlers)
+        async def Explain(self, request: Any, context: Any) -> Any:
+            return decisions_pb2.ExplainResponse()
+
+    server = pygrpc_native.aio.server() if transport == "native" else grpc.aio.server()
+    decisions_pb2_grpc.add_DecisionsServicer_to_server(Nothing(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print("ready", port, flush=True)
@@ -57,11 +61,11 @@ class DrawnCustomers(Service):
     customers = 1
     _dice = random.Random(SEED)
 
-    async def decide(self, request: decisions_pb2.DecideRequest) -> decisions_pb2.DecideResponse:
-        """Decide for one of the customers, if the request names the one of the load's body."""
+    def ask(self, request: decisions_pb2.DecideRequest) -> Ask:
+        """Ask for one of the customers, if the request names the one of the load's body."""
         if request.customer_id == BODY_CUSTOMER:
             request.customer_id = customer_id(int(self._dice.random() * self.customers))
-        return await super().decide(request)
+        return super().ask(request)
 
 
 @main.command()

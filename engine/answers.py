@@ -1,32 +1,20 @@
-"""From what the engine decided or kept to the messages that callers get."""
+"""From what the engine kept to the messages that callers get; a fresh decision's answer is in engine.answerwire."""
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
 
+from engine.answerwire import fill_open_offers, reason
 from engine.catalogue import Catalogue
-from engine.decide import Draft
 from engine.decider import Fallback
 from engine.ledger import Glance, Ledger
 from engine.record import DecisionRecord, decision_id
 from features import Offset, RecordHeader
 from opportune.v1 import common_pb2, customers_pb2, decisions_pb2
 
-_BEST: Final = decisions_pb2.Reason(code="best", text="The highest expected worth among the eligible offers.")
-_EXPLORED: Final = decisions_pb2.Reason(
-    code="explored", text="Chosen to learn: another offer was expected to be worth more, but not surely."
-)
-_COLD: Final = decisions_pb2.Reason(
-    code="cold_start", text="Few outcomes of this offer are known: the estimate leans on all offers together."
-)
 _FALLBACK: Final = decisions_pb2.Reason(
     code="fallback", text="From the catalogue's fallback list: this customer's state was not available in time."
 )
-_NOT_ELIGIBLE: Final = decisions_pb2.Reason(
-    code="not_eligible", text="The rules leave no offer for this customer in this channel now."
-)
-_SILENCE: Final = decisions_pb2.Reason(code="silence", text="No offer is expected to be worth the contact.")
 _NO_FALLBACK: Final = decisions_pb2.Reason(
     code="fallback", text="The state was not available in time, and there is no fallback offer for this channel."
 )
@@ -39,45 +27,6 @@ def plain_value(value: float | str | bool) -> common_pb2.Value:
     if isinstance(value, str):
         return common_pb2.Value(text=value)
     return common_pb2.Value(number=value)
-
-
-def decided(catalogue: Catalogue, draft: Draft, partition: int, position: Offset) -> decisions_pb2.DecideResponse:
-    """The answer to a decision that is durable."""
-    ask = draft.ask
-    response = decisions_pb2.DecideResponse(
-        decision_id=decision_id(partition, position),
-        customer_id=ask.customer,
-        policy_version=draft.policy_version,
-        config_version=catalogue.version,
-        time_ms=ask.time_ms,
-        degraded=draft.degraded,  # type: ignore[arg-type]  # the engine uses the enum's numbers
-    )
-    texts = catalogue.treatments[ask.channel, ask.language]
-    add = response.offers.add
-    for rank, pick in enumerate(draft.picks, 1):
-        offer = catalogue.offers[pick.offer]
-        added = add(
-            offer_id=offer.id,
-            rank=rank,
-            kind=catalogue.kinds[pick.offer],
-            category=offer.category,
-            treatment=texts[pick.offer],
-            propensity=pick.propensity,
-            score=pick.score,
-            acceptance_probability=pick.mean,
-            value=offer.value,
-            contact_cost=offer.contact_cost,
-            expires_ms=pick.window_end_ms,
-        )
-        added.reasons.append(_EXPLORED if pick.explored else _BEST)
-        if pick.cold:
-            added.reasons.append(_COLD)
-    if not draft.picks:
-        response.nothing_reason.CopyFrom(_SILENCE if draft.any_eligible else _NOT_ELIGIBLE)
-    if draft.known:
-        _fill_freshness(response.state, draft.watermark, draft.latest_event_ms, ask.time_ms)
-    _fill_open_offers(response.open_offers, catalogue, partition, draft.seen)
-    return response
 
 
 def repeated(
@@ -116,10 +65,10 @@ def repeated(
         # Silence is drawn for sure when nothing was eligible: the propensity alone does not tell the two apart.
         same = record.config_version == catalogue.version
         silent = record.nothing_propensity and not (same and not _any_eligible(catalogue, record))
-        response.nothing_reason.CopyFrom(_SILENCE if silent else _NOT_ELIGIBLE)
+        response.nothing_reason.CopyFrom(reason("silence" if silent else "not_eligible"))
     if record.known:
         _fill_freshness(response.state, record.watermark, record.latest_event_ms, record.time_ms)
-    _fill_open_offers(response.open_offers, catalogue, partition, seen)
+    fill_open_offers(response, catalogue, partition, seen)
     return response
 
 
@@ -279,20 +228,3 @@ def _fill_freshness(state: Any, watermark: Offset, latest_event_ms: int, now_ms:
     state.watermark = str(watermark)
     state.latest_event_ms = latest_event_ms
     state.age_ms = max(0, now_ms - latest_event_ms) if latest_event_ms else 0
-
-
-def _fill_open_offers(open_offers: Any, catalogue: Catalogue, partition: int, seen: Glance) -> None:
-    for position, key, stage, served_ms, expires_ms in _newest_first(seen):
-        at = catalogue.index_of_key.get(key)
-        if at is not None:
-            open_offers.add(
-                decision_id=decision_id(partition, position),
-                offer_id=catalogue.offer_ids[at],
-                stage=stage,
-                served_ms=served_ms,
-                expires_ms=expires_ms,
-            )
-
-
-def _newest_first(seen: Glance) -> Iterable[tuple[Offset, int, int, int, int]]:
-    return reversed(seen.open_offers)

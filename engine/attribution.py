@@ -13,16 +13,18 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
+from zlib import crc32
 
 from engine.lifecycle import NEXT, OPEN, TEACHES, Stage
 from engine.limits import INSTANCES_TRACKED_MAX, LATE_OUTCOME_MS_MAX
-from engine.record import DecisionRecord, OutcomeRecord, RecordError, unpack
+from engine.record import OutcomeRecord, RecordError, Served, served
 from engine.store.base import LogEntry
 from features import Offset
 
 _ROW: Final = struct.Struct("<IBq")
 _STATE: Final = struct.Struct("<BQIqQQQQ")
 _ENTRY: Final = struct.Struct("<QIqB")
+_SEAL: Final = struct.Struct("<I")
 _FORM: Final = 1
 
 
@@ -59,7 +61,7 @@ class Attribution:
         # Rows of (offer key, stage, window end) by decision position as one integer: about 300 bytes a decision.
         self._decisions: dict[int, tuple[int, bytearray]] = {}
         self._instances = 0
-        self._due: list[tuple[int, int, int]] = []
+        self._due: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return self._instances
@@ -72,18 +74,20 @@ class Attribution:
                 continue
             self.offset = entry.offset
             try:
-                record = unpack(entry.data)
+                record = served(entry.data)
             except RecordError:
                 self.unreadable += 1
                 continue
             # Windows that closed before this entry close first, or an answer after its window would not be late.
-            lessons += self._advance(record.time_ms)
-            if isinstance(record, DecisionRecord):
-                self._open(entry.offset, record)
-                while self._instances > instances_max:
-                    self._let_go_oldest()
-            else:
+            self.clock_ms = max(self.clock_ms, record.time_ms)
+            if self._due and self._due[0][0] <= self.clock_ms:
+                lessons += self._close_windows()
+            if isinstance(record, OutcomeRecord):
                 lessons += self._move(record)
+                continue
+            self._open(entry.offset, record)
+            while self._instances > instances_max:
+                self._let_go_oldest()
         return lessons
 
     def stages(self, decision: Offset) -> list[Stage]:
@@ -91,16 +95,17 @@ class Attribution:
         _, rows = self._decisions.get(_key(decision), (0, bytearray()))
         return [Stage(stage) for _, stage, _ in _ROW.iter_unpack(rows)]
 
-    def _open(self, position: Offset, record: DecisionRecord) -> None:
-        if not record.slate:
+    def _open(self, position: Offset, decision: Served) -> None:
+        offers = decision.offers
+        if not offers:
             return
-        key = _key(position)
-        rows = bytearray()
-        for rank, choice in enumerate(record.slate):
-            rows += _ROW.pack(choice.key, Stage.SERVED, choice.window_end_ms)
-            heapq.heappush(self._due, (choice.window_end_ms, key, rank))
-        self._decisions[key] = record.time_ms, rows
-        self._instances += len(record.slate)
+        rows = bytearray(b"".join([_ROW.pack(key, Stage.SERVED, end_ms) for key, end_ms in offers]))
+        self._follow(_key(position), decision.time_ms, rows, min([end_ms for _, end_ms in offers]))
+
+    def _follow(self, key: int, time_ms: int, rows: bytearray, due_ms: int) -> None:
+        self._decisions[key] = time_ms, rows
+        self._instances += len(rows) // _ROW.size
+        heapq.heappush(self._due, (due_ms, key))
 
     def _move(self, outcome: OutcomeRecord) -> Iterator[Lesson]:
         key = _key(outcome.decision)
@@ -111,31 +116,34 @@ class Attribution:
             return
         time_ms, rows = found
         offer, stage, end_ms = _ROW.unpack_from(rows, at)
-        if offer != outcome.offer_key or outcome.stage not in NEXT[Stage(stage)]:
+        allowed = NEXT[Stage(stage)]
+        if stage == Stage.EXPIRED and outcome.time_ms < end_ms:
+            # It was open when this happened; other entries have moved the clock on before it was reported.
+            allowed |= {Stage.WITHDRAWN}
+        if offer != outcome.offer_key or outcome.stage not in allowed:
             self.refused += 1
             return
         _ROW.pack_into(rows, at, offer, outcome.stage, end_ms)
         yield from _changed(key, outcome.rank, offer, time_ms, Stage(stage), outcome.stage)
 
-    def _advance(self, now_ms: int) -> Iterator[Lesson]:
-        self.clock_ms = max(self.clock_ms, now_ms)
+    def _close_windows(self) -> Iterator[Lesson]:
+        """Whatever is open and past its end becomes a provisional no; what is past all use is forgotten."""
         while self._due and self._due[0][0] <= self.clock_ms:
-            due_ms, key, rank = heapq.heappop(self._due)
+            _, key = heapq.heappop(self._due)
             found = self._decisions.get(key)
             if found is None:
                 continue
             time_ms, rows = found
-            offer, stage, end_ms = _ROW.unpack_from(rows, rank * _ROW.size)
-            if due_ms > end_ms:
-                # The time for late outcomes is over too: with the decision's last offer the decision goes.
-                if rank == len(rows) // _ROW.size - 1:
-                    self._forget(key)
-                continue
-            heapq.heappush(self._due, (_forget_ms(rows), key, len(rows) // _ROW.size - 1))
-            if Stage(stage) in OPEN:
-                self.expired += 1
-                _ROW.pack_into(rows, rank * _ROW.size, offer, Stage.EXPIRED, end_ms)
-                yield from _changed(key, rank + 1, offer, time_ms, Stage(stage), Stage.EXPIRED)
+            for rank, (offer, stage, end_ms) in enumerate(_ROW.iter_unpack(bytes(rows)), 1):
+                if end_ms <= self.clock_ms and Stage(stage) in OPEN:
+                    self.expired += 1
+                    _ROW.pack_into(rows, (rank - 1) * _ROW.size, offer, Stage.EXPIRED, end_ms)
+                    yield from _changed(key, rank, offer, time_ms, Stage(stage), Stage.EXPIRED)
+            due_ms = _next_due_ms(rows, self.clock_ms)
+            if due_ms is None:
+                self._forget(key)
+            else:
+                heapq.heappush(self._due, (due_ms, key))
 
     def _forget(self, key: int) -> None:
         found = self._decisions.pop(key, None)
@@ -156,12 +164,16 @@ class Attribution:
         for key in sorted(self._decisions):
             time_ms, rows = self._decisions[key]
             parts += [_ENTRY.pack(key >> 32, key & 0xFFFFFFFF, time_ms, len(rows) // _ROW.size), bytes(rows)]
-        return b"".join(parts)
+        body = b"".join(parts)
+        return body + _SEAL.pack(crc32(body))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Attribution":
         """The state that `to_bytes` gave. Raises AttributionError for cut or foreign bytes."""
         self = cls()
+        data, seal = data[: -_SEAL.size], data[-_SEAL.size :]
+        if seal != _SEAL.pack(crc32(data)):
+            raise AttributionError(f"attribution of {len(data)} bytes is cut short or damaged: its seal does not fit")
         try:
             form, ms, seq, self.clock_ms, *counters = _STATE.unpack_from(data)
             if form != _FORM:
@@ -173,30 +185,23 @@ class Attribution:
                 ms, seq, time_ms, count = _ENTRY.unpack_from(data, at)
                 at += _ENTRY.size
                 rows = bytearray(data[at : at + count * _ROW.size])
-                if len(rows) != count * _ROW.size:
-                    raise AttributionError(f"attribution of {len(data)} bytes is cut short")
                 at += len(rows)
-                self._restore(ms << 32 | seq, time_ms, rows)
+                # What was due before the clock has happened; what is left of it is to be forgotten at its time.
+                self._follow(ms << 32 | seq, time_ms, rows, _next_due_ms(rows, self.clock_ms) or self.clock_ms)
         except struct.error as error:
             raise AttributionError(f"attribution of {len(data)} bytes cannot be read: {error}") from error
         return self
-
-    def _restore(self, key: int, time_ms: int, rows: bytearray) -> None:
-        self._decisions[key] = time_ms, rows
-        self._instances += len(rows) // _ROW.size
-        last = len(rows) // _ROW.size - 1
-        for rank, (_, _, end_ms) in enumerate(_ROW.iter_unpack(rows)):
-            # What was due before the clock has happened; only the forgetting is left of it.
-            heapq.heappush(self._due, (end_ms, key, rank) if end_ms > self.clock_ms else (_forget_ms(rows), key, last))
 
 
 def _key(position: Offset) -> int:
     return position.ms << 32 | position.seq
 
 
-def _forget_ms(rows: bytearray) -> int:
-    last_end_ms: int = max(end_ms for _, _, end_ms in _ROW.iter_unpack(rows))
-    return last_end_ms + LATE_OUTCOME_MS_MAX
+def _next_due_ms(rows: bytearray, now_ms: int) -> int | None:
+    """When the next window of a decision closes, or late outcomes are no longer taken; None if that is past too."""
+    ends_ms = [end_ms for _, _, end_ms in _ROW.iter_unpack(bytes(rows))]
+    late_ms: int = max(ends_ms) + LATE_OUTCOME_MS_MAX
+    return min((ms for ms in (*ends_ms, late_ms) if ms > now_ms), default=None)
 
 
 def _changed(key: int, rank: int, offer: int, time_ms: int, old: Stage, new: Stage) -> Iterator[Lesson]:

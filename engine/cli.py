@@ -139,8 +139,8 @@ def validate(config_path: Path) -> None:
         config, version, text = load(config_path)
         catalogue = Catalogue.compile(config, version, text, str(config_path))
     click.echo(
-        f"{config_path}: {config.name}, version {version}: {len(catalogue.offers)} offers, {len(catalogue.rules)} rules,"
-        f" {len(catalogue.layout.names)} features, {catalogue.transform.dimension} inputs of the model"
+        f"{config_path}: {config.name}, version {version}: {len(catalogue.offers)} offers, {len(catalogue.rules)} rules"
+        f", {len(catalogue.layout.names)} features, {catalogue.transform.dimension} inputs of the model"
     )
 
 
@@ -253,6 +253,25 @@ def _call(address: str, stub: Callable[[grpc.Channel], Any], method: str, reques
 
 def _show(message: Message) -> None:
     click.echo(json.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True), indent=2))
+
+
+# --- seeing it ------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--calls", type=click.IntRange(min=1), help="Only the first so many calls.  [default: all 41,188]")
+@click.option("--data", "data_path", type=click.Path(path_type=Path), help="Empty folder to keep the engine's data in.")
+@click.option(
+    "--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Calls under way at a time."
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the results there.")
+def demo(calls: int | None, data_path: Path | None, concurrency: int, json_path: Path | None) -> None:
+    """Replay a bank's real call log through an engine of its own and show what that was worth."""
+    from engine import demo as bank  # nothing else needs it, and it loads the asyncio client of gRPC
+
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    with _told():
+        sys.exit(bank.run(console, calls, data_path, concurrency, json_path))
 
 
 # --- checking it ----------------------------------------------------------------------------------------------------

@@ -107,6 +107,9 @@ def _time_ms(value: Any) -> int:
         when = datetime.fromisoformat(value)
         if when.tzinfo is None:
             raise ValueError("it has no time zone")
-        return int(when.astimezone(UTC).timestamp() * 1000)
+        time_ms = int(when.astimezone(UTC).timestamp() * 1000)
+        if time_ms <= 0:
+            raise ValueError("it is not after 1970-01-01")  # and 0 would stand for "now"
+        return time_ms
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidArgument(f"time: {shown(value)}, expected RFC 3339 like 2026-05-04T09:30:00Z: {error}") from error

@@ -5,6 +5,7 @@ forms are in features.Layout, models.Transform, engine.rules and engine.catalogu
 """
 
 import re
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -254,7 +255,7 @@ def parse(text: bytes, name: str = "configuration") -> Config:
         raise ConfigError(
             "\n".join(
                 f"{name}:{_line(tree, problem['loc'])}: {_place(problem['loc'])}: {_words(problem)}"
-                for problem in error.errors(include_url=False)
+                for problem in _told(error.errors(include_url=False))
             )
         ) from error
     problems = list(_cross_check(config))
@@ -308,6 +309,17 @@ def _place(loc: Location) -> str:
     for step in loc:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
     return text or "file"
+
+
+def _told(problems: Sequence[Any]) -> list[Any]:
+    """Without "too few" of a list whose entries are wrong: there are enough, once they are mended."""
+    places = [problem["loc"] for problem in problems]
+    return [
+        problem
+        for problem in problems
+        if problem["type"] != "too_short"
+        or all(len(place) <= len(problem["loc"]) or place[: len(problem["loc"])] != problem["loc"] for place in places)
+    ]
 
 
 def _words(problem: Any) -> str:

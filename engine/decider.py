@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from engine import metrics
 from engine.catalogue import Catalogue
@@ -37,8 +37,7 @@ COMMIT_FAILED: Final = 2
 """Numbers of opportune.v1.DegradedReason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """A decision that is durable, and where."""
 
     draft: Draft
@@ -57,10 +56,26 @@ class Fallback:
 Answer = Decided | Repeat | Fallback
 
 
+class Promise(Protocol):
+    """Who waits for an answer. An asyncio.Future is one; a call of the native front answers without one."""
+
+    def done(self) -> bool:
+        """Whether nobody waits (any more)."""
+        ...
+
+    def set_result(self, result: Answer, /) -> None:
+        """Take the answer."""
+        ...
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Take the error."""
+        ...
+
+
 @dataclass(slots=True)
 class _Waiting:
     ask: Ask
-    answer: asyncio.Future[Answer]
+    answer: Promise
     conflicts: int = 0
 
 
@@ -83,16 +98,20 @@ class Decider:
         self._draining = False
 
     async def submit(self, ask: Ask) -> Answer:
-        """The answer to one request. Raises Overloaded at once if the queue is full, Unavailable when draining."""
+        """The answer to one request. Raises as `enqueue` does."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.enqueue(ask, answer)
+        return await answer
+
+    def enqueue(self, ask: Ask, answer: Promise) -> None:
+        """Have a request answered. Raises Overloaded at once if the queue is full, Unavailable when draining."""
         if self._draining:
             raise Unavailable("the server is stopping; ask another one or again in a moment")
         if len(self._queue) >= DECIDE_QUEUE_MAX:
             raise Overloaded(f"{DECIDE_QUEUE_MAX} decisions are waiting already; ask again in a moment")
-        waiting = _Waiting(ask, asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
+        self._queue.append(_Waiting(ask, answer))
         if self._work is None:
             self._work = asyncio.create_task(self._run())
-        return await waiting.answer
 
     async def drain(self) -> None:
         """Refuse new requests and answer those that wait."""

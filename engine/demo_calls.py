@@ -79,8 +79,8 @@ def spread(months: Iterable[str]) -> list[tuple[int, int]]:
     The file is in order of time but names only the month: a month that comes before the last one is of the next year,
     and the calls of a month are spread evenly over it.
 
-    >>> [(at, datetime.fromtimestamp(ms / 1e3, UTC).isoformat(" ", "hours")) for at, ms in spread(["dec", "mar", "mar"])]
-    [(0, '2008-12-16 12+00:00'), (1, '2009-03-08 18+00:00'), (1, '2009-03-24 06+00:00')]
+    >>> [(at, f"{datetime.fromtimestamp(ms / 1e3, UTC):%Y-%m-%d %H:%M}") for at, ms in spread(["dec", "mar", "mar"])]
+    [(0, '2008-12-16 12:00'), (1, '2009-03-08 18:00'), (1, '2009-03-24 06:00')]
     """
     times: list[tuple[int, int]] = []
     year, previous = FIRST_YEAR, 0

@@ -12,9 +12,11 @@ setting puts off the write() itself by up to two seconds but still replies. Kill
 acknowledged: with fsync slowed down to 1.5 s by a shim, 6,000 to 22,000 writes each time. So the server runs with
 `appendfsync no`, which writes before each reply, and a thread of this process calls fsync once a second.
 
-Full disk. With "everysec" the server answers MISCONF to writes and takes them again when there is room. Known gap: the
-commands of the one turn in which the write() failed are acknowledged but only in memory, until the server's retry each
-second succeeds; killed before that, they are lost. With "always" the server ends instead, and nothing is lost.
+Full disk. Below DISK_FREE_BYTES_MIN the store takes no writes (engine.diskguard), so that its file always has room for
+what it acknowledges. Should a write() fail all the same (a quota, say), the server answers MISCONF to writes and takes
+them again when there is room. Known gap in that case: the commands of the one turn in which the write() failed are
+acknowledged but only in memory, until the server's retry each second succeeds; killed before that, they are lost. With
+"always" the server ends instead, and nothing is lost.
 
 Non-goal: a shared store. Several machines want a server of their own; see `--redis URL`.
 """
@@ -39,6 +41,7 @@ from redis.retry import Retry
 
 from engine.children import monotonic_ms, wait_gone
 from engine.datafolder import DataFolder
+from engine.diskguard import DiskGuard
 from engine.errors import ConfigError, DataFolderError
 from engine.limits import DRAIN_MS_MAX, START_MS_MAX, STOP_MS_MAX
 from engine.logfile import tail
@@ -111,6 +114,7 @@ class EmbeddedStore:
         self._maxmemory_bytes = maxmemory_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._flusher: _Flusher | None = None
+        self.disk = DiskGuard(folder.store_dir, self._client)
         self._alive_ms = 0
         self._loaded_bytes = 0
 
@@ -142,6 +146,7 @@ class EmbeddedStore:
         except OSError as error:
             raise DataFolderError(f"the store {self.binary} did not start: {error}") from error
         self._alive_ms, self._loaded_bytes = monotonic_ms(), 0
+        self.disk.forget()
         if self._flusher is None and self._fsync == "everysec":
             self._flusher = _Flusher(self.folder.store_dir)
             self._flusher.start()

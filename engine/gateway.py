@@ -157,6 +157,10 @@ def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: i
             values[name] = typed(plain(value, f"context[{name}]"), fact, f"context[{name}]")
             facts.append((column, _as_number(values[name], catalogue.columns[column])))
         context = orjson.dumps(values)
+        if len(context) > limits.CONTEXT_BYTES_MAX:
+            raise InvalidArgument(
+                f"context: {len(context)} bytes in all, at most {limits.CONTEXT_BYTES_MAX} are allowed"
+            )
     return Ask(
         customer,
         channel,

@@ -61,7 +61,6 @@ class Ingest:
         for entry in entries:
             customer, event = logged_event(entry)
             by_customer.setdefault(customer, []).append(event)
-        counted = len(entries)
         while by_customer:
             records = await self._store.read_features(list(by_customer))
             writes = []
@@ -69,8 +68,7 @@ class Ingest:
                 writes.append(
                     FeatureWrite(customer, (record or b"")[:HEADER_CAS_BYTES], self._next(customer, record, events))
                 )
-            written = await self._store.write_features(partition, writes, entries[-1].offset, counted)
-            counted = 0
+            written = await self._store.write_features(partition, writes, entries[-1].offset, len(entries))
             # Somebody else wrote first: two ingest processes meet only while one takes over from the other.
             by_customer = {
                 write.customer: by_customer[write.customer] for write, ok in zip(writes, written, strict=True) if not ok

@@ -65,6 +65,7 @@ class Learner:
         self.lost = 0
         """Lessons that could not be taught: record gone or damaged, offer removed, another transform."""
         self._options = posterior_options(catalogue)
+        self._snapshot_period: int | None = None
         self._changed: set[str] = set()
         self._unsaved: set[str] = set()
         self._saved_offers: set[str] = set()
@@ -127,16 +128,27 @@ class Learner:
 
     @property
     def has_news(self) -> bool:
-        """Whether a snapshot would differ from the last one."""
-        return bool(self._changed)
+        """Whether a snapshot would differ from the last one: something was learnt, or has grown older by a period."""
+        return bool(self._changed) or self._grown_older
+
+    @property
+    def _now_period(self) -> int:
+        return self.clock_ms // self.catalogue.config.learning.period
+
+    @property
+    def _grown_older(self) -> bool:
+        # An engine that says nothing gets no outcomes. Did it not forget either, it would stay silent for good.
+        forgets = self._options.half_life_periods is not None
+        return forgets and self._snapshot_period not in (None, self._now_period) and bool(self.statistics.offers)
 
     def snapshot(self, *, whole: bool = False) -> tuple[bytes, dict[str, bytes]]:
         """(head, beliefs of the offers that changed since the last snapshot, or of all).
 
         The prior of an offer leans on all others, so an offer that did not change is only refreshed by a whole one.
         """
-        offers = self.catalogue.offer_ids if whole else tuple(sorted(self._changed))
-        now_period = self.clock_ms // self.catalogue.config.learning.period
+        now_period = self._now_period
+        offers = self.catalogue.offer_ids if whole or self._grown_older else tuple(sorted(self._changed))
+        self._snapshot_period = now_period
         beliefs = fit(self.statistics, offers, now_period, self._options)
         self._changed.clear()
         self.policy_version += 1

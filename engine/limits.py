@@ -14,6 +14,8 @@ SOURCE_BYTES_MAX: Final = 128
 TEXT_BYTES_MAX: Final = 256
 """One text value of a context or an attribute."""
 CONTEXT_ENTRIES_MAX: Final = 64
+CONTEXT_BYTES_MAX: Final = 16 * 1024
+"""All facts of a conversation together, as JSON: a record keeps them."""
 IDENTITIES_MAX: Final = 8
 PURPOSES_MAX: Final = 16
 SLATE_MAX: Final = 30
@@ -84,7 +86,14 @@ RESTARTS_MAX: Final = 20
 """Restarts of one worker within RESTARTS_WINDOW_MS before the supervisor gives up."""
 RESTARTS_WINDOW_MS: Final = 60_000
 
+# --- the disk of the data folder -------------------------------------------------------------------------------------
+DISK_FREE_BYTES_MIN: Final = 64 * 1024 * 1024
+"""With less room than this the private store takes no writes: what it has acknowledged must still get into its file."""
+DISK_LOOK_MS: Final = 500
+
 # --- relations ------------------------------------------------------------------------------------------------------
+# A record keeps the length of the context in two bytes.
+assert CONTEXT_BYTES_MAX < 1 << 16
 # A full batch must fit the queue, or a burst could never fill one.
 assert DECIDE_BATCH_MAX <= DECIDE_QUEUE_MAX
 # Events that may wait must still be in the log when their turn comes: what is acknowledged is not trimmed unfolded.

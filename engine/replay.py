@@ -279,6 +279,8 @@ def learning_differences(kept: Mapping[str, bytes], made: Learner) -> list[str]:
     """Where the checkpoint that is kept is not that of the learner that read the log again up to its offsets."""
     wanted, _ = made.checkpoint()
     prefix = f"{made.catalogue.transform.version:08x}:"
+    if not any(name.startswith(prefix) for name in kept):
+        return []  # none was written yet
     found = []
     for name in sorted(name for name in {*wanted, *kept} if name.startswith(prefix)):
         old, new, what = kept.get(name), wanted.get(name), name.removeprefix(prefix)

@@ -30,6 +30,7 @@ from features import Offset
 from models import CheckpointError
 
 _CUSTOMERS_A_READ: Final = 500
+_ELSEWHERE: Final = "data folder {} holds no store: its engine was given one of its own, so give its URL with --redis"
 _STDERR: Final = Console(stderr=True)
 
 Progress = Callable[[str, int], None]
@@ -205,12 +206,16 @@ def store_of(data_path: Path, binary: Path | None = None) -> Iterator[str]:
         folder = DataFolder(data_path)
     except DataFolderError:
         # In use: by an engine that says where its store is, or by something that does not.
-        url = read_state(data_path).get("redis")
-        if not url:
+        state = read_state(data_path)
+        if not state:
             raise
-        yield str(url)
+        if not state.get("redis"):
+            raise DataFolderError(_ELSEWHERE.format(data_path)) from None
+        yield str(state["redis"])
         return
     with folder:
+        if not any(folder.store_dir.iterdir()):
+            raise DataFolderError(_ELSEWHERE.format(data_path))
         end_earlier_workers(folder.earlier)
         store = EmbeddedStore(folder, binary)
         store.start()

@@ -1,15 +1,14 @@
 """The gRPC edge: the services of engine.service on pygrpc-native or grpcio, with health and reflection.
 
 pygrpc-native answers an empty call at several times the rate of grpc.aio, because HTTP/2 and framing run outside the
-GIL; it is the default. It has no TLS, so grpcio serves where that is asked for. Both take the same handlers.
+GIL; it is the default (engine.front). It has no TLS, so grpcio serves where that is asked for.
 
 Messages are decoded here rather than by the transport: bytes that are no message are then the caller's error
 (INVALID_ARGUMENT, and what was wrong), where a transport would answer INTERNAL.
 """
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -17,48 +16,76 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from engine import metrics
-from engine.errors import OpportuneError
+from engine.decider import Answer
+from engine.errors import InvalidArgument
+from engine.front import AsyncHandler, Call, DirectHandler, FrontServer, status_of
 from engine.limits import MESSAGE_BYTES_MAX
 from engine.service import Service, methods
-
-log = logging.getLogger(__name__)
+from opportune.v1 import decisions_pb2
 
 TRANSPORTS: Final = ("native", "grpcio")
-
+_DECIDE: Final = "opportune.v1.Decisions/Decide"
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     # Several servers share one port: the kernel spreads connections over them.
     ("grpc.so_reuseport", 1),
 )
 
-Handler = Callable[[bytes, Any], Awaitable[bytes]]
+
+def parsed(request_type: Any, data: bytes) -> Any:
+    """The message. Raises InvalidArgument for bytes that are none."""
+    try:
+        return request_type.FromString(data)
+    except DecodeError as error:
+        name = request_type.DESCRIPTOR.full_name
+        raise InvalidArgument(f"the body is no valid {name} message: {error}") from error
 
 
-def handler(request_type: Any, call: Callable[[Any], Awaitable[Message]]) -> Handler:
-    """A gRPC handler on bytes around a method of the service."""
-    parse = request_type.FromString
-    name = request_type.DESCRIPTOR.full_name
+def handler(request_type: Any, call: Callable[[Any], Awaitable[Message]]) -> AsyncHandler:
+    """A handler on bytes around a method of the service."""
 
-    async def handle(data: bytes, context: Any) -> bytes:
-        try:
-            request = parse(data)
-        except DecodeError as error:
-            metrics.REFUSED.labels("INVALID_ARGUMENT").inc()
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the body is no valid {name} message: {error}")
-        try:
-            return (await call(request)).SerializeToString()
-        except OpportuneError as error:
-            metrics.REFUSED.labels(error.grpc_status.name).inc()
-            await context.abort(error.grpc_status, str(error))
-        except (asyncio.CancelledError, grpc.aio.AbortError):
-            raise
-        except Exception:
-            log.exception("%s failed", name)
-            await context.abort(grpc.StatusCode.INTERNAL, "an error of the engine; its log has the details")
-        raise AssertionError("abort raises")
+    async def handle(data: bytes) -> bytes:
+        return (await call(parsed(request_type, data))).SerializeToString()
 
     return handle
+
+
+class _DecideCall:
+    """A Decide call on the native front, answered by the decider without a task of its own."""
+
+    __slots__ = ("_call", "_service")
+
+    def __init__(self, service: Service, call: Call) -> None:
+        self._service = service
+        self._call = call
+
+    def done(self) -> bool:
+        return self._call.gone
+
+    def set_result(self, answer: Answer) -> None:
+        written = self._service.written_now(answer)
+        if written is not None:
+            self._call.answer(written)
+        else:
+            self._service.keep(asyncio.ensure_future(self._look_up(answer)))
+
+    def set_exception(self, error: Exception) -> None:
+        self._call.fail(error)
+
+    async def _look_up(self, answer: Answer) -> None:
+        try:
+            self._call.answer(await self._service.written(answer))
+        except Exception as error:
+            self._call.fail(error)
+
+
+def _decide_directly(service: Service) -> DirectHandler:
+    parse, enqueue = decisions_pb2.DecideRequest, service.decider.enqueue
+
+    def decide(data: bytes, call: Call) -> None:
+        enqueue(service.ask(parsed(parse, data)), _DecideCall(service, call))
+
+    return decide
 
 
 class Server:
@@ -66,28 +93,31 @@ class Server:
 
     def __init__(self, service: Service, transport: str = "native") -> None:
         assert transport in TRANSPORTS, transport
-        self._server = new_server(transport)
-        # The servicer of grpcio-health-checking for asyncio; Check is all that load balancers and `opportune` ask.
+        # The servicer of grpcio-health-checking for asyncio.
         self.health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
-        services: dict[str, dict[str, Any]] = {}
-        for path, request_type, call in methods(service):
-            service_name, method = path.split("/")
-            services.setdefault(service_name, {})[method] = grpc.unary_unary_rpc_method_handler(
-                handler(request_type, call)  # type: ignore[arg-type]  # asyncio handlers are not in the stubs
-            )
-        for name, handlers in services.items():
-            self._server.add_registered_method_handlers(name, handlers)
-        self._names: Final = (*services, "")
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        handlers = {path: handler(request_type, call) for path, request_type, call in methods(service)}
+        self._names: Final = (*dict.fromkeys(path.split("/")[0] for path in handlers), "")
+        self._grpcio = grpc.aio.server(options=_OPTIONS)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpcio)
+        names = (*self._names[:-1], health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._grpcio)
+        self._front: FrontServer | None = None
+        if transport == "native":
+            tasks = {f"/{path}": handle for path, handle in handlers.items() if path != _DECIDE}
+            self._front = FrontServer({f"/{_DECIDE}": _decide_directly(service)}, tasks, self._grpcio)
+        else:
+            _register(self._grpcio, handlers)
 
     async def start(self, address: str) -> int:
         """Listen on "host:port" and return the port. Raises OSError if the address cannot be had."""
-        try:
-            port: int = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen for gRPC on {address}: {error}") from error
-        await self._server.start()
+        if self._front is not None:
+            port = await self._front.start(address)
+        else:
+            try:
+                port = self._grpcio.add_insecure_port(address)
+            except RuntimeError as error:
+                raise OSError(f"cannot listen for gRPC on {address}: {error}") from error
+            await self._grpcio.start()
         for name in self._names:
             await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return port
@@ -95,13 +125,25 @@ class Server:
     async def stop(self, grace_s: float) -> None:
         """Tell health checks, let calls under way finish within `grace_s`, then cut them."""
         await self.health.enter_graceful_shutdown()
-        await self._server.stop(grace_s)
+        await (self._front or self._grpcio).stop(grace_s)
 
 
-def new_server(transport: str) -> Any:
-    """An asyncio server with the limits of the engine, without services."""
-    if transport == "native":
-        import pygrpc_native.aio  # only where it is wanted: there are no wheels for every platform
+def _register(server: grpc.aio.Server, handlers: Mapping[str, AsyncHandler]) -> None:
+    services: dict[str, dict[str, Any]] = {}
+    for path, handle in handlers.items():
+        service, method = path.split("/")
+        services.setdefault(service, {})[method] = grpc.unary_unary_rpc_method_handler(_with_context(handle))
+    for name, methods_of in services.items():
+        server.add_registered_method_handlers(name, methods_of)  # type: ignore[attr-defined]  # not in the stubs
 
-        return pygrpc_native.aio.server(options=_OPTIONS)
-    return grpc.aio.server(options=_OPTIONS)
+
+def _with_context(handle: AsyncHandler) -> Any:
+    async def call(data: bytes, context: Any) -> bytes:
+        try:
+            return await handle(data)
+        except Exception as error:
+            status, message = status_of(error)
+            await context.abort(status, message)
+            raise AssertionError("abort raises") from error
+
+    return call

@@ -30,7 +30,7 @@ _WORDLESS: Final = re.compile(
 )
 """Comments, raw strings, other strings: what stands in there is no word of the language."""
 _ITERATES: Final = re.compile(r"\b(?:all|exists|exists_one|map|filter)\b")
-"""CEL's loops. They are macros, so a compiled program no longer names them; nor can a feature or a fact be called so."""
+"""CEL's loops. They are macros: a compiled program no longer names them. No feature or fact can be called so."""
 _NUMBERS_TRIED: Final = (float("nan"), 0.0, 1.0, -1.0)
 
 

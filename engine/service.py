@@ -9,12 +9,16 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
+from typing import Any, Final
+
+from google.protobuf.message import Message
 
 from engine import answers, metrics
+from engine.answerwire import AnswerWriter
 from engine.catalogue import Catalogue
 from engine.config import parse
-from engine.decider import Decided, Decider, Fallback
+from engine.decide import Ask, Repeat
+from engine.decider import Answer, Decided, Decider, Fallback
 from engine.errors import CallerError, InvalidArgument, NotAllowed, NotFound, Overloaded, Unavailable
 from engine.gateway import (
     CheckedEvent,
@@ -64,16 +68,24 @@ class Service:
         self.store = store
         self.clock = clock
         self.decider = Decider(catalogue, store)
+        self._writer = AnswerWriter(catalogue)
         self._catalogues = {catalogue.version: catalogue}
+        self._tasks: set[asyncio.Future[None]] = set()
         self._writing = 0
         self._backlog_read_s = 0.0
         self._backlog = 0
         self._draining = False
 
+    def keep(self, task: "asyncio.Future[None]") -> None:
+        """Hold on to a task until it is done: the event loop itself does not."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def drain(self) -> None:
         """Answer what is under way and refuse what comes."""
         self._draining = True
         await self.decider.drain()
+        await asyncio.gather(*self._tasks)
         while self._writing:
             await asyncio.sleep(0.005)
 
@@ -81,19 +93,35 @@ class Service:
 
     async def decide(self, request: decisions_pb2.DecideRequest) -> decisions_pb2.DecideResponse:
         """Decisions.Decide."""
-        catalogue = self.catalogue
-        ask = ask_of(request, catalogue, self.clock())
-        answer = await self.decider.submit(ask)
+        answer = await self.decider.submit(self.ask(request))
+        return decisions_pb2.DecideResponse.FromString(await self.written(answer))
+
+    def ask(self, request: decisions_pb2.DecideRequest) -> Ask:
+        """A checked Decide request. Raises InvalidArgument."""
+        return ask_of(request, self.catalogue, self.clock())
+
+    def written_now(self, answer: Answer) -> bytes | None:
+        """The serialised response, if nothing has to be looked up for it."""
         if isinstance(answer, Decided):
-            partition = partition_of(ask.customer, self.store.partitions)
-            return answers.decided(catalogue, answer.draft, partition, answer.position)
+            draft = answer.draft
+            return self._writer.write(draft, partition_of(draft.ask.customer, self.store.partitions), answer.position)
         if isinstance(answer, Fallback):
-            return answers.fallen_back(catalogue, answer)
+            return answers.fallen_back(self.catalogue, answer).SerializeToString()
+        return None
+
+    async def written(self, answer: Answer) -> bytes:
+        """The serialised response."""
+        written = self.written_now(answer)
+        if written is not None:
+            return written
+        assert isinstance(answer, Repeat)
+        ask, catalogue = answer.ask, self.catalogue
         partition = partition_of(ask.customer, self.store.partitions)
         record = await self._record(partition, answer.position)
         if record is None:
             raise NotFound(f"request_id {shown(ask.request_id)} was answered before, but its record was retired")
-        return answers.repeated(catalogue, record, partition, answer.position, answer.seen, ask.language)
+        response = answers.repeated(catalogue, record, partition, answer.position, answer.seen, ask.language)
+        return response.SerializeToString()
 
     async def explain(self, request: decisions_pb2.ExplainRequest) -> decisions_pb2.ExplainResponse:
         """Decisions.Explain."""
@@ -314,7 +342,7 @@ def _store_errors() -> Iterator[None]:
         raise Unavailable(f"the store refused: {error}") from error
 
 
-Method = Callable[..., Awaitable[object]]
+Method = Callable[[Any], Awaitable[Message]]
 
 
 def methods(service: Service) -> Sequence[tuple[str, type, Method]]:

@@ -31,7 +31,7 @@ from engine.children import Restarts, Worker, WorkerSpec, birth, end_earlier_wor
 from engine.datafolder import DataFolder
 from engine.embedded import STORE_STOP_MS_MAX, EmbeddedStore
 from engine.errors import OpportuneError
-from engine.limits import DRAIN_MS_MAX, RESTARTS_MAX, RESTARTS_WINDOW_MS, START_MS_MAX, STOP_MS_MAX
+from engine.limits import DISK_LOOK_MS, DRAIN_MS_MAX, RESTARTS_MAX, RESTARTS_WINDOW_MS, START_MS_MAX, STOP_MS_MAX
 from engine.logfile import LogFile, tail
 
 __all__ = ["Supervisor", "WorkerSpec", "worker_spec"]
@@ -71,6 +71,7 @@ class Supervisor:
         self._store_restarts = Restarts(restarts_max, restarts_window_ms)
         self._store_start_at_ms: int | None = None
         """When to start the store again; None while its process is there."""
+        self._disk_look_ms = 0
         self._store_up = store is None
         self._store_was_up = False
         self._store_log = LogFile(store.log_path, STORE_SERIOUS) if store is not None else None
@@ -127,6 +128,9 @@ class Supervisor:
             self._store_was_up |= self._store_up
             if not self._store_up and store.stuck():
                 raise store.failure()
+        elif now_ms >= self._disk_look_ms:
+            self._disk_look_ms = now_ms + DISK_LOOK_MS
+            store.disk.check()
 
     def _tend_workers(self) -> None:
         for worker in self._workers:

@@ -20,7 +20,7 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from zlib import crc32
 
 from features import Offset
@@ -74,8 +74,7 @@ class LogEntry:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionCommit:
+class DecisionCommit(NamedTuple):
     """One decision to be made durable.
 
     The new ledger is `ledger_head + <position of the log entry> + ledger_tail`, where the position is the 12 bytes
@@ -157,7 +156,8 @@ class Feed(Protocol):
     ) -> list[bool]:
         """Write the features of customers of one partition and the position folded, in one atomic step.
 
-        False where `expected` no longer matched: that customer was not written. The position only moves forward.
+        False where `expected` no longer matched: that customer was not written, and the position stays where it is
+        until a call can write all that it is given. The position only moves forward.
         Entries of the event log that are folded and beyond EVENT_LOG_ENTRIES_MAX are trimmed.
         """
         ...

@@ -177,7 +177,7 @@ class MemoryStore:
         for write, matches in zip(writes, written, strict=True):
             if matches:
                 self._features.put(write.customer, write.record)
-        if folded > self._folded[partition]:
+        if all(written) and folded > self._folded[partition]:
             self._folded[partition] = folded
             self._events[partition].trim(self._limits[0], folded)
         return written

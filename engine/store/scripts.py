@@ -69,6 +69,9 @@ return struct.pack('<I8I4', ms, seq)
 """
 )
 
+# The position moves only when all were written: it says that everything before it is in the records, so one that moved
+# while a record was still to be written would lose that customer's events in a crash.
+#
 # Two counters give the backlog without a walk, and on versions that do not count what was ever added to a stream:
 # `events` that were folded and entries that were `trimmed`, so the backlog is XLEN + trimmed - events. `events` is what
 # callers said; were one of them wrong, or two of them folding the same events during a takeover, it is put right
@@ -76,16 +79,17 @@ return struct.pack('<I8I4', ms, seq)
 _WRITE_FEATURES: Final = _script(
     _MATCHES
     + """
-local written = {}
+local written, all = {}, true
 for i = 3, #KEYS do
   local at = 2 * i + 1
   if matches(KEYS[i], ARGV[at]) then
     redis.call('SET', KEYS[i], ARGV[at + 1], 'PX', ARGV[4])
     written[i - 2] = 1
   else
-    written[i - 2] = 0
+    written[i - 2], all = 0, false
   end
 end
+if not all then return written end
 local old = redis.call('HMGET', KEYS[1], 'ms', 'seq', 'events', 'trimmed')
 local ms, seq = tonumber(old[1] or 0), tonumber(old[2] or 0)
 local events, trimmed = tonumber(old[3] or 0), tonumber(old[4] or 0)

@@ -37,7 +37,7 @@ LAST_LOOK_MS: Final = 1
 
 _NOTHING: Final = object()
 _UNAVAILABLE: Final = frozenset(
-    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED"}
+    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "UNBLOCKED"}
 )
 
 
@@ -55,6 +55,9 @@ def error_of(message: str) -> StoreError:
     if code == "NOSCRIPT":
         return ScriptMissing(message)
     # Before version 7 an error inside a script comes wrapped into another message; so does one that aborts EXEC.
+    if code == "NOREPLICAS":
+        # Our own store says this when engine.diskguard found too little room; either way nothing was written.
+        return StoreFull(f"the store takes no writes: too little free disk, or too few replicas ({message})")
     if code in ("OOM", "MISCONF") or "OOM command not allowed" in message or "-MISCONF " in message:
         return StoreFull(message)
     if code in _UNAVAILABLE or message.startswith("ERR max number of clients"):

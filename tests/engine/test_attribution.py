@@ -95,7 +95,11 @@ def simple(entries: list[LogEntry]) -> dict[tuple[Offset, int], Stage]:
                 ends[entry.offset, rank] = choice.window_end_ms
         else:
             instance = (record.decision, record.rank)
-            if instance in stands and record.stage in NEXT[stands[instance]]:
+            if instance not in stands:
+                continue
+            # What was withdrawn while it was open was withdrawn, even if the clock had moved on when the report came.
+            in_time = stands[instance] == Stage.EXPIRED and record.time_ms < ends[instance]
+            if record.stage in NEXT[stands[instance]] or (in_time and record.stage == Stage.WITHDRAWN):
                 stands[instance] = record.stage
     return stands
 

@@ -134,7 +134,7 @@ def test_an_offer_that_was_added_starts_from_what_the_others_taught() -> None:
 
 
 def test_another_transform_begins_anew() -> None:
-    """Sums of two input transforms never mix: the other configuration starts with nothing, from the start of the log."""
+    """Sums of two input transforms never mix: the other configuration starts with nothing, at the start of the log."""
     other = catalogue_of(CONFIG.replace(b"range: [0, 60]", b"range: [0, 90]"))
     fields = learnt(one_yes()).checkpoint()[0]
     restored = Learner.restore(other, PARTITIONS, fields)
@@ -195,3 +195,18 @@ def test_a_snapshot_is_what_the_servers_can_load() -> None:
     x = np.full((1, CATALOGUE.transform.dimension), 127, np.int8)
     assert served.score(x)[0][0, 0] > empty.score(x)[0][0, 0]
     assert not learner.has_news
+
+
+def test_a_lesson_counts_in_the_period_of_its_decision() -> None:
+    """Two decisions a day apart, both answered five days later: two periods, which forgetting weighs apart."""
+    x = np.full(CATALOGUE.transform.dimension, 127, np.int8).tobytes()
+    key = CATALOGUE.offer_keys[0]
+    log: Log = [(0, LogEntry(Offset(1, day), decision(START_MS + day * DAY_MS, x, [0]))) for day in (1, 2)]
+    for day in (1, 2):
+        said = OutcomeRecord(Offset(1, day), key, 1, Stage.ACCEPTED, START_MS + 5 * DAY_MS, 0.0, day, str(day), b"")
+        log.append((0, LogEntry(Offset(2, day), said.pack())))
+    learner = learnt(log)
+    assert len(learner.statistics) == 2
+    period = START_MS // DAY_MS + 1
+    weighed = {now: learner.statistics.combined("card", period + now, 1.0)[2] for now in (1, 2)}
+    assert weighed == {1: 1.5, 2: 0.75}

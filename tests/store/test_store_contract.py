@@ -195,6 +195,7 @@ async def test_features_are_written_where_expected_and_only_there(store: Store) 
     assert await store.read_features([]) == []
     first = [FeatureWrite(anna, b"", b"1anna"), FeatureWrite(bob, b"", b"1bob"), FeatureWrite(carl, b"0", b"1carl")]
     assert await store.write_features(home, first, Offset(10, 0), 3) == [True, True, False]
+    assert (await store.folded())[home] == Offset.ZERO, "carl's events up to there are in no record"
     second = [FeatureWrite(anna, b"1", b"2anna"), FeatureWrite(bob, b"", b"2bob"), FeatureWrite(carl, b"", b"2carl")]
     assert await store.write_features(home, second, Offset(11, 0), 3) == [True, False, True]
     assert await store.read_features([carl, bob, "nobody", anna]) == [b"2carl", b"1bob", None, b"2anna"]

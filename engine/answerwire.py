@@ -1,0 +1,145 @@
+"""The answer to a durable decision, written straight to the wire.
+
+As protobuf messages an answer of three offers takes 9 µs to fill and serialise, as bytes 4 µs: what does not change
+from call to call (ids, kinds, treatments, reasons) is serialised once a catalogue, and the rest are a few fields of
+fixed width. Serialised fields may simply be joined: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from collections.abc import Mapping, Sequence
+from struct import Struct
+from typing import Final
+
+from engine.catalogue import Catalogue
+from engine.decide import Draft
+from engine.ledger import Glance
+from engine.record import decision_id
+from features import Offset
+from opportune.v1 import decisions_pb2
+
+_REASON: Final = {
+    "best": "The highest expected worth among the eligible offers.",
+    "explored": "Chosen to learn: another offer was expected to be worth more, but not surely.",
+    "cold_start": "Few outcomes of this offer are known: the estimate leans on all offers together.",
+    "not_eligible": "The rules leave no offer for this customer in this channel now.",
+    "silence": "No offer is expected to be worth the contact.",
+}
+
+# Tags are (field number << 3) | wire type: 0 varint, 1 eight bytes, 2 a length and so many bytes.
+_OFFER_NUMBERS: Final = Struct("<BBBdBdBdBq")
+"""RankedOffer: rank 2, propensity 6, score 7, acceptance_probability 8, expires_ms 12."""
+_ANSWER_NUMBERS: Final = Struct("<BQBqBB")
+"""DecideResponse: policy_version 7, time_ms 9, degraded 5."""
+_STATE_NUMBERS: Final = Struct("<BBBqBq")
+"""StateFreshness: known 1, latest_event_ms 3, age_ms 4."""
+_DECISION_ID: Final = 0x0A
+_OFFER: Final = b"\x12"
+_STATE: Final = 0x22
+_CUSTOMER_ID: Final = b"\x32"
+_WATERMARK: Final = 0x12
+
+
+def reason(code: str) -> decisions_pb2.Reason:
+    """A reason with its sentence."""
+    return decisions_pb2.Reason(code=code, text=_REASON[code])
+
+
+class AnswerWriter:
+    """Writes the answers of one catalogue."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._offers: Mapping[tuple[int, str], Sequence[bytes]] = {
+            place: [_offer_constants(catalogue, at, text) for at, text in enumerate(texts)]
+            for place, texts in catalogue.treatments.items()
+        }
+        # By explored + 2 × cold.
+        self._reasons: Final = [
+            decisions_pb2.RankedOffer(reasons=[reason(code) for code in codes]).SerializeToString()
+            for codes in (["best"], ["explored"], ["best", "cold_start"], ["explored", "cold_start"])
+        ]
+        self._nothing: Final = {
+            eligible: decisions_pb2.DecideResponse(nothing_reason=reason(code)).SerializeToString()
+            for eligible, code in ((True, "silence"), (False, "not_eligible"))
+        }
+        self._version = decisions_pb2.DecideResponse(config_version=catalogue.version).SerializeToString()
+
+    def write(self, draft: Draft, partition: int, position: Offset) -> bytes:
+        """A serialised DecideResponse."""
+        ask = draft.ask
+        named = decision_id(partition, position).encode()
+        customer = ask.customer.encode()
+        parts = [
+            bytes((_DECISION_ID, len(named))),
+            named,
+            _CUSTOMER_ID,
+            _length(len(customer)),
+            customer,
+            self._version,
+            _ANSWER_NUMBERS.pack(0x39, draft.policy_version, 0x49, ask.time_ms, 0x28, draft.degraded),
+        ]
+        if draft.picks:
+            constants = self._offers[ask.channel, ask.language]
+            for rank, pick in enumerate(draft.picks, 1):
+                fixed, reasons = constants[pick.offer], self._reasons[pick.explored + 2 * pick.cold]
+                numbers = _OFFER_NUMBERS.pack(
+                    0x10, rank, 0x31, pick.propensity, 0x39, pick.score, 0x41, pick.mean, 0x61, pick.window_end_ms
+                )
+                size = len(fixed) + len(numbers) + len(reasons)
+                parts += (_OFFER, _length(size), fixed, numbers, reasons)
+        else:
+            parts.append(self._nothing[draft.any_eligible])
+        if draft.known:
+            parts.append(_state(draft.watermark, draft.latest_event_ms, ask.time_ms))
+        if draft.seen.open_offers:
+            parts.append(self._open_offers(partition, draft.seen))
+        return b"".join(parts)
+
+    def _open_offers(self, partition: int, seen: Glance) -> bytes:
+        response = decisions_pb2.DecideResponse()
+        fill_open_offers(response, self._catalogue, partition, seen)
+        return response.SerializeToString()
+
+
+def fill_open_offers(
+    response: decisions_pb2.DecideResponse, catalogue: Catalogue, partition: int, seen: Glance
+) -> None:
+    """Add the offers that are still open, newest first."""
+    for position, key, stage, served_ms, expires_ms in reversed(seen.open_offers):
+        at = catalogue.index_of_key.get(key)
+        if at is not None:
+            response.open_offers.add(
+                decision_id=decision_id(partition, position),
+                offer_id=catalogue.offer_ids[at],
+                stage=stage,
+                served_ms=served_ms,
+                expires_ms=expires_ms,
+            )
+
+
+def _offer_constants(catalogue: Catalogue, at: int, treatment: str) -> bytes:
+    offer = catalogue.offers[at]
+    return decisions_pb2.RankedOffer(
+        offer_id=offer.id,
+        kind=catalogue.kinds[at],  # type: ignore[arg-type]
+        category=offer.category,
+        treatment=treatment,
+        value=offer.value,
+        contact_cost=offer.contact_cost,
+    ).SerializeToString()
+
+
+def _state(watermark: Offset, latest_event_ms: int, now_ms: int) -> bytes:
+    text = f"{watermark.ms}-{watermark.seq}".encode()
+    age_ms = max(0, now_ms - latest_event_ms) if latest_event_ms else 0
+    numbers = _STATE_NUMBERS.pack(0x08, 1, 0x19, latest_event_ms, 0x21, age_ms)
+    inner = len(numbers) + 2 + len(text)
+    return b"".join((bytes((_STATE, inner)), numbers, bytes((_WATERMARK, len(text))), text))
+
+
+def _length(size: int) -> bytes:
+    """A length as a varint."""
+    if size < 0x80:
+        return bytes((size,))
+    if size < 0x4000:
+        return bytes((size & 0x7F | 0x80, size >> 7))
+    return bytes((size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14))

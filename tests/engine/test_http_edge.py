@@ -1,0 +1,241 @@
+"""HTTP: the same services as JSON, CloudEvents one by one and in batches, and what is no request of ours."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from engine.cloudevents import BATCH, ONE
+from engine.limits import MESSAGE_BYTES_MAX
+from engine.web import WebServer, application
+from tests.small_engine import START_MS, SmallEngine, features_of
+
+EVENT: dict[str, Any] = {
+    "specversion": "1.0",
+    "id": "e1",
+    "source": "till",
+    "type": "purchase",
+    "subject": "ann",
+    "time": "2025-06-15T15:00:00Z",
+    "data": {"amount": 150, "category": "food", "abroad": False},
+}
+PERSON = {"customer_id": "ann", "channel": "branch"}
+
+
+@pytest.fixture
+def engine() -> SmallEngine:
+    return SmallEngine()
+
+
+@pytest.fixture
+async def client(engine: SmallEngine) -> AsyncIterator[TestClient]:
+    async with TestClient(TestServer(application(engine.service))) as client:
+        yield client
+
+
+async def post(client: TestClient, path: str, body: Any, content_type: str = "application/json") -> tuple[int, Any]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = await client.post(path, data=data, headers={"Content-Type": content_type})
+    assert response.content_type == "application/json"
+    return response.status, await response.json()
+
+
+async def refused(client: TestClient, path: str, body: Any, content_type: str = "application/json") -> tuple[Any, ...]:
+    """(HTTP status, status, message) of a refusal, after which a good request is still served."""
+    status, answer = await post(client, path, body, content_type)
+    assert set(answer) == {"error"}
+    assert (await post(client, "/v1/decide", PERSON))[0] == 200
+    return status, answer["error"]["status"], answer["error"]["message"]
+
+
+async def test_a_conversation_over_http(client: TestClient) -> None:
+    """Decide, report, explain and look at the customer: the fields are those of proto/, in snake_case."""
+    status, decision = await post(client, "/v1/decide", PERSON | {"context": {"vip": {"flag": True}}, "limit": 1})
+    assert status == 200
+    [offer] = decision["offers"]
+    outcome = {"outcome_id": "o1", "decision_id": decision["decision_id"], "offer_id": offer["offer_id"]}
+    status, receipt = await post(client, "/v1/report", outcome | {"stage": "STAGE_ACCEPTED"})
+    assert (status, receipt["stage"]) == (200, "STAGE_ACCEPTED")
+    status, explanation = await post(client, "/v1/explain", {"decision_id": decision["decision_id"]})
+    assert (status, explanation["context"]) == (200, {"vip": {"flag": True}})
+    assert explanation["candidates"][0]["propensity"] == offer["propensity"]
+    status, customer = await post(client, "/v1/customers", {"customer_id": "ann"})
+    assert (status, customer["offers"][0]["stage"]) == (200, "STAGE_ACCEPTED")
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "accepted"),
+    [
+        (EVENT, ONE, 1),
+        (EVENT, f"{ONE}; charset=utf-8", 1),
+        ([EVENT, EVENT | {"id": "e2"}], BATCH, 2),
+        (EVENT, "application/json", 1),
+        ([EVENT], "text/plain", 1),
+    ],
+)
+async def test_cloud_events_become_state(
+    client: TestClient, engine: SmallEngine, body: Any, content_type: str, accepted: int
+) -> None:
+    status, receipt = await post(client, "/v1/events", body, content_type)
+    assert (status, receipt["accepted"], len(receipt["positions"])) == (200, accepted, accepted)
+    await engine.fold()
+    assert features_of(await engine.customer())["spent_30d"] == 150.0 * accepted
+
+
+async def test_an_event_without_a_time_happens_now(client: TestClient, engine: SmallEngine) -> None:
+    event = {name: value for name, value in EVENT.items() if name != "time"}
+    await post(client, "/v1/events", event, ONE)
+    await engine.fold()
+    assert (await engine.customer()).state.latest_event_ms == START_MS
+
+
+async def test_the_good_events_of_a_batch_are_kept(client: TestClient, engine: SmallEngine) -> None:
+    batch = [EVENT, EVENT | {"id": ""}, 7, EVENT | {"id": "e3", "data": {"amount": "much"}}, EVENT | {"id": "e4"}]
+    status, receipt = await post(client, "/v1/events", batch, BATCH)
+    assert (status, receipt["accepted"], len(engine.store.dead)) == (200, 2, 3)
+    assert [(bad.get("index", 0), bad.get("id", "")) for bad in receipt["rejected"]] == [(1, ""), (2, ""), (3, "e3")]
+    reasons = [bad["reason"] for bad in receipt["rejected"]]
+    assert reasons[0].startswith("id: empty")
+    assert reasons[1] == "event: 7, expected an object"
+    assert reasons[2].startswith("attributes[amount]: 'much' is a text")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"specversion": "0.3"}, "specversion: '0.3', expected '1.0'"),
+        ({"specversion": None}, "specversion: None"),
+        ({"id": 7}, "id: 7, expected a text"),
+        ({"id": "x" * 65}, "id: 65 bytes"),
+        ({"source": ""}, "source: empty"),
+        ({"type": "moon"}, "type: no event type 'moon' is declared; there are purchase, complaint"),
+        ({"subject": ""}, "subject: empty"),
+        ({"subject": "a\u0000b"}, "subject: 'a\\x00b' has control characters"),
+        ({"time": "yesterday"}, "time: 'yesterday', expected RFC 3339"),
+        ({"time": "2025-06-15T15:00:00"}, "it has no time zone"),
+        ({"time": "9999-12-31T23:59:59-23:00"}, "time: '9999"),
+        ({"time": "0001-01-01T00:00:00Z"}, "time: '0001-01-01T00:00:00Z', expected RFC 3339"),
+        ({"time": "1970-01-01T00:00:00Z"}, "it is not after 1970-01-01"),
+        ({"time": 1750000000}, "time: 1750000000, expected RFC 3339"),
+        ({"data": [1]}, "data: [1], expected an object"),
+        ({"data": {}}, "attributes[amount]: missing"),
+        ({"data": {"amount": 1e300}}, "attributes[amount]: 1e+300, expected 0.0 to 100000.0"),
+        ({"data": {"amount": 2**60}}, "expected a number up to 2^53"),
+        ({"data": {"amount": {"a": 1}}}, "expected a number, a text or true or false"),
+        ({"data": {"amount": 1, "category": "x" * 257}}, "data.category: 257 bytes"),
+        ({"data": {f"a{n}": 1 for n in range(65)}}, "data: 65 attributes, at most 64"),
+    ],
+)
+async def test_a_bad_event_is_refused_with_its_reason(
+    client: TestClient, engine: SmallEngine, change: dict, told: str
+) -> None:
+    """Nothing of the body was good, so the status tells too; the event is kept as a dead letter."""
+    status, receipt = await post(client, "/v1/events", EVENT | change, ONE)
+    assert status == 400
+    [rejected] = receipt["rejected"]
+    assert told in rejected["reason"]
+    assert [(json.loads(payload), reason) for payload, reason in engine.store.dead] == [
+        (EVENT | change, rejected["reason"])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "told"),
+    [
+        (b"", ONE, "body: not JSON"),
+        (b"{", ONE, "body: not JSON"),
+        (b'{"id": NaN}', ONE, "body: not JSON"),
+        (b"\xff\xfe", ONE, "body: not JSON"),
+        (b"[" * 100_000, BATCH, "body: not JSON"),
+        ([EVENT], ONE, "body: list, expected one event, an object"),
+        (EVENT, BATCH, "body: dict, expected a list of events"),
+        ([], BATCH, "body: 0 events, expected 1 to 1000"),
+        ([EVENT] * 1_001, BATCH, "body: 1001 events, expected 1 to 1000"),
+    ],
+)
+async def test_a_body_that_is_no_event_is_refused_whole(
+    client: TestClient, body: Any, content_type: str, told: str
+) -> None:
+    status, name, message = await refused(client, "/v1/events", body, content_type)
+    assert (status, name) == (400, "INVALID_ARGUMENT")
+    assert told in message
+
+
+@pytest.mark.parametrize("path", ["/v1/decide", "/v1/report", "/v1/explain", "/v1/customers"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"null", b"7", b"[]", b'"text"', b'{"customer_id": NaN}', b'{"customer_id": "\xff"}',
+        b'{"customer_id": 7}', b'{"no_such_field": 1}', b"[" * 100_000, b'{"customer_id": "\\ud800"}',
+        b'{"decision_id": {"a": 1}}', b'{"time_ms": "soon"}', b'{"customer_id": ' + b'{"a":' * 5_000,
+    ],
+    ids=lambda body: body[:24].decode(errors="replace"),
+)  # fmt: skip
+async def test_a_body_that_is_no_request_is_refused(client: TestClient, path: str, body: bytes) -> None:
+    status, name, message = await refused(client, path, body)
+    assert (status, name) == (400, "INVALID_ARGUMENT")
+    assert message.startswith(("body: ", "customer_id: ", "outcome_id: ", "decision_id: "))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        ("/v1/decide", PERSON | {"channel": "moon"}, (400, "INVALID_ARGUMENT", "channel: no channel 'moon'")),
+        ("/v1/decide", PERSON | {"context": {"minutes": {"number": "NaN"}}}, (400, "INVALID_ARGUMENT", "a finite")),
+        ("/v1/explain", {"decision_id": "0-1-0"}, (404, "NOT_FOUND", "no decision '0-1-0'")),
+        ("/v1/nothing", {}, (404, "NOT_FOUND", "Not Found")),
+        ("/metrics", {}, (405, "INVALID_ARGUMENT", "Method Not Allowed")),
+    ],
+)
+async def test_a_refusal_has_the_status_of_its_error(
+    client: TestClient, path: str, body: Any, expected: tuple[int, str, str]
+) -> None:
+    status, name, message = await refused(client, path, body)
+    assert (status, name) == expected[:2]
+    assert expected[2] in message
+
+
+async def test_a_move_that_is_not_allowed_is_a_conflict(client: TestClient) -> None:
+    _, decision = await post(client, "/v1/decide", PERSON | {"limit": 1})
+    outcome = {"decision_id": decision["decision_id"], "offer_id": decision["offers"][0]["offer_id"]}
+    await post(client, "/v1/report", outcome | {"outcome_id": "1", "stage": "STAGE_DECLINED"})
+    status, name, message = await refused(
+        client, "/v1/report", outcome | {"outcome_id": "2", "stage": "STAGE_ACCEPTED"}
+    )
+    assert (status, name) == (409, "FAILED_PRECONDITION")
+    assert "is DECLINED" in message
+
+
+@pytest.mark.parametrize("path", ["/v1/decide", "/v1/events"])
+async def test_a_body_beyond_the_limit_is_refused(client: TestClient, path: str) -> None:
+    status, name, message = await refused(client, path, b" " * (10 * 1024 * 1024))
+    assert (status, name) == (413, "RESOURCE_EXHAUSTED")
+    assert str(MESSAGE_BYTES_MAX) in message
+
+
+async def test_metrics_and_health_on_a_real_port(engine: SmallEngine) -> None:
+    """What Prometheus scrapes counts what happened; a load balancer gets its ok."""
+    server = WebServer(engine.service)
+    port = await server.start("127.0.0.1", 0)
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+
+            async def metric(name: str) -> float:
+                response = await session.get("/metrics")
+                assert response.headers["Content-Type"].startswith("text/plain; version=")
+                lines = [line for line in (await response.text()).splitlines() if line.startswith(name + " ")]
+                return float(lines[0].split()[-1]) if lines else 0.0
+
+            before = await metric('opportune_decisions_total{degraded="no"}')
+            bad = await metric('opportune_refused_total{status="INVALID_ARGUMENT"}')
+            assert (await session.post("/v1/decide", json=PERSON)).status == 200
+            assert (await session.post("/v1/decide", json={})).status == 400
+            assert await metric('opportune_decisions_total{degraded="no"}') == before + 1
+            assert await metric('opportune_refused_total{status="INVALID_ARGUMENT"}') == bad + 1
+            health = await session.get("/healthz")
+            assert (health.status, await health.text()) == (200, "ok")
+    finally:
+        await server.stop()
