@@ -23,14 +23,15 @@ from features import Offset
 
 _HEADER: Final = struct.Struct("<BBHIQ")
 _DECISION: Final = struct.Struct("<QIQqB")
-_DECISION_TAIL: Final = struct.Struct("<QqB")
+_TAILS: Final = [struct.Struct("<QqB" + "IBBqqB" * offers) for offers in range(SLATE_MAX + 1)]
+"""A decision without its position, and its offers without outcomes, by their number: one call packs all."""
 _OFFER: Final = struct.Struct("<IBBqqB")
 _HASH: Final = struct.Struct("<Q")
 _FORM: Final = 1
 _SERVED: Final = int(Stage.SERVED)
 _OPEN: Final = frozenset(map(int, OPEN))
 
-assert _DECISION.size == 12 + _DECISION_TAIL.size, "a decision is its position and its tail"
+assert _DECISION.size == 12 + _TAILS[0].size, "a decision is its position and its tail"
 
 CAS_BYTES: Final = _HEADER.size
 """Length of the prefix that compare-and-set compares."""
@@ -210,9 +211,11 @@ def opened(
     if count >= LEDGER_DECISIONS_MAX:
         kept = _most_worth_keeping(Ledger.unpack(data).decisions, LEDGER_DECISIONS_MAX - 1, time_ms)
         count, body = len(kept), Ledger(decisions=kept).pack()[CAS_BYTES:]
-    tail = [_DECISION_TAIL.pack(request_hash, time_ms, len(offers))]
-    tail += [_OFFER.pack(key, _SERVED, rank, end_ms, time_ms, 0) for rank, (key, end_ms) in enumerate(offers, 1)]
-    return _HEADER.pack(_FORM, count + 1, 0, seen.epoch, seen.revision + 1) + body, b"".join(tail)
+    fields = [request_hash, time_ms, len(offers)]
+    for rank, (key, end_ms) in enumerate(offers, 1):
+        fields += (key, _SERVED, rank, end_ms, time_ms, 0)
+    tail = _TAILS[len(offers)].pack(*fields)
+    return _HEADER.pack(_FORM, count + 1, 0, seen.epoch, seen.revision + 1) + body, tail
 
 
 def _most_worth_keeping(entries: Sequence[DecisionEntry], count: int, now_ms: int) -> tuple[DecisionEntry, ...]:

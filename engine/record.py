@@ -10,9 +10,11 @@ within a configuration), so a record outlives the order of a catalogue.
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, NamedTuple
 
 from engine.lifecycle import Stage
+from engine.limits import SLATE_MAX
 from features import Offset
 
 _FIXED: Final = struct.Struct("<BBqQ8sIQQIqHHBBBBBHHHHd")
@@ -23,6 +25,8 @@ _LENGTHS_AT: Final = _FIXED.size - struct.calcsize("<BBHHHHd")
 _KEY_AND_END: Final = struct.Struct("<I20xq")
 """Of a row of the slate."""
 _OUTCOME: Final = struct.Struct("<BBQIIBBqdQBB")
+_SLATES: Final = [struct.Struct("<" + "Idfffq" * rows) for rows in range(SLATE_MAX + 1)]
+"""All rows of a slate, by their number: one call packs all."""
 _DECISION: Final = 1
 _DECISION_START: Final = bytes([_DECISION])
 _OUTCOME_KIND: Final = 2
@@ -201,8 +205,8 @@ def pack_decision(
         len(rules_held) | (_FAILED_TOO if rules_failed else 0),
         nothing_propensity,
     )
-    rows = [_CHOICE.pack(*row) for row in slate]
-    return b"".join((fixed, customer, request_id, context, x, rules_held, rules_failed, *rows))
+    rows = _SLATES[len(slate)].pack(*chain.from_iterable(slate))
+    return b"".join((fixed, customer, request_id, context, x, rules_held, rules_failed, rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,7 @@ LAST_LOOK_MS: Final = 1
 """Between the end of a wait and giving up."""
 
 _NOTHING: Final = object()
-_UNAVAILABLE: Final = frozenset(
-    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "UNBLOCKED"}
-)
+_UNAVAILABLE: Final = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "UNBLOCKED"})
 
 
 class ScriptMissing(StoreError):

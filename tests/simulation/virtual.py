@@ -1,7 +1,7 @@
 """Time, processes and faults of a simulation: nothing here waits, and a seed decides everything.
 
 An event loop whose clock jumps to the next timer makes hours pass in milliseconds, in an order that only the dice know.
-A process is a set of tasks: killing it cancels all of them wherever they stand, which is what a crash does to its memory.
+A process is a set of tasks: killing it cancels all of them wherever they stand, and its memory is gone with them.
 """
 
 import asyncio
@@ -107,7 +107,7 @@ _CALM = frozenset({"backlog", "ping", "close"})
 
 
 class FaultyStore:
-    """A MemoryStore behind a network: calls take time, fail before or after they took place, and overtake each other."""
+    """A MemoryStore behind a network: calls take time, fail before or after they took place, overtake each other."""
 
     def __init__(self, store: MemoryStore, faults: Faults) -> None:
         self._store = store
