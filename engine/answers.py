@@ -154,7 +154,7 @@ def _unmet(catalogue: Catalogue, record: DecisionRecord, offer: int) -> list[str
     ]
     if not catalogue.in_channel[record.channel, offer]:
         unmet.append(f"offered in channel {catalogue.config.channels[record.channel].id}, with a treatment for it")
-    if not catalogue.starts_ms[offer] <= record.time_ms < catalogue.ends_ms[offer]:
+    if not catalogue.offers[offer].starts_ms <= record.time_ms < catalogue.offers[offer].ends_ms:
         unmet.append("within starts_ms and ends_ms")
     return unmet
 

@@ -12,10 +12,11 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.arbitration import Arbitration
 from engine.config import Attribute, Config, Fact, Input, Offer, key_of, line_of
 from engine.errors import ConfigError
 from engine.rulebatch import RuleBatch
-from engine.rules import Masks, RuleError, Rules, Variable
+from engine.rules import RuleError, Rules, Variable, words_of
 from features import Layout
 from models import InputSpec, Transform
 
@@ -62,7 +63,8 @@ class Catalogue:
     columns: tuple[Column, ...]
     rules: Rules
     offer_masks: tuple[int, ...]
-    masks: Masks
+    mask_words: NDArray[np.uint64]
+    """(offers, words) the same as 64-bit words."""
     offers: tuple[Offer, ...]
     offer_ids: tuple[str, ...]
     offer_keys: tuple[int, ...]
@@ -76,8 +78,6 @@ class Catalogue:
     gain: NDArray[np.float64]
     """(channels, offers) value × lever × context weight: what one sure acceptance adds to the score."""
     costs: NDArray[np.float64]
-    starts_ms: NDArray[np.int64]
-    ends_ms: NDArray[np.int64]
     windows_ms: tuple[int, ...]
     treatments: Mapping[tuple[int, str], tuple[str, ...]]
     """Texts of all offers by (channel, language)."""
@@ -141,7 +141,7 @@ class Catalogue:
             columns=tuple(columns),
             rules=rules,
             offer_masks=offer_masks,
-            masks=Masks(offer_masks, len(rules)),
+            mask_words=words_of(offer_masks, len(rules)),
             offers=config.offers,
             offer_ids=ids,
             offer_keys=tuple(key_of(offer) for offer in ids),
@@ -167,8 +167,6 @@ class Catalogue:
                 [[o.value * o.lever * o.context_weight.get(c, 1.0) for o in config.offers] for c in channels]
             ),
             costs=np.array([offer.contact_cost for offer in config.offers]),
-            starts_ms=np.array([offer.starts_ms for offer in config.offers], dtype=np.int64),
-            ends_ms=np.array([offer.ends_ms for offer in config.offers], dtype=np.int64),
             windows_ms=tuple(offer.window for offer in config.offers),
             treatments={
                 (at, language): tuple(_treatment(offer, channel, language, config.language) for offer in config.offers)
@@ -200,6 +198,11 @@ class Catalogue:
             return f"{source}[{texts[source][int(index[:-1])]}]" if index else name
 
         return tuple(readable(name) for name in self.transform.names)
+
+    @cached_property
+    def arbitration(self) -> Arbitration:
+        """The scores of the offers."""
+        return Arbitration(self.config, self.mask_words, self.in_channel, self.gain, self.costs)
 
     @cached_property
     def rule_batch(self) -> RuleBatch:

@@ -9,12 +9,13 @@ before anything has changed gets the same answer, while across people the draws 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine import ledger, record
+from engine.arbitration import of_picks
 from engine.catalogue import Catalogue
 from engine.ledger import Glance
 from features import HEADER_CAS_BYTES, Offset, RecordError
@@ -137,29 +138,14 @@ def _decide_new(
     offers = len(catalogue.offers)
     config = catalogue.config
     times = np.fromiter((ask.time_ms for ask in asks), np.int64, count)
-    channels = np.fromiter((ask.channel for ask in asks), np.intp, count)
+    channels = np.fromiter((ask.channel for ask in asks), np.int64, count)
     limits = np.fromiter((ask.limit for ask in asks), np.int64, count)
     records = [features for features, _ in states]
     values, unreadable = _values(catalogue, asks, records, times)
     x = catalogue.transform.apply(values)
     verdicts = catalogue.rule_batch.evaluate(values)
-    now = times[:, None]
-    eligible = catalogue.masks.eligible([verdict.held for verdict in verdicts]) & catalogue.in_channel[channels]
-    eligible &= (catalogue.starts_ms <= now) & (now < catalogue.ends_ms)
-
     mean, sd = policy.score(x)
-    gain = catalogue.gain[channels]
-    # One more column for silence: worth 0, for sure.
-    score = np.zeros((count, offers + 1))
-    np.multiply(mean, gain, out=score[:, :offers])
-    score[:, :offers] -= catalogue.costs
-    spread = np.zeros((count, offers + 1))
-    if config.exploration.method == "thompson":
-        np.multiply(sd, np.abs(gain) * config.exploration.strength, out=spread[:, :offers])
-    may = np.empty((count, offers + 1), dtype=bool)
-    may[:, :offers] = eligible
-    may[:, offers] = config.silence
-
+    score, spread, may, any_eligible = catalogue.arbitration.score(mean, sd, verdicts, channels, times)
     seeds = [
         seed_of(ask.customer.encode(), data[:HEADER_CAS_BYTES] if data is not None else b"", seen.epoch)
         for ask, data, seen in zip(asks, records, glances, strict=True)
@@ -175,18 +161,13 @@ def _decide_new(
         silence=offers if config.silence else None,
     )
     # Plain numbers from here on: taking them out of an array one by one costs more than all of the above.
-    rows, picks = np.arange(count)[:, None], slates.picks
-    shown = np.minimum(picks, offers - 1)  # silence has no estimate, and -1 takes one that nobody looks at
     columns = zip(
-        picks.tolist(),
+        slates.picks.tolist(),
         slates.propensities.tolist(),
-        score[rows, picks].tolist(),
-        mean[rows, shown].tolist(),
-        sd[rows, shown].tolist(),
-        _explored(score, may, picks),
+        of_picks(slates.picks, score, mean, sd),
+        slates.explored.tolist(),
         strict=True,
     )
-    any_eligible: NDArray[np.bool_] = np.logical_or.reduce(eligible, axis=1)
     steps, dimension = x.tobytes(), x.shape[1]
     version = bytes.fromhex(catalogue.version)
     keys, windows_ms, cold = catalogue.offer_keys, catalogue.windows_ms, policy.lessons < COLD_START_LESSONS
@@ -196,7 +177,7 @@ def _decide_new(
         slate: list[tuple[int, float, float, float, float, int]] = []
         opening: list[tuple[int, int]] = []
         nothing = 0.0
-        for offer, propensity, worth, likely, unsure, explored in zip(*row, strict=True):
+        for offer, propensity, (worth, likely, unsure), explored in zip(*row, strict=True):
             if offer < 0 or offer == offers:
                 # Silence was drawn, or nothing was left to draw (propensity 0).
                 nothing = propensity
@@ -280,15 +261,3 @@ def _values(
         for column, value in ask.facts:
             values[at, column] = value
     return values, unreadable
-
-
-def _explored(score: NDArray[np.float64], may: NDArray[np.bool_], picks: NDArray[np.int16]) -> Any:
-    """Rows of whether something else, not yet in the slate, was expected to be worth more than the pick."""
-    left = np.where(may, score, -np.inf)
-    rows = np.arange(len(score))
-    columns = []
-    for place in range(picks.shape[1]):
-        pick = picks[:, place]
-        columns.append((score[rows, pick] < left.max(axis=1)) & (pick >= 0))
-        left[rows, pick] = -np.inf
-    return np.stack(columns, axis=1).tolist()

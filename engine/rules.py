@@ -99,25 +99,11 @@ class Rules:
         return [at for at in range(len(self.expressions)) if missing >> at & 1]
 
 
-class Masks:
-    """The rules of many offers, as words, to find the eligible ones of a whole batch in a few operations."""
-
-    def __init__(self, masks: Sequence[int], rules: int) -> None:
-        self._words = max(1, (rules + 63) // 64)
-        size = self._words * 8
-        joined = b"".join(mask.to_bytes(size, "little") for mask in masks)
-        self._masks: NDArray[np.uint64] = np.frombuffer(joined, dtype="<u8").reshape(len(masks), self._words)
-
-    def eligible(self, held: Sequence[bytes]) -> NDArray[np.bool_]:
-        """(B, offers) whether all rules of the offer held, from the verdicts of B decisions."""
-        size = self._words * 8
-        words = np.frombuffer(b"".join(bits.ljust(size, b"\0") for bits in held), dtype="<u8")
-        words = words.reshape(len(held), self._words)
-        if self._words == 1:
-            result: NDArray[np.bool_] = (words & self._masks[:, 0]) == self._masks[:, 0]
-        else:
-            result = ((words[:, None, :] & self._masks) == self._masks).all(axis=2)
-        return result
+def words_of(masks: Sequence[int], rules: int) -> NDArray[np.uint64]:
+    """(offers, words) the rules of each offer as 64-bit words, for engine.arbitration."""
+    size = 8 * max(1, (rules + 63) // 64)
+    joined = b"".join(mask.to_bytes(size, "little") for mask in masks)
+    return np.frombuffer(joined, dtype=np.uint64).reshape(len(masks), -1)
 
 
 def _compile(expression: str, samples: Mapping[str, Variable]) -> cel.Program:

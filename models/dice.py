@@ -12,7 +12,11 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
+from models.compiled import INT, SEEDS, compiled
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FIRST = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND = np.uint64(0x94D049BB133111EB)
 
 
 def seed_of(*parts: bytes | int) -> int:
@@ -39,10 +43,19 @@ def dice(seeds: npt.NDArray[np.uint64], positions: int) -> npt.NDArray[np.float6
     >>> dice(np.array([0], np.uint64), 2).round(6).tolist()  # 0xE220A8397B1DCDAF and 0x6E789E6AA1B965F4 over 2⁶⁴
     [[0.883311, 0.431528]]
     """
-    steps = np.arange(1, positions + 1, dtype=np.uint64) * _GOLDEN
-    z = np.asarray(seeds, np.uint64)[:, None] + steps
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    uniforms: npt.NDArray[np.float64] = (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    uniforms: npt.NDArray[np.float64] = _dice(np.ascontiguousarray(seeds, np.uint64), positions)
+    return uniforms
+
+
+@compiled(SEEDS, INT)
+def _dice(seeds: npt.NDArray[np.uint64], positions: int) -> npt.NDArray[np.float64]:
+    uniforms = np.empty((len(seeds), positions))
+    for row in range(len(seeds)):
+        state = seeds[row]
+        for position in range(positions):
+            state += _GOLDEN
+            z = (state ^ (state >> np.uint64(30))) * _FIRST
+            z = (z ^ (z >> np.uint64(27))) * _SECOND
+            z ^= z >> np.uint64(31)
+            uniforms[row, position] = (z >> np.uint64(11)) * 2.0**-53
     return uniforms

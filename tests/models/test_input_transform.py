@@ -60,6 +60,12 @@ def test_any_values_give_bounded_vectors_row_by_row(values):
     assert (np.vstack([transform.apply(values[i : i + 1]) for i in range(7)]) == x).all()
 
 
+def test_values_may_be_a_view():
+    transform = Transform.compile(SPECS, SOURCES)
+    wide = np.random.default_rng(0).uniform(0, 80, (6, 2 * len(SOURCES)))
+    assert (transform.apply(wide[::2, ::2]) == transform.apply(wide[::2, ::2].copy())).all()
+
+
 @given(st.floats(20, 80), st.floats(20, 80))
 def test_a_linear_input_keeps_order_and_is_within_half_a_step(a, b):
     small, large = sorted((a, b))

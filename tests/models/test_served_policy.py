@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models import CheckpointError, OfferPosterior, Policy, PosteriorOptions, pack_offer, unpack_offer
-from models.policy import SD_FLOOR
+from models.policy import DENSE_ROWS, SD_FLOOR
 
 D, OPTIONS = 7, PosteriorOptions()
 
@@ -35,6 +35,25 @@ def test_scores_equal_the_dense_form(rows, d):
         np.testing.assert_allclose(
             sd[:, column] ** 2, np.einsum("bi,ij,bj->b", u, one.covariance, u), rtol=1e-4, atol=SD_FLOOR**2
         )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.7, 1.0])
+def test_sparse_and_dense_vectors_and_small_and_large_batches_score_alike(share):
+    """The two ways to score meet: whatever is not zero, and however many customers are asked about at once."""
+    beliefs = {f"offer{seed}": pack_offer(belief(seed, 40)) for seed in range(9)}
+    policy = Policy.empty(list(beliefs), 40, OPTIONS, 3).replaced(beliefs, 1)
+    x = vectors(DENSE_ROWS, 40)
+    x[np.random.default_rng(1).random(x.shape) >= share] = 0
+    together = policy.score(x)
+    for row in range(len(x)):
+        for alone, batch in zip(policy.score(x[row : row + 1]), together, strict=True):
+            np.testing.assert_allclose(alone[0], batch[row], rtol=1e-5, atol=1e-5)
+
+
+def test_vectors_of_another_dimension_are_refused():
+    for rows in (1, DENSE_ROWS):
+        with pytest.raises(ValueError, match="not \\(rows, 7\\)"):
+            Policy.empty(["a"], D, OPTIONS).score(vectors(rows, D + 1))
 
 
 def test_the_prior_policy_scores_every_offer_the_same():

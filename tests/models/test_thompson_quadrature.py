@@ -5,7 +5,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from models import thompson_probabilities
-from models.maximum import PROBABILITY_MIN, race, winners
+from models.maximum import PROBABILITY_MIN, Z_MAX, log_f_table
 
 TOLERANCE = 0.01
 """Largest error of a probability; Monte Carlo of `DRAWS` adds under 0.004 (three standard errors)."""
@@ -74,7 +74,16 @@ def test_a_sure_best_is_certain():
 
 def test_nobody_in_the_race_wins():
     nobody = np.zeros((1, 3), bool)
-    assert winners(race(np.zeros((1, 3)), np.ones((1, 3)), nobody)).tolist() == [[0.0, 0.0, 0.0]]
+    assert thompson_probabilities(np.zeros((1, 3)), np.ones((1, 3)), nobody).tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_log_f_is_that_of_the_standard_gaussian():
+    """Between the values of the table too; the last two stand for infinity."""
+    table = log_f_table()
+    z = np.linspace(-Z_MAX, Z_MAX, 100_001)[:-1]
+    drawn = np.interp(z, np.arange(len(table)) / 128.0 - Z_MAX, table)
+    np.testing.assert_allclose(drawn, -scipy_stats.norm.logcdf(z), rtol=0.0, atol=1e-5)
+    assert (np.diff(table) <= 0).all() and table[-2:].tolist() == [0.0, 0.0]
 
 
 def test_scale_and_shift_change_nothing_beyond_rounding():

@@ -145,6 +145,46 @@ def test_silence_first_is_the_whole_slate_and_later_ends_it():
         assert (slates.picks.tolist(), slates.propensities.tolist()) == (picks, p)
 
 
+def test_a_pick_explores_if_something_left_was_expected_to_be_better():
+    """The best first, then the third before the second; what is not eligible or already picked counts for nothing."""
+    mean = np.array([[1.0, 3.0, 2.0, np.nan, 9.0]])
+    may = np.array([[True, True, True, True, False]])
+    flat = np.full((1, 5), 1e-3)
+    for marks, picks, explored in [
+        ((0.5, 0.5, 0.5), [1, 2, 0], [False, False, False]),
+        ((0.0, 0.99, 0.5), [0, 2, 1], [True, True, False]),
+        ((0.5, 0.0, 0.5), [1, 0, 2], [False, True, False]),
+    ]:
+        slates = choose(mean, flat, may, limits(1, 4), np.array([[*marks, 0.5]]), floor=1.0)
+        assert (slates.picks[0, :3].tolist(), slates.explored[0].tolist()) == (picks, [*explored, False])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 30), st.integers(1, 4), st.sampled_from([0.0, 0.5]))
+def test_explored_is_what_a_search_of_the_rest_finds(data, columns, positions, floor):
+    mean = data.draw(hnp.arrays(np.float64, (3, columns), elements=st.integers(0, 5).map(float)))
+    eligible = data.draw(hnp.arrays(bool, (3, columns)))
+    draws = uniforms(3, positions, data.draw(st.integers(0, 1000)))
+    slates = choose(mean, np.ones((3, columns)), eligible, limits(3, positions), draws, floor=floor, candidates_max=4)
+    left = np.where(eligible, mean, -np.inf)
+    for row in range(3):
+        for pick, explored in zip(slates.picks[row].tolist(), slates.explored[row].tolist(), strict=True):
+            assert explored == (pick >= 0 and left[row].max() > mean[row, pick])
+            left[row, pick] = -np.inf
+
+
+@pytest.mark.parametrize(
+    "change", [lambda a: a.astype(np.float32), lambda a: np.asfortranarray(a), lambda a: a[:, ::1]]
+)
+def test_arrays_of_other_types_and_orders_are_converted(change):
+    rng = np.random.default_rng(3)
+    mean, sd = rng.normal(size=(5, 40)).astype(np.float32), rng.uniform(0, 1, (5, 40)).astype(np.float32)
+    eligible, draws = np.ones((5, 40), bool), uniforms(5, 3)
+    plain = choose(mean.astype(float), sd.astype(float), eligible, limits(5, 3), draws)
+    other = choose(change(mean), change(sd), change(eligible), limits(5, 3).astype(np.int32), draws)
+    assert (plain.picks == other.picks).all() and (plain.propensities == other.propensities).all()
+
+
 def test_limits_are_per_row():
     mean = repeated(3, 3.0, 2.0, 1.0)
     slates = choose(mean, np.zeros((3, 3)), np.ones((3, 3), bool), np.array([0, 1, 3]), uniforms(3, 3))
@@ -169,7 +209,7 @@ def test_a_row_is_chosen_the_same_alone_and_in_a_batch():
         one = slice(row, row + 1)
         alone = choose(mean[one], sd[one], eligible[one], limits(1, 3), draws[one], floor=0.1)
         assert (alone.picks == batch.picks[one]).all()
-        np.testing.assert_allclose(alone.propensities, batch.propensities[one], rtol=1e-4)
+        assert (alone.propensities == batch.propensities[one]).all()
 
 
 def test_inputs_are_left_alone():
