@@ -4,10 +4,10 @@ from typing import Any, Final
 
 import orjson
 
-from engine.answerwire import fill_open_offers, reason
+from engine.answerwire import reason
 from engine.catalogue import Catalogue
 from engine.decider import Fallback
-from engine.ledger import Glance, Ledger
+from engine.ledger import Ledger
 from engine.record import DecisionRecord, decision_id
 from features import Offset, RecordHeader
 from opportune.v1 import common_pb2, customers_pb2, decisions_pb2
@@ -30,7 +30,7 @@ def plain_value(value: float | str | bool) -> common_pb2.Value:
 
 
 def repeated(
-    catalogue: Catalogue, record: DecisionRecord, partition: int, position: Offset, seen: Glance, language: str
+    catalogue: Catalogue, record: DecisionRecord, partition: int, position: Offset, language: str
 ) -> decisions_pb2.DecideResponse:
     """The answer to a request that was answered before, from its record."""
     response = decisions_pb2.DecideResponse(
@@ -68,7 +68,6 @@ def repeated(
         response.nothing_reason.CopyFrom(reason("silence" if silent else "not_eligible"))
     if record.known:
         _fill_freshness(response.state, record.watermark, record.latest_event_ms, record.time_ms)
-    fill_open_offers(response, catalogue, partition, seen)
     return response
 
 

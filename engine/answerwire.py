@@ -12,6 +12,7 @@ from typing import Final
 from engine.catalogue import Catalogue
 from engine.decide import Draft
 from engine.ledger import Glance
+from engine.limits import OPEN_OFFERS_MAX
 from engine.record import decision_id
 from features import Offset
 from opportune.v1 import decisions_pb2
@@ -31,6 +32,10 @@ _ANSWER_NUMBERS: Final = Struct("<BQBqBB")
 """DecideResponse: policy_version 7, time_ms 9, degraded 5."""
 _STATE_NUMBERS: Final = Struct("<BBBqBq")
 """StateFreshness: known 1, latest_event_ms 3, age_ms 4."""
+_OPEN_NUMBERS: Final = Struct("<BBBqBq")
+"""OpenOffer: stage 3, served_ms 4, expires_ms 5."""
+_OPEN_PARTS_MAX: Final = 5 * OPEN_OFFERS_MAX
+_OPEN_OFFER: Final = b"\x5a"
 _DECISION_ID: Final = 0x0A
 _OFFER: Final = b"\x12"
 _STATE: Final = 0x22
@@ -51,6 +56,10 @@ class AnswerWriter:
         self._offers: Mapping[tuple[int, str], Sequence[bytes]] = {
             place: [_offer_constants(catalogue, at, text) for at, text in enumerate(texts)]
             for place, texts in catalogue.treatments.items()
+        }
+        self._offer_names: Final = {
+            key: decisions_pb2.OpenOffer(offer_id=offer).SerializeToString()
+            for key, offer in zip(catalogue.offer_keys, catalogue.offer_ids, strict=True)
         }
         # By explored + 2 × cold.
         self._reasons: Final = [
@@ -91,29 +100,25 @@ class AnswerWriter:
         if draft.known:
             parts.append(_state(draft.watermark, draft.latest_event_ms, ask.time_ms))
         if draft.seen.open_offers:
-            parts.append(self._open_offers(partition, draft.seen))
+            parts += self.open_offers(partition, draft.seen)
         return b"".join(parts)
 
-    def _open_offers(self, partition: int, seen: Glance) -> bytes:
-        response = decisions_pb2.DecideResponse()
-        fill_open_offers(response, self._catalogue, partition, seen)
-        return response.SerializeToString()
-
-
-def fill_open_offers(
-    response: decisions_pb2.DecideResponse, catalogue: Catalogue, partition: int, seen: Glance
-) -> None:
-    """Add the offers that are still open, newest first."""
-    for position, key, stage, served_ms, expires_ms in reversed(seen.open_offers):
-        at = catalogue.index_of_key.get(key)
-        if at is not None:
-            response.open_offers.add(
-                decision_id=decision_id(partition, position),
-                offer_id=catalogue.offer_ids[at],
-                stage=stage,
-                served_ms=served_ms,
-                expires_ms=expires_ms,
-            )
+    def open_offers(self, partition: int, seen: Glance) -> list[bytes]:
+        """The open_offers of a DecideResponse, newest first, at most OPEN_OFFERS_MAX."""
+        parts: list[bytes] = []
+        at, name = None, b""
+        for position, key, stage, served_ms, expires_ms in reversed(seen.open_offers):
+            if position != at:
+                at, text = position, decision_id(partition, position).encode()
+                name = bytes((_DECISION_ID, len(text))) + text
+            offer = self._offer_names.get(key)
+            if offer is None:
+                continue  # no longer in the catalogue
+            numbers = _OPEN_NUMBERS.pack(0x18, stage, 0x21, served_ms, 0x29, expires_ms)
+            parts += (_OPEN_OFFER, _length(len(name) + len(offer) + len(numbers)), name, offer, numbers)
+            if len(parts) >= _OPEN_PARTS_MAX:
+                break
+        return parts
 
 
 def _offer_constants(catalogue: Catalogue, at: int, treatment: str) -> bytes:

@@ -1,9 +1,10 @@
-"""Micro-batching: requests that arrive while a batch is in flight form the next one.
+"""Micro-batching: requests that arrive while batches are in flight form the next one.
 
 No timer waits for a batch to fill: an idle server answers a lone request at once, a busy one pays two round trips and a
-handful of matrix products for up to DECIDE_BATCH_MAX requests. One batch, step by step:
+handful of matrix products for up to DECIDE_BATCH_MAX requests. Several batches are in flight, so that the server
+computes one while the store commits another. One batch, step by step:
 
-1. take waiting requests, one a customer (two decisions from one ledger could not both be committed);
+1. take waiting requests, one a customer of all batches in flight (of two decisions from one ledger one would conflict);
 2. read all states in one round trip;
 3. decide (engine.decide, pure);
 4. commit ledger, record and log of each in one round trip: only then is a decision acknowledged;
@@ -25,7 +26,12 @@ from engine.catalogue import Catalogue
 from engine.decide import Ask, Draft, Repeat, decide
 from engine.errors import Overloaded, Unavailable
 from engine.learner import posterior_options
-from engine.limits import DECIDE_BATCH_MAX, DECIDE_CONFLICT_RETRIES_MAX, DECIDE_QUEUE_MAX
+from engine.limits import (
+    DECIDE_BATCH_MAX,
+    DECIDE_BATCHES_MAX,
+    DECIDE_CONFLICT_RETRIES_MAX,
+    DECIDE_QUEUE_MAX,
+)
 from engine.store.base import Conflict, DecisionCommit, State, StoreError
 from features import Offset
 from models import Policy
@@ -80,7 +86,7 @@ class _Waiting:
 
 
 class Decider:
-    """Decides for whoever calls `submit`, in batches. One event loop, one batch at a time."""
+    """Decides for whoever calls `submit` or `enqueue`, in batches. One event loop."""
 
     def __init__(self, catalogue: Catalogue, store: State) -> None:
         self.catalogue = catalogue
@@ -94,7 +100,9 @@ class Decider:
         """False while the policy that was learnt cannot be loaded; decisions are then marked as degraded."""
         self._store = store
         self._queue: deque[_Waiting] = deque()
-        self._work: asyncio.Task[None] | None = None
+        self._workers: set[asyncio.Task[None]] = set()
+        self._in_flight: set[str] = set()
+        """Customers of the batches in flight."""
         self._draining = False
 
     async def submit(self, ask: Ask) -> Answer:
@@ -110,19 +118,19 @@ class Decider:
         if len(self._queue) >= DECIDE_QUEUE_MAX:
             raise Overloaded(f"{DECIDE_QUEUE_MAX} decisions are waiting already; ask again in a moment")
         self._queue.append(_Waiting(ask, answer))
-        if self._work is None:
-            self._work = asyncio.create_task(self._run())
+        if len(self._workers) < DECIDE_BATCHES_MAX:
+            self._workers.add(asyncio.create_task(self._run()))
 
     async def drain(self) -> None:
         """Refuse new requests and answer those that wait."""
         self._draining = True
-        if self._work is not None:
-            await self._work
+        while self._workers:
+            await asyncio.wait(self._workers)
 
     def _take(self) -> list[_Waiting]:
-        """The next batch: the oldest requests whose callers still wait, one a customer."""
+        """The next batch: the oldest requests whose callers still wait, one a customer of all batches in flight."""
         batch: list[_Waiting] = []
-        customers: set[str] = set()
+        customers = self._in_flight
         later: list[_Waiting] = []
         while self._queue and len(batch) < DECIDE_BATCH_MAX:
             waiting = self._queue.popleft()
@@ -150,8 +158,12 @@ class Decider:
                             waiting.answer.set_exception(error)
                 metrics.DECIDE_BATCH_SECONDS.observe(time.perf_counter() - started)
                 metrics.DECIDE_BATCH_SIZE.observe(len(batch))
+                self._in_flight.difference_update([waiting.ask.customer for waiting in batch])
         finally:
-            self._work = None
+            # Here and not in a callback: between an empty queue and this line nobody can put a request into it.
+            task = asyncio.current_task()
+            assert task is not None
+            self._workers.discard(task)
 
     async def _decide(self, batch: Sequence[_Waiting]) -> None:
         asks = [waiting.ask for waiting in batch]

@@ -36,11 +36,15 @@ CONTEXT_FACTS_MAX: Final = 64
 # --- one customer ---------------------------------------------------------------------------------------------------
 LEDGER_DECISIONS_MAX: Final = 16
 """Decisions that a customer's ledger remembers: open ones first, then the newest."""
+OPEN_OFFERS_MAX: Final = 12
+"""Open offers that an answer shows, newest first; Customers.Get shows all that the ledger remembers."""
 CUSTOMER_KEY_TTL_MS: Final = 400 * 86_400_000
 """State of a customer of whom nothing was heard for this long goes away."""
 
 # --- the hot path ---------------------------------------------------------------------------------------------------
 DECIDE_BATCH_MAX: Final = 64
+DECIDE_BATCHES_MAX: Final = 3
+"""One computes while the store commits the other."""
 DECIDE_QUEUE_MAX: Final = 1_024
 """Requests waiting for a batch; one more is refused with RESOURCE_EXHAUSTED at once."""
 DECIDE_STATE_WAIT_MS_MAX: Final = 250

@@ -120,8 +120,8 @@ class Service:
         record = await self._record(partition, answer.position)
         if record is None:
             raise NotFound(f"request_id {shown(ask.request_id)} was answered before, but its record was retired")
-        response = answers.repeated(catalogue, record, partition, answer.position, answer.seen, ask.language)
-        return response.SerializeToString()
+        response = answers.repeated(catalogue, record, partition, answer.position, ask.language)
+        return b"".join((response.SerializeToString(), *self._writer.open_offers(partition, answer.seen)))
 
     async def explain(self, request: decisions_pb2.ExplainRequest) -> decisions_pb2.ExplainResponse:
         """Decisions.Explain."""

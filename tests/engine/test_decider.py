@@ -7,7 +7,7 @@ from faulty_store import FaultyStore
 
 from engine.errors import Overloaded, Unavailable
 from engine.ledger import Ledger
-from engine.limits import DECIDE_BATCH_MAX, DECIDE_QUEUE_MAX, LEDGER_DECISIONS_MAX
+from engine.limits import DECIDE_BATCH_MAX, DECIDE_BATCHES_MAX, DECIDE_QUEUE_MAX, LEDGER_DECISIONS_MAX
 from engine.record import DecisionRecord, decision_id
 from engine.store import Conflict, RedisStore, Store, StoreFull, StoreUnavailable
 from engine.store.base import LogEntry
@@ -46,16 +46,24 @@ async def decisions_in(store: Store) -> dict[str, DecisionRecord]:
     }
 
 
+async def all_in_flight(engine: SmallEngine) -> list[asyncio.Task[decisions_pb2.DecideResponse]]:
+    """As many batches of one as may be in flight: what comes now has to wait."""
+    tasks = []
+    for number in range(DECIDE_BATCHES_MAX):
+        tasks += await begun(engine, [f"first-{number}"])
+    return tasks
+
+
 async def test_the_queue_has_a_bound_and_beyond_it_the_refusal_comes_at_once() -> None:
     engine, store = engine_with_faults()
     store.gate.clear()
-    first = await begun(engine, ["first"])
+    first = await all_in_flight(engine)
     waiting = await begun(engine, [f"customer-{n}" for n in range(DECIDE_QUEUE_MAX)])
     with pytest.raises(Overloaded, match=f"{DECIDE_QUEUE_MAX} decisions are waiting already"):
         await asyncio.wait_for(engine.decide("one-too-many"), 1.0)
     store.gate.set()
     answers = await asyncio.gather(*first, *waiting)
-    assert len({answer.decision_id for answer in answers}) == DECIDE_QUEUE_MAX + 1
+    assert len({answer.decision_id for answer in answers}) == DECIDE_QUEUE_MAX + len(first)
     assert (await engine.decide("one-too-many")).decision_id
 
 
@@ -133,7 +141,7 @@ async def test_a_caller_that_leaves_does_not_break_the_batch() -> None:
     """Cancelled while its batch is read, and while it waits: the others are answered, the next ones too."""
     engine, store = engine_with_faults()
     store.gate.clear()
-    reading = await begun(engine, ["ann"])
+    reading = await all_in_flight(engine)
     waiting = await begun(engine, ["bob", "carl"])
     reading[0].cancel()
     waiting[0].cancel()
