@@ -12,7 +12,6 @@ from typing import Final
 from engine.catalogue import Catalogue
 from engine.decide import Draft
 from engine.ledger import Glance
-from engine.limits import OPEN_OFFERS_MAX
 from engine.record import decision_id
 from features import Offset
 from opportune.v1 import decisions_pb2
@@ -34,7 +33,6 @@ _STATE_NUMBERS: Final = Struct("<BBBqBq")
 """StateFreshness: known 1, latest_event_ms 3, age_ms 4."""
 _OPEN_NUMBERS: Final = Struct("<BBBqBq")
 """OpenOffer: stage 3, served_ms 4, expires_ms 5."""
-_OPEN_PARTS_MAX: Final = 5 * OPEN_OFFERS_MAX
 _OPEN_OFFER: Final = b"\x5a"
 _DECISION_ID: Final = 0x0A
 _OFFER: Final = b"\x12"
@@ -104,7 +102,7 @@ class AnswerWriter:
         return b"".join(parts)
 
     def open_offers(self, partition: int, seen: Glance) -> list[bytes]:
-        """The open_offers of a DecideResponse, newest first, at most OPEN_OFFERS_MAX."""
+        """The open_offers of a DecideResponse, newest first."""
         parts: list[bytes] = []
         at, name = None, b""
         for position, key, stage, served_ms, expires_ms in reversed(seen.open_offers):
@@ -116,8 +114,6 @@ class AnswerWriter:
                 continue  # no longer in the catalogue
             numbers = _OPEN_NUMBERS.pack(0x18, stage, 0x21, served_ms, 0x29, expires_ms)
             parts += (_OPEN_OFFER, _length(len(name) + len(offer) + len(numbers)), name, offer, numbers)
-            if len(parts) >= _OPEN_PARTS_MAX:
-                break
         return parts
 
 

@@ -51,6 +51,8 @@ log = logging.getLogger("opportune.store")
 STORE_STOP_MS_MAX: Final = STOP_MS_MAX - 2 * DRAIN_MS_MAX
 """For the store to flush and end, after servers and then ingest and learn had their time."""
 FSYNC_INTERVAL_MS: Final = 1_000
+AOF_REWRITE_FROM: Final = "512mb"
+"""Smaller files are not rewritten: reading one takes seconds at a start, rewriting costs latency while serving."""
 _ANSWER_MS_MAX: Final = 1_000
 assert STORE_STOP_MS_MAX > _ANSWER_MS_MAX
 
@@ -229,7 +231,7 @@ class EmbeddedStore:
             *("--appendonly", "yes", "--appendfsync", "always" if self._fsync == "always" else "no"),
             # A crash can leave half a command at the end of the file. It was never acknowledged, so it may go.
             *("--aof-load-truncated", "yes"),
-            *("--auto-aof-rewrite-percentage", "100", "--auto-aof-rewrite-min-size", "64mb"),
+            *("--auto-aof-rewrite-percentage", "100", "--auto-aof-rewrite-min-size", AOF_REWRITE_FROM),
             *("--maxmemory", str(self._maxmemory_bytes or 0), "--maxmemory-policy", "noeviction"),
         ]
 

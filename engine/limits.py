@@ -36,8 +36,6 @@ CONTEXT_FACTS_MAX: Final = 64
 # --- one customer ---------------------------------------------------------------------------------------------------
 LEDGER_DECISIONS_MAX: Final = 16
 """Decisions that a customer's ledger remembers: open ones first, then the newest."""
-OPEN_OFFERS_MAX: Final = 12
-"""Open offers that an answer shows, newest first; Customers.Get shows all that the ledger remembers."""
 CUSTOMER_KEY_TTL_MS: Final = 400 * 86_400_000
 """State of a customer of whom nothing was heard for this long goes away."""
 
@@ -76,7 +74,8 @@ LEARN_PACE_MS: Final = 50
 """Least time between two looks at a log that is not behind."""
 SNAPSHOT_INTERVAL_MS: Final = 150
 """Least time between two pushed snapshots: the policy in service lags an outcome by about this."""
-CHECKPOINT_INTERVAL_MS: Final = 2_000
+CHECKPOINT_INTERVAL_MS: Final = 10_000
+"""After a crash so much of the log is read again. A checkpoint of megabytes holds up decisions for milliseconds."""
 INSTANCES_TRACKED_MAX: Final = 500_000
 """Offer instances that the learner follows; the oldest beyond are closed without a lesson and counted."""
 LATE_OUTCOME_MS_MAX: Final = 180 * 86_400_000
