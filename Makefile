@@ -14,6 +14,7 @@ help:
 	@echo "make lint   ruff and the strict type checker"
 	@echo "make bench  run every benchmark"
 	@echo "make proto  generate the opportune.v1 stubs from proto/"
+	@echo "make clean  remove .venv and all caches, the compiled kernels too"
 
 venv: $(STAMP)
 
@@ -44,3 +45,4 @@ proto: venv
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	find bench engine features models opportune proto tests -name __pycache__ -prune -exec rm -rf {} +

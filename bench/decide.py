@@ -22,6 +22,7 @@ from bench.report import Report
 from bench.workload import FULL, SMALL, Size, catalogue, decide_body, fill
 from engine.limits import PARTITIONS
 from engine.store.redis import RedisStore
+from models import PosteriorOptions, Statistics, fit, pack_offer
 
 IN_FLIGHT = 64
 
@@ -115,12 +116,17 @@ def _compare(running: Running, requests: int, rounds: int, report: Report, advan
 
 
 def _half_load(running: Running, throughput: float, seconds: int, report: Report) -> None:
+    before = _decisions(running)
     load = opened(running.grpc, decide_body(), per_second=throughput / 2, seconds=seconds)
+    after = _decisions(running)
     against = f"{load.requests_per_s:,.0f} decisions/s on a fixed schedule, half of the throughput"
     for percent in (50, 99, 99.9):
         report.add(f"decide.p{percent:g}_ms_half_load", load.percentile_ms(percent), "ms", against)
     if load.errors:
         report.notes.append(f"half load: {load.errors} requests failed")
+    answers, made, degraded = len(load.latencies_ms), *(after[kind] - before[kind] for kind in ("no", "yes"))
+    if degraded or made < answers:
+        report.notes.append(f"half load: of {answers} answers {made:.0f} were decisions, {degraded:.0f} were degraded")
 
 
 def _many_offers(running: Running, requests: int, throughput: float, report: Report) -> None:
@@ -139,6 +145,11 @@ def _ledger_bytes(running: Running, size: Size, report: Report) -> None:
     features = next(row.value for row in report.rows if row.metric == "decide.feature_bytes_per_customer")
     against = f"features {features:,.0f} + ledger {ledger:,.0f} of those decided for; {memory / 2**20:,.0f} MiB in all"
     report.add("decide.bytes_per_customer", features + ledger, "bytes", against)
+    transform = catalogue(size).transform
+    nothing = Statistics(transform.dimension, transform.version)
+    belief = len(pack_offer(fit(nothing, ["any"], 0, PosteriorOptions())["any"]))
+    against = f"the served belief about one offer, {transform.dimension} inputs; held by the store and by every server"
+    report.add("decide.bytes_per_offer", belief, "bytes", against)
 
 
 def _checked(running: Running, requests: int, in_flight: int) -> Load:

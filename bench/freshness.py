@@ -133,7 +133,7 @@ class _Probe:
             await asyncio.sleep(ASK_AGAIN_S * 4)
 
     async def _settled(self, customer: str) -> decisions_pb2.DecideResponse:
-        """A decision with an offer, after the policy has stood still for longer than a snapshot takes."""
+        """A decision with an offer, after the policy has stood still for a while."""
         last = await self._decide(customer)
         since_s = time.perf_counter()
         while time.perf_counter() - since_s < 0.1 or not last.offers:

@@ -57,7 +57,8 @@ def closed(address: str, body: bytes, *, requests: int, in_flight: int) -> Load:
 def opened(address: str, body: bytes, *, per_second: float, seconds: int) -> Load:
     """Requests sent on a fixed schedule, whether or not earlier ones are answered: no coordinated omission.
 
-    Latencies count from the moment the schedule wanted the request sent.
+    Latencies count from the moment the schedule wanted the request sent; h2load's from the moment it sent it, which is
+    up to 10 ms later but does not wait for answers.
     """
     if shutil.which("h2load") is None:
         requests = int(per_second * seconds)

@@ -62,7 +62,7 @@ class Report:
         for row in self.rows:
             table.add_row(
                 row.metric,
-                f"{row.value:,.3g}" if row.value < 1000 else f"{row.value:,.0f}",
+                _figure(row.value),
                 row.unit,
                 "" if row.ratio is None else f"{row.ratio:.3g}",
                 row.against,
@@ -75,6 +75,20 @@ class Report:
     def write(self, path: Path) -> None:
         """Write the file."""
         path.write_text(json.dumps(self.as_dict(), indent=1) + "\n")
+
+
+def markdown_rows(found: dict[str, Any]) -> list[str]:
+    """The figures of a committed file as rows of README's table, so that a test can hold one against the other."""
+    rows = []
+    for row in found["rows"]:
+        value = _figure(row["value"])
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} ×"
+        rows.append(f"| `{row['metric']}` | {value} {row['unit']} | {ratio} | {row['against']} |")
+    return rows
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def machine() -> dict[str, Any]:

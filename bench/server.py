@@ -16,12 +16,12 @@ from typing import Any
 
 import click
 import grpc
-import pygrpc_native.aio
 import uvloop
 
 from bench.workload import BODY_CUSTOMER, SEED, customer_id
 from engine import worker
 from engine.decide import Ask
+from engine.front import Call, FrontServer
 from engine.service import Service
 from opportune.v1 import decisions_pb2, decisions_pb2_grpc
 
@@ -39,20 +39,30 @@ def empty(transport: str) -> None:
 
 
 async def _empty(transport: str) -> None:
-    class Nothing(decisions_pb2_grpc.DecisionsServicer):
-        async def Decide(self, request: Any, context: Any) -> Any:
-            return decisions_pb2.DecideResponse()
+    """The ceilings: the server that the engine serves on and grpcio's, each parsing the request and saying nothing."""
+    parse, nothing = decisions_pb2.DecideRequest.FromString, decisions_pb2.DecideResponse()
+    server = grpc.aio.server()
+    if transport == "native":
 
-        async def Explain(self, request: Any, context: Any) -> Any:
-            return decisions_pb2.ExplainResponse()
+        def answer(data: bytes, call: Call) -> None:
+            parse(data)
+            call.answer(nothing.SerializeToString())
 
-    server = pygrpc_native.aio.server() if transport == "native" else grpc.aio.server()
-    decisions_pb2_grpc.add_DecisionsServicer_to_server(Nothing(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+        port = await FrontServer({"/opportune.v1.Decisions/Decide": answer}, {}, server).start("127.0.0.1:0")
+    else:
+
+        class Nothing(decisions_pb2_grpc.DecisionsServicer):
+            async def Decide(self, request: Any, context: Any) -> Any:
+                return nothing
+
+            async def Explain(self, request: Any, context: Any) -> Any:
+                return decisions_pb2.ExplainResponse()
+
+        decisions_pb2_grpc.add_DecisionsServicer_to_server(Nothing(), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
     print("ready", port, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    await server.stop(0)
 
 
 class DrawnCustomers(Service):

@@ -6,6 +6,7 @@ import orjson
 
 from engine.answerwire import reason
 from engine.catalogue import Catalogue
+from engine.decide import Ask
 from engine.decider import Fallback
 from engine.ledger import Ledger
 from engine.record import DecisionRecord, decision_id
@@ -30,9 +31,12 @@ def plain_value(value: float | str | bool) -> common_pb2.Value:
 
 
 def repeated(
-    catalogue: Catalogue, record: DecisionRecord, partition: int, position: Offset, language: str
+    catalogue: Catalogue, record: DecisionRecord, partition: int, position: Offset, ask: Ask
 ) -> decisions_pb2.DecideResponse:
     """The answer to a request that was answered before, from its record."""
+    same = record.config_version == catalogue.version
+    # The channel of a record is an index of its own configuration: in another one it may be another channel.
+    channel = record.channel if same else ask.channel
     response = decisions_pb2.DecideResponse(
         decision_id=decision_id(partition, position),
         customer_id=record.customer,
@@ -42,7 +46,7 @@ def repeated(
         degraded=record.degraded,  # type: ignore[arg-type]
         repeated=True,
     )
-    texts = catalogue.treatments.get((record.channel, language), ())
+    texts = catalogue.treatments[channel, ask.language]
     for rank, choice in enumerate(record.slate, 1):
         at = catalogue.index_of_key.get(choice.key)
         if at is None:
@@ -53,7 +57,7 @@ def repeated(
             rank=rank,
             kind=catalogue.kinds[at],
             category=offer.category,
-            treatment=texts[at] if texts else "",
+            treatment=texts[at],
             propensity=choice.propensity,
             score=choice.score,
             acceptance_probability=min(max(choice.mean, 0.0), 1.0),
@@ -63,7 +67,6 @@ def repeated(
         )
     if not record.slate:
         # Silence is drawn for sure when nothing was eligible: the propensity alone does not tell the two apart.
-        same = record.config_version == catalogue.version
         silent = record.nothing_propensity and not (same and not _any_eligible(catalogue, record))
         response.nothing_reason.CopyFrom(reason("silence" if silent else "not_eligible"))
     if record.known:

@@ -5,7 +5,7 @@ when the log has passed its end, and what is still open then becomes a provision
 there, and the change of lesson reverses the no exactly.
 
 Goals: order of the log decides everything, a batch boundary nothing. Entries at or before `offset` change nothing.
-Bounded: INSTANCES_TRACKED_MAX offers; the oldest beyond are let go without a lesson, and counted.
+Bounded: INSTANCES_TRACKED_MAX offers; the oldest beyond are let go without another lesson, and counted.
 """
 
 import heapq
@@ -26,6 +26,7 @@ _STATE: Final = struct.Struct("<BQIqQQQQ")
 _ENTRY: Final = struct.Struct("<QIqB")
 _SEAL: Final = struct.Struct("<I")
 _FORM: Final = 1
+_DUE_SPARE_MAX: Final = 1_000
 
 
 class AttributionError(ValueError):
@@ -154,6 +155,10 @@ class Attribution:
         key = next(iter(self._decisions))
         self.overflowed += len(self._decisions[key][1]) // _ROW.size
         self._forget(key)
+        # Its entry in the heap stays until it is due, in a week perhaps: without this the bound would bound nothing.
+        if len(self._due) > 2 * len(self._decisions) + _DUE_SPARE_MAX:
+            self._due = [due for due in self._due if due[1] in self._decisions]
+            heapq.heapify(self._due)
 
     # --- checkpoint -------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import click
 import grpc
@@ -28,6 +28,8 @@ from engine.replaying import replay_at, store_of
 from engine.rpc import TRANSPORTS
 from engine.supervisor import Supervisor, worker_spec
 from opportune.v1 import decisions_pb2, decisions_pb2_grpc, feedback_pb2, feedback_pb2_grpc
+
+_TABLE_COLUMNS_MIN: Final = 160
 
 _config_option = click.option(
     "--config",
@@ -181,7 +183,8 @@ def features(config_path: Path) -> None:
             feature.meaning,
             feature.owner,
         )
-    Console().print(table)
+    # A table of ten columns needs room: in a pipe or a narrow terminal rich would cut every word of it.
+    Console(width=max(Console().width, _TABLE_COLUMNS_MIN)).print(table)
 
 
 # --- trying it by hand ----------------------------------------------------------------------------------------------
@@ -299,7 +302,8 @@ def replay(config_path: Path, data_path: Path | None, redis_url: str | None, sto
     table.add_column("count", justify="right")
     for what, count in (*findings.counts.items(), ("differences", findings.different)):
         table.add_row(what, f"{count:,}")
-    Console().print(table)
+    # A table of ten columns needs room: in a pipe or a narrow terminal rich would cut every word of it.
+    Console(width=max(Console().width, _TABLE_COLUMNS_MIN)).print(table)
     for line in (*findings.differences, *(f"cannot tell: {caveat}" for caveat in findings.caveats)):
         click.echo(line, err=True)
     sys.exit(findings.verdict)

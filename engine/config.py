@@ -38,8 +38,9 @@ Name = Annotated[str, Field(pattern=_NAME)]
 """Lower-case name of a feature or a fact: it is a variable in rules."""
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$", max_length=limits.ID_BYTES_MAX)]
 """Id of a channel, placement, offer, category or event type."""
-DurationMs = Annotated[int, BeforeValidator(_duration), Field(gt=0)]
+DurationMs = Annotated[int, BeforeValidator(_duration), Field(gt=0, le=limits.TIME_MS_MAX)]
 """Written as 30s, 5m, 2h or 7d."""
+TimeMs = Annotated[int, Field(ge=0, le=limits.TIME_MS_MAX)]
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e12, le=1e12)]
 ValueKind = Literal["number", "text", "flag"]
 
@@ -149,8 +150,8 @@ class Offer(_Model):
     eligibility: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     treatments: tuple[Treatment, ...] = Field(min_length=1)
     window: DurationMs = 7 * 86_400_000
-    starts_ms: int = 0
-    ends_ms: int = limits.TIME_MS_MAX
+    starts_ms: TimeMs = 0
+    ends_ms: TimeMs = limits.TIME_MS_MAX
 
 
 class Exploration(_Model):

@@ -7,10 +7,11 @@ OpportuneError
 │   └── NotAllowed         FAILED_PRECONDITION  409   the move is not allowed from where things stand
 ├── ServerError            not the caller's fault
 │   ├── Overloaded         RESOURCE_EXHAUSTED   429   a queue or the disk is full: nothing was recorded, try later
-│   ├── Unavailable        UNAVAILABLE          503   the store is away or the server stops: send it again
-│   └── TooLate            DEADLINE_EXCEEDED    504   the caller's deadline passed
+│   └── Unavailable        UNAVAILABLE          503   the store is away or the server stops: send it again
 ├── ConfigError            the operator's fault: file, line, what was expected
 └── DataFolderError        the operator's fault: the folder is in use, foreign or damaged
+
+DEADLINE_EXCEEDED comes from the transport: who waits no longer needs no answer.
 """
 
 from http import HTTPStatus
@@ -66,13 +67,6 @@ class Unavailable(ServerError):
 
     grpc_status = grpc.StatusCode.UNAVAILABLE
     http_status = HTTPStatus.SERVICE_UNAVAILABLE
-
-
-class TooLate(ServerError):
-    """The caller's deadline passed before there was an answer."""
-
-    grpc_status = grpc.StatusCode.DEADLINE_EXCEEDED
-    http_status = HTTPStatus.GATEWAY_TIMEOUT
 
 
 class ConfigError(OpportuneError):

@@ -36,7 +36,7 @@ AsyncHandler = Callable[[bytes], Awaitable[bytes]]
 
 
 class Call:
-    """One call that waits for its answer."""
+    """One call that waits for its answer, which it gets once: what comes after the first one is dropped."""
 
     __slots__ = ("_calls", "_front", "_id", "gone")
 
@@ -45,18 +45,24 @@ class Call:
         self._id = call_id
         self._calls = calls
         self.gone = False
-        """The caller left or its deadline passed."""
+        """Nobody waits any more: it was answered, the caller left, or its deadline passed."""
 
     def answer(self, data: bytes) -> None:
         """Send the response."""
-        self._calls.pop(self._id, None)
-        self._front.respond(self._id, data)
+        if not self.gone:
+            self._end()
+            self._front.respond(self._id, data)
 
     def fail(self, error: Exception) -> None:
         """Send the status that an error stands for."""
+        if not self.gone:
+            self._end()
+            status, message = status_of(error)
+            self._front.fail(self._id, status.value[0], message)
+
+    def _end(self) -> None:
+        self.gone = True
         self._calls.pop(self._id, None)
-        status, message = status_of(error)
-        self._front.fail(self._id, status.value[0], message)
 
 
 DirectHandler = Callable[[bytes, Call], None]

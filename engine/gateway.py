@@ -137,8 +137,8 @@ def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: i
     channel, placement = placed(catalogue, request.channel, request.placement)
     if request.limit > limits.SLATE_MAX:
         raise InvalidArgument(f"limit: {request.limit}, expected 1 to {limits.SLATE_MAX}, or 0 for the configured one")
-    if len(request.language) > 16:
-        raise InvalidArgument(f"language: {len(request.language)} bytes, at most 16 are allowed")
+    if len(request.language.encode()) > 16:
+        raise InvalidArgument(f"language: {len(request.language.encode())} bytes, at most 16 are allowed")
     if len(request.purposes) > limits.PURPOSES_MAX:
         raise InvalidArgument(f"purposes: {len(request.purposes)} entries, at most {limits.PURPOSES_MAX} are allowed")
     given = request.context
@@ -286,6 +286,9 @@ def outcome_of(request: feedback_pb2.ReportRequest, catalogue: Catalogue, now_ms
     }
     if request.channel:
         attributes["channel"] = request.channel
+    packed = orjson.dumps(attributes) if attributes else b""
+    if len(packed) > limits.CONTEXT_BYTES_MAX:
+        raise InvalidArgument(f"attributes: {len(packed)} bytes in all, at most {limits.CONTEXT_BYTES_MAX} are allowed")
     return CheckedOutcome(
         outcome_id,
         hash_of(outcome_id),
@@ -295,5 +298,5 @@ def outcome_of(request: feedback_pb2.ReportRequest, catalogue: Catalogue, now_ms
         stage,
         time_of(request.time_ms, "time_ms", catalogue, now_ms),
         value,
-        orjson.dumps(attributes) if attributes else b"",
+        packed,
     )

@@ -12,7 +12,6 @@ from typing import Final
 
 import orjson
 
-from engine import metrics
 from engine.limits import INGEST_BATCH_MAX, INGEST_BLOCK_MS
 from engine.store.base import FeatureWrite, Feed, LogEntry, StoreError
 from features import HEADER_CAS_BYTES, Event, Layout, Offset, RecordError
@@ -59,7 +58,12 @@ class Ingest:
     async def _fold(self, partition: int, entries: Sequence[LogEntry]) -> None:
         by_customer: dict[str, list[Event]] = {}
         for entry in entries:
-            customer, event = logged_event(entry)
+            try:
+                customer, event = logged_event(entry)
+            except ValueError as error:
+                # Nothing of ours wrote it. It cannot be read any better later, and those behind it must not wait.
+                log.error("entry %s of partition %d is no event and is passed over: %s", entry.offset, partition, error)
+                continue
             by_customer.setdefault(customer, []).append(event)
         while by_customer:
             records = await self._store.read_features(list(by_customer))
@@ -80,15 +84,13 @@ class Ingest:
         except RecordError as error:
             # Damaged bytes cannot be read any better later. Starting anew keeps the customer served, and is told.
             log.error("the state of customer %r is damaged and begins anew: %s", customer, error)
-            metrics.EVENTS_FOLDED.labels("damaged").inc()
             result = self._layout.fold(None, events)
-        for name in ("applied", "duplicates", "late", "redelivered"):
-            if count := getattr(result, name):
-                metrics.EVENTS_FOLDED.labels(name).inc(count)
         return result.record
 
 
 def logged_event(entry: LogEntry) -> tuple[str, Event]:
-    """(customer, event) of an entry of the event log."""
-    customer, digest, event_type, time_ms, attributes = orjson.loads(entry.data)
-    return customer, Event(digest, event_type, time_ms, attributes, entry.offset)
+    """(customer, event) of an entry of the event log. Raises ValueError if it is none."""
+    match orjson.loads(entry.data):
+        case [str(customer), int(digest), str(event_type), int(time_ms), dict(attributes)]:
+            return customer, Event(digest, event_type, time_ms, attributes, entry.offset)
+    raise ValueError("expected customer, id hash, type, time and attributes")

@@ -158,6 +158,9 @@ class Learner:
             "version": self.policy_version,
             "transform": self.catalogue.transform.version,
             "clock_ms": self.clock_ms,
+            "lessons": self.lessons,
+            "lost": self.lost,
+            "let_go": sum(attribution.overflowed for attribution in self.attributions),
             "offsets": {str(at): str(offset) for at, offset in self.offsets.items()},
         }
         return orjson.dumps(head), {offer: pack_offer(belief) for offer, belief in beliefs.items()}
@@ -171,7 +174,6 @@ class Learner:
             "policy_version": self.policy_version,
             "lessons": self.lessons,
             "lost": self.lost,
-            "dimension": self.statistics.dimension,
         }
         fields = {prefix + _HEAD: orjson.dumps(head)}
         for at, attribution in enumerate(self.attributions):

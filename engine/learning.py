@@ -13,7 +13,6 @@ from typing import Final
 
 import orjson
 
-from engine import metrics
 from engine.catalogue import Catalogue
 from engine.learner import Due, Learner
 from engine.limits import CHECKPOINT_INTERVAL_MS, LEARN_BATCH_MAX, LEARN_BLOCK_MS, LEARN_PACE_MS, SNAPSHOT_INTERVAL_MS
@@ -48,6 +47,7 @@ class Learning:
         self._checkpoint_took_s = 0.0
         self._snapshots = 0
         self._dirty = False
+        self._let_go = 0
 
     def stop(self) -> None:
         """End `run` after the batch in hand."""
@@ -79,6 +79,8 @@ class Learning:
                 # Begin again from the checkpoint: entries that were read may not have been taught.
                 self._learner = None
                 await asyncio.sleep(_PAUSE_S)
+        if self._learner is None:
+            return  # what the store has is newer than what would be read from it
         try:
             await self.publish()
             await self.save()
@@ -95,6 +97,10 @@ class Learning:
         if due:
             await self._teach(learner, due)
         self._dirty |= bool(batches)
+        let_go = sum(attribution.overflowed for attribution in learner.attributions)
+        if let_go > self._let_go:
+            log.warning("%d offers are no longer followed, more than can be kept until their windows close", let_go)
+            self._let_go = let_go * 2  # told again when it has doubled
         now_s = self._now_s()
         # Behind a long log (after a crash) the policy in service is newer than what was read so far: catch up first.
         caught_up = all(len(entries) < self._batch_max for entries in batches.values())
@@ -112,8 +118,6 @@ class Learning:
         places = list(dict.fromkeys(item.position for item in due))
         records = await self._store.entries(places)
         learner.teach(due, dict(zip(places, records, strict=True)))
-        metrics.LESSONS.set(learner.lessons)
-        metrics.LESSONS_LOST.set(learner.lost)
 
     async def publish(self) -> None:
         """Push a snapshot if there is news. Raises StoreError."""

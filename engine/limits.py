@@ -77,7 +77,7 @@ SNAPSHOT_INTERVAL_MS: Final = 150
 CHECKPOINT_INTERVAL_MS: Final = 10_000
 """After a crash so much of the log is read again. A checkpoint of megabytes holds up decisions for milliseconds."""
 INSTANCES_TRACKED_MAX: Final = 500_000
-"""Offer instances that the learner follows; the oldest beyond are closed without a lesson and counted."""
+"""Offer instances of one partition that the learner follows; the oldest beyond are let go without a lesson, counted."""
 LATE_OUTCOME_MS_MAX: Final = 180 * 86_400_000
 """After its window a decision still accepts outcomes for this long."""
 

@@ -24,6 +24,9 @@ POLICY_VERSION: Final = Gauge("opportune_policy_version", "Version of the policy
 POLICY_SWAPPED: Final = Gauge(
     "opportune_policy_swapped_unixtime", "When the policy in service was swapped in, Unix time"
 )
-EVENTS_FOLDED: Final = Counter("opportune_events_folded", "Events folded into state", ["result"])
+EVENTS_WAITING: Final = Gauge("opportune_events_waiting", "Events of the fullest partition that wait to be folded")
 LESSONS: Final = Gauge("opportune_lessons", "Lessons taught or taken back")
+LET_GO: Final = Gauge(
+    "opportune_instances_let_go", "Offers no longer followed because there were too many: their no is not learnt"
+)
 LESSONS_LOST: Final = Gauge("opportune_lessons_lost", "Lessons that could not be taught")

@@ -35,6 +35,11 @@ class PolicyWatch:
                 log.warning("the policy board is away, trying again: %s", error)
                 self._seen = None
                 await asyncio.sleep(_PAUSE_S)
+            except Exception:
+                # Whatever it is, the policy in service must not stand still for good because of it.
+                log.exception("the policy could not be followed, trying again")
+                self._seen = None
+                await asyncio.sleep(_PAUSE_S)
 
     async def step(self, block_ms: int) -> None:
         """Load what changed, or everything at first. Raises StoreError."""
@@ -67,5 +72,8 @@ class PolicyWatch:
             log.error("the policy cannot be loaded, the one in service stays: %s", error)
             decider.policy_known = decider.policy.version > 0
             return
+        # The learner has no port of its own: its figures travel with its policy.
+        for gauge, name in ((metrics.LESSONS, "lessons"), (metrics.LESSONS_LOST, "lost"), (metrics.LET_GO, "let_go")):
+            gauge.set(facts.get(name, 0))
         metrics.POLICY_VERSION.set(decider.policy.version)
         metrics.POLICY_SWAPPED.set(time.time())

@@ -1,7 +1,7 @@
 """The gRPC edge: the services of engine.service on pygrpc-native or grpcio, with health and reflection.
 
 pygrpc-native answers an empty call at several times the rate of grpc.aio, because HTTP/2 and framing run outside the
-GIL; it is the default (engine.front). It has no TLS, so grpcio serves where that is asked for.
+GIL; it is the default (engine.front). grpcio serves where it is asked for.
 
 Messages are decoded here rather than by the transport: bytes that are no message are then the caller's error
 (INVALID_ARGUMENT, and what was wrong), where a transport would answer INTERNAL.
@@ -53,20 +53,22 @@ def handler(request_type: Any, call: Callable[[Any], Awaitable[Message]]) -> Asy
 class _DecideCall:
     """A Decide call on the native front, answered by the decider without a task of its own."""
 
-    __slots__ = ("_call", "_service")
+    __slots__ = ("_call", "_looking_up", "_service")
 
     def __init__(self, service: Service, call: Call) -> None:
         self._service = service
         self._call = call
+        self._looking_up = False
 
     def done(self) -> bool:
-        return self._call.gone
+        return self._looking_up or self._call.gone
 
     def set_result(self, answer: Answer) -> None:
         written = self._service.written_now(answer)
         if written is not None:
             self._call.answer(written)
         else:
+            self._looking_up = True
             self._service.keep(asyncio.ensure_future(self._look_up(answer)))
 
     def set_exception(self, error: Exception) -> None:

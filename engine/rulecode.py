@@ -13,12 +13,16 @@ not. Rows without a missing number need the first only.
     and     = compared { "&&" compared }       sum      = product { ("+" | "-") product }
     rule    = or [ "?" rule ":" rule ]         product  = unary { ("*" | "/") unary }
 
+Both are bounded: a `?:` writes its condition twice, so nested ones would double and double; and Python reads at most
+200 brackets within brackets, of which a long || needs one a part. What is larger goes to the library.
+
 The code is put together from numbers, column places and operators of our own; no text of a rule gets into it.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, Protocol
 
 
@@ -70,6 +74,9 @@ _TOKEN: Final = re.compile(
 _OPPOSITE: Final = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
 """Of a missing number neither a comparison nor its opposite is true, but for == and !=, which have an answer."""
 _EXACT_INT_MAX: Final = 2**53
+_CODE_CHARACTERS_MAX: Final = 64 * 1024
+_CODE_BRACKETS_MAX: Final = 100
+"""Within each other."""
 
 
 def compile_code(expression: str, columns: Mapping[str, tuple[int, Described]]) -> RuleCode | None:
@@ -84,6 +91,8 @@ def compile_code(expression: str, columns: Mapping[str, tuple[int, Described]]) 
         parser = _Parser(_tokens(expression), columns)
         compiled = parser.rule()
         if parser.peek() != ("end", "") or compiled.kind != "flag":
+            return None
+        if max(_brackets(compiled.code), _brackets(compiled.no)) > _CODE_BRACKETS_MAX:
             return None
     except _Beyond:
         return None
@@ -126,11 +135,14 @@ class _Parser:
         if not condition.kind == yes.kind == no.kind == "flag":
             raise _Beyond
         # Written with and, or alone: where the condition cannot be evaluated, neither side is taken.
-        return _Typed(
+        chosen = _Typed(
             "flag",
             f"({condition.code} and {yes.code} or {condition.no} and {no.code})",
             f"({condition.code} and {yes.no} or {condition.no} and {no.no})",
         )
+        if len(chosen.code) + len(chosen.no) > _CODE_CHARACTERS_MAX:
+            raise _Beyond
+        return chosen
 
     def _or(self) -> _Typed:
         left = self._and()
@@ -248,6 +260,11 @@ class _Parser:
     def _expect(self, operator: str) -> None:
         if self._take(operator) is None:
             raise _Beyond
+
+
+def _brackets(code: str) -> int:
+    """How many brackets stand within each other."""
+    return max(accumulate((character in "([") - (character in ")]") for character in code))
 
 
 def _negated(inner: _Typed) -> _Typed:

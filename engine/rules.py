@@ -1,10 +1,9 @@
 """Eligibility in CEL: each distinct expression is compiled once and evaluated once a decision.
 
 Rules see features and facts by their names: numbers as double, texts as string, flags as bool. A missing number is NaN:
-a comparison with it cannot be evaluated. A missing text is "". A rule that cannot be evaluated (a division by zero,
-say)
-does not hold, and the record keeps that it failed. Offers are bit masks over the rules: one is eligible when all
-its bits are set, and the missing ones are the answer to "why not".
+a comparison with it cannot be evaluated. A missing text is "". A rule that cannot be evaluated does not hold, and the
+record keeps that it failed. Offers are bit masks over the rules: one is eligible when all its bits are set, and the
+missing ones are the answer to "why not".
 
 Goals: nothing that a file says can hang or crash a server: sizes are bounded and there are no lists to iterate over.
 """

@@ -120,7 +120,7 @@ class Service:
         record = await self._record(partition, answer.position)
         if record is None:
             raise NotFound(f"request_id {shown(ask.request_id)} was answered before, but its record was retired")
-        response = answers.repeated(catalogue, record, partition, answer.position, ask.language)
+        response = answers.repeated(catalogue, record, partition, answer.position, ask)
         return b"".join((response.SerializeToString(), *self._writer.open_offers(partition, answer.seen)))
 
     async def explain(self, request: decisions_pb2.ExplainRequest) -> decisions_pb2.ExplainResponse:
@@ -292,6 +292,7 @@ class Service:
         if time.monotonic() - self._backlog_read_s > _BACKLOG_FRESH_S:
             self._backlog = max((await self.store.backlog()).values(), default=0)
             self._backlog_read_s = time.monotonic()
+            metrics.EVENTS_WAITING.set(self._backlog)
         if self._backlog > EVENT_BACKLOG_MAX:
             raise Overloaded(f"{self._backlog} events of a partition wait to be folded; publish again in a moment")
 

@@ -102,7 +102,7 @@ class RedisStore:
         if not customers:
             return []
         command = (b"MGET", *self._keys.state_of(customers))
-        [values] = checked(await self._hot.pipeline((command,), self._read_s))
+        [values] = checked(await self._hot.pipeline((command,), self._read_s, look=len(customers) == 1))
         return list(zip(values[: len(customers)], values[len(customers) :], strict=True))
 
     async def commit_decisions(self, commits: Sequence[DecisionCommit]) -> list[Offset | Conflict | StoreError]:
@@ -120,7 +120,7 @@ class RedisStore:
             )
             for commit in commits
         ]
-        replies = await self._run(self._hot, commands, self._commit_s)
+        replies = await self._run(self._hot, commands, self._commit_s, look=len(commands) == 1)
         results = [scripts.position(reply) for reply in replies]
         # A server that is loading refuses all: that is the store being away, not something about a decision.
         if results and all(isinstance(result, StoreUnavailable) for result in results):
@@ -279,9 +279,11 @@ class RedisStore:
         await self._hot.close()
         await self._bulk.close()
 
-    async def _run(self, connection: Connection, commands: list[Command], wait_s: float) -> list[Reply]:
+    async def _run(
+        self, connection: Connection, commands: list[Command], wait_s: float, *, look: bool = False
+    ) -> list[Reply]:
         """Replies of script commands; those that a restarted server does not know are taught and sent again."""
-        replies = await connection.pipeline(commands, wait_s)
+        replies = await connection.pipeline(commands, wait_s, look=look)
         missing = [index for index, reply in enumerate(replies) if reply.__class__ is ScriptMissing]
         if missing:
             again = [*scripts.LOAD, *(commands[index] for index in missing)]

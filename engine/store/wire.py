@@ -35,7 +35,7 @@ Reply = Any
 PIPELINES_PENDING_MAX: Final = 8_192
 """Pipelines that wait for replies on one connection. The queues in front of the store are shorter; this is the net."""
 LOOK_US_MAX: Final = 100
-"""How long a lone command to a store on this machine is waited for without going to sleep."""
+"""How long a lone decision waits for a store on this machine without going to sleep."""
 READ_BYTES_MAX: Final = 256 * 1024
 LAST_LOOK_MS: Final = 1
 """Between the end of a wait and giving up."""
@@ -173,8 +173,8 @@ class _Link(asyncio.Protocol):
         except ProtocolError as error:
             self.fail(f"not the protocol of Redis: {error}")
 
-    async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
-        """Write all, wait for all replies."""
+    async def send(self, commands: Sequence[Command], timeout_s: float, *, look: bool = False) -> list[Reply]:
+        """Write all, wait for all replies; with `look`, for the first LOOK_US_MAX without going to sleep."""
         if self.closed or self._transport is None:
             raise StoreUnavailable(f"{self._address}: connection is closed")
         if len(self._waiting) >= PIPELINES_PENDING_MAX:
@@ -182,7 +182,7 @@ class _Link(asyncio.Protocol):
         future: asyncio.Future[list[Reply]] = self._loop.create_future()
         self._waiting.append((len(commands), future))
         self._transport.write(b"".join(map(pack_command, commands)))
-        if self._fd >= 0 and len(commands) == 1 and len(self._waiting) == 1:
+        if look and self._fd >= 0 and len(self._waiting) == 1:
             self._look(time.perf_counter() + LOOK_US_MAX / 1e6)
             if future.done():
                 return future.result()
@@ -238,8 +238,10 @@ class Connection:
         self._connecting = asyncio.Lock()
         self._closed = False
 
-    async def pipeline(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
+    async def pipeline(self, commands: Sequence[Command], timeout_s: float, *, look: bool = False) -> list[Reply]:
         """Replies of the commands, in order; an error reply is a StoreError among them. Raises StoreUnavailable.
+
+        `look` is for a lone decision: see LOOK_US_MAX.
 
         After a StoreUnavailable it is not known which of the commands took place.
         """
@@ -251,7 +253,7 @@ class Connection:
             deadline_s = loop.time() + timeout_s
             link = await self._connect(timeout_s)
             timeout_s = max(0.0, deadline_s - loop.time())
-        return await link.send(commands, timeout_s)
+        return await link.send(commands, timeout_s, look=look)
 
     def abandon(self) -> None:
         """Close the socket now; replies under way are lost. The next call opens another one."""

@@ -14,7 +14,7 @@ class FaultyStore(MemoryStore):
 
     def __init__(self, partitions: int, clock_ms: Callable[[], int]) -> None:
         super().__init__(partitions, clock_ms)
-        self.failing: dict[str, StoreError] = {}
+        self.failing: dict[str, Exception] = {}
         self.refusing: dict[str, StoreError | Conflict] = {}
         """Customers whose commits get this instead of a position."""
         self.gate = asyncio.Event()
@@ -48,6 +48,10 @@ class FaultyStore(MemoryStore):
     async def entries(self, positions: Sequence[tuple[int, Offset]]) -> list[bytes | None]:
         self._fail("entries")
         return await super().entries(positions)
+
+    async def read_decisions(self, *arguments: Any) -> dict[int, list[LogEntry]]:
+        self._fail("read_decisions")
+        return await super().read_decisions(*arguments)
 
     def log(self) -> list[tuple[int, LogEntry]]:
         """(partition, entry) of all decisions and outcomes."""

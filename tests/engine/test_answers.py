@@ -28,6 +28,21 @@ async def lived() -> SmallEngine:
     return engine
 
 
+async def test_a_repeat_after_a_change_of_configuration_has_the_texts_of_its_channel() -> None:
+    """Channels change places in the file, and with them their indices: the branch still gets what is said there."""
+    text = CONFIG.replace(b"language: cs}]", b"language: cs}, {text: Click, channel: web}]")
+    before = SmallEngine(text)
+    first = await before.decide("ann", "branch", request_id="call-1")
+    channels = (b"  - {id: branch, placements: [desk]}\n", b"  - {id: web, placements: [hero, footer]}\n")
+    swapped = text.replace(b"".join(channels), b"".join(reversed(channels)))
+    after = SmallEngine(swapped, before.store)
+    assert after.catalogue.channel_index != before.catalogue.channel_index
+    again = await after.decide("ann", "branch", request_id="call-1")
+    assert again.repeated
+    assert [offer.treatment for offer in again.offers] == [offer.treatment for offer in first.offers]
+    assert "A card for every day" in [offer.treatment for offer in again.offers]
+
+
 async def test_an_answer_and_its_repeat_say_the_same() -> None:
     """The first answer is written while the decision is made, the repeat from the record: two ways to one message."""
     engine = await lived()

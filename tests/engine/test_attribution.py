@@ -186,6 +186,17 @@ def test_the_oldest_are_let_go_when_there_are_too_many() -> None:
     assert attribution.refused == 1
 
 
+def test_what_was_let_go_leaves_nothing_behind() -> None:
+    """Windows of a day and room for ten: ten thousand decisions later there is not a window to close for each."""
+    attribution = Attribution()
+    entries = [LogEntry(Offset(1, seq), decision(seq, (86_400_000,))) for seq in range(1, 10_001)]
+    assert attribution.absorb(entries, instances_max=10) == []
+    assert (len(attribution), attribution.overflowed) == (10, 9_990)
+    assert len(attribution._due) < 2_000
+    closed = [LogEntry(Offset(2, 0), decision(2 * 86_400_000, ()))]
+    assert [lesson.decision.seq for lesson in attribution.absorb(closed)] == list(range(9_991, 10_001))
+
+
 def test_a_decision_is_forgotten_when_no_outcome_of_it_is_taken_any_more() -> None:
     """Half a year after the last of its windows, not after the first one: until then a late yes still counts."""
     attribution = Attribution()

@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.limits import MESSAGE_BYTES_MAX
+from engine.limits import DECIDE_BATCHES_MAX, MESSAGE_BYTES_MAX
 from engine.rpc import Server
 from opportune.v1 import decisions_pb2, events_pb2
 from tests.small_engine import PARTITIONS, SmallEngine, value_of
@@ -171,6 +171,36 @@ async def test_a_deadline_that_passes_ends_that_call_only(transport: str) -> Non
         store.gate.set()
         assert decisions_pb2.DecideResponse.FromString(await patient).decision_id
         assert decisions_pb2.DecideResponse.FromString(await call(GOOD, timeout=20.0)).decision_id
+    await server.stop(1.0)
+
+
+@pytest.mark.parametrize("transport", ["native", "grpcio"])
+async def test_an_answer_that_was_found_stands_when_the_rest_of_its_batch_fails(transport: str) -> None:
+    """A request that is repeated needs no commit: a bug in the commit of the others is theirs alone."""
+    store = FaultyStore(PARTITIONS, lambda: engine.now_ms)
+    engine = SmallEngine(store=store)
+    server = Server(engine.service, transport)
+    port = await server.start("127.0.0.1:0")
+    before = await engine.decide("ann", request_id="call-1")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary("/opportune.v1.Decisions/Decide")
+        store.gate.clear()
+        busy = []
+        for number in range(DECIDE_BATCHES_MAX):  # a batch each: what comes now waits for the next one
+            busy.append(asyncio.create_task(engine.decide(f"busy-{number}")))
+            await asyncio.sleep(0.001)
+        again = decisions_pb2.DecideRequest(customer_id="ann", channel="branch", request_id="call-1")
+        other = decisions_pb2.DecideRequest(customer_id="bob", channel="branch")
+        both = [asyncio.ensure_future(call(each.SerializeToString(), timeout=20.0)) for each in (again, other)]
+        while len(engine.service.decider._queue) < 2:
+            await asyncio.sleep(0.001)
+        store.failing["commit_decisions"] = RuntimeError("a bug")
+        store.gate.set()
+        found, lost, *_ = await asyncio.gather(*both, *busy, return_exceptions=True)
+    assert isinstance(found, bytes)
+    assert decisions_pb2.DecideResponse.FromString(found).decision_id == before.decision_id
+    assert isinstance(lost, grpc.aio.AioRpcError)
+    assert lost.code() == grpc.StatusCode.INTERNAL
     await server.stop(1.0)
 
 

@@ -88,6 +88,27 @@ def test_a_full_ledger_lets_go_of_what_is_closed_and_old_first(ledger: Ledger, n
     assert sum(map(is_open, kept)) == min(sum(map(is_open, ledger.decisions)), room)
 
 
+@given(ledgers, times, st.data())
+def test_whatever_a_glance_can_read_takes_another_decision(ledger: Ledger, now_ms: int, data: st.DataObject) -> None:
+    """A stage that does not exist, say: it is not open, and no reason to refuse the customer for good."""
+    packed = bytearray(ledger.pack())
+    packed[data.draw(st.integers(0, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        seen = glance(bytes(packed), 9, now_ms)
+    except LedgerError:
+        return
+    head, tail = opened(bytes(packed), seen._replace(revision=1), 9, now_ms, [])
+    assert glance(head + bytes(12) + tail, 9, now_ms).repeated == Offset(0, 0)
+
+
+def test_a_damaged_stage_in_a_full_ledger_is_let_go_in_its_turn() -> None:
+    entry = DecisionEntry(Offset(1, 1), 0, 5, (OfferEntry(1, Stage.SERVED, 1, 100, 5),))
+    packed = bytearray(Ledger(decisions=(entry,) * LEDGER_DECISIONS_MAX).pack())
+    packed[CAS_BYTES + 29 + 4] = 77  # the stage of the oldest
+    _, after = add(bytes(packed), Offset(2, 2), 0, 6, [])
+    assert len(Ledger.unpack(after).decisions) == LEDGER_DECISIONS_MAX
+
+
 def test_a_customer_who_comes_for_ever_keeps_a_small_ledger() -> None:
     """100 decisions of the longest answer: at most 16 of them are kept, and the open one of the first day is."""
     data: bytes | None = None

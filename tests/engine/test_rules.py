@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.arbitration import Arbitration
+from engine.catalogue import Column
 from engine.config import parse
 from engine.limits import RULE_BYTES_MAX, RULES_MAX
+from engine.rulebatch import RuleBatch
 from engine.rules import RuleError, Rules, Verdict, words_of
 
 SAMPLES: dict[str, float | str | bool] = {"age": 0.0, "job": "clerk", "vip": False}
@@ -160,6 +162,24 @@ def test_a_hostile_rule_is_refused_at_once(name: str) -> None:
 def test_the_largest_rules_that_are_taken_are_evaluated_at_once(expression: str) -> None:
     began = time.monotonic()
     assert verdict(expression, {**PERSON, "job": "n" * 256})[1] is False
+    assert time.monotonic() - began < 2.0
+
+
+@pytest.mark.parametrize(
+    ("expression", "held"),
+    [
+        (" || ".join(["age > 90.0"] * 140 + ["vip"]), True),
+        (" && ".join(["vip"] * 250), True),
+        ("||".join(["job=='x'"] * 200), False),
+        ("(" * 15 + "vip" + " ? vip : age > 1.0)" * 15, True),
+    ],
+)
+def test_the_largest_rules_are_part_of_a_batch(expression: str, held: bool) -> None:
+    """As Python they would need more brackets than it reads, or double with every condition in a condition."""
+    began = time.monotonic()
+    columns = [Column("age", "number"), Column("job", "text", ("clerk", "nurse")), Column("vip", "flag")]
+    batch = RuleBatch(Rules([expression], SAMPLES), columns)
+    assert batch.evaluate(np.array([[40.0, 1.0, 1.0]])) == [Verdict(bytes([held]), b"")]
     assert time.monotonic() - began < 2.0
 
 

@@ -51,7 +51,7 @@ async def test_a_cancelled_caller_does_not_shift_the_replies_of_others(connectio
 
 async def test_a_late_answer_closes_the_connection_and_the_next_call_opens_another(connection) -> None:
     begin = time.monotonic()
-    with pytest.raises(StoreUnavailable, match="no answer within 100 ms"):
+    with pytest.raises(StoreUnavailable, match=r"no answer within \d+ ms"):
         await connection.pipeline([(b"BLPOP", b"nothing", b"0.5")], 0.1)
     assert time.monotonic() - begin < 0.4
     assert await connection.pipeline([(b"ECHO", b"x")], 5.0) == [b"x"]
