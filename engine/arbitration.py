@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from engine.config import Config
+from engine.config_schema import Config
 from engine.rules import Verdict
 from models.compiled import BOOLS_2D, FLOAT, FLOATS32_2D, FLOATS_2D, INTS, compiled, read_only
 

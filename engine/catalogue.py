@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.arbitration import Arbitration
-from engine.config import Attribute, Config, Fact, Input, Offer, key_of, line_of
+from engine.config import line_of
+from engine.config_schema import Attribute, Config, Fact, Input, Offer, key_of
 from engine.errors import ConfigError
 from engine.rulebatch import RuleBatch
 from engine.rules import RuleError, Rules, Variable, words_of
@@ -237,7 +238,7 @@ def _sample(column: Column) -> Variable:
 def _treatment(offer: Offer, channel: str, language: str, default_language: str) -> str:
     """The treatment that fits best, channel before language, the asked language before the configured one; "" if none.
 
-    >>> from engine.config import Treatment
+    >>> from engine.config_schema import Treatment
     >>> texts = [("Hi", "en", None), ("Ahoj", "cs", None), ("<b>Hi</b>", None, "web")]
     >>> offer = Offer(id="o", value=1, treatments=[Treatment(text=t, language=l, channel=c) for t, l, c in texts])
     >>> [_treatment(offer, *asked, "en") for asked in (("web", "cs"), ("branch", "cs"), ("branch", "fr"))]

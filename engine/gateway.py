@@ -12,7 +12,7 @@ import orjson
 
 from engine import limits
 from engine.catalogue import ANY_PLACEMENT, Catalogue, Column
-from engine.config import Attribute, key_of
+from engine.config_schema import Attribute, key_of
 from engine.decide import Ask
 from engine.errors import InvalidArgument
 from engine.ledger import hash_of

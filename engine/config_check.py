@@ -1,0 +1,121 @@
+"""What must hold between the fields of a configuration; engine.config_schema checks each field by itself."""
+
+from typing import Any
+
+from engine.config_schema import Config, key_of
+from features import validate as validate_features
+
+Location = tuple[int | str, ...]
+"""Where in the configuration: keys and places in lists, from the outside in."""
+
+# Words that CEL keeps for itself: as names they could not be used in a rule.
+_CEL_WORDS = frozenset(
+    (  # noqa: SIM905  # a list of 40 quoted words would be read by nobody
+        "true false null in as break const continue else for function if import let loop package namespace return var "
+        "void while size has all exists exists_one map filter int uint double string bool bytes timestamp duration type"
+    ).split(" ")
+)
+
+
+def problems_of(config: Config) -> list[tuple[Location, str]]:
+    """Everything that needs more than one field, as (place, what was expected)."""
+    found: list[tuple[Location, str]] = []
+    found += _repeated(config.channels, "channels", "id", "channel")
+    found += _repeated(config.events, "events", "type", "event type")
+    found += _repeated(config.offers, "offers", "id", "offer")
+    channels = {channel.id for channel in config.channels}
+    for at, channel in enumerate(config.channels):
+        if len(set(channel.placements)) != len(channel.placements):
+            found.append((("channels", at, "placements"), "expected each placement once"))
+    found += _check_names(config)
+    found += _check_features(config)
+    found += _check_facts(config)
+    keys: dict[int, str] = {}
+    for at, offer in enumerate(config.offers):
+        other = keys.setdefault(key_of(offer.id), offer.id)
+        if other != offer.id:
+            found.append((("offers", at, "id"), f"{offer.id!r} and {other!r} have the same 32-bit key; rename one"))
+        if offer.starts_ms >= offer.ends_ms:
+            found.append((("offers", at, "ends_ms"), "expected a time after starts_ms"))
+        named: list[tuple[Location, str]] = [(("offers", at, "channels", i), c) for i, c in enumerate(offer.channels)]
+        named += [(("offers", at, "context_weight", c), c) for c in offer.context_weight]
+        named += [
+            (("offers", at, "treatments", i, "channel"), t.channel) for i, t in enumerate(offer.treatments) if t.channel
+        ]
+        found += [
+            (loc, f"no channel {c!r}; there are {', '.join(sorted(channels))}") for loc, c in named if c not in channels
+        ]
+    offers = {offer.id for offer in config.offers}
+    for at, fallback in enumerate(config.fallback):
+        if fallback not in offers:
+            found.append((("fallback", at), f"no offer {fallback!r}"))
+    return found
+
+
+def _repeated(entries: tuple[Any, ...], place: str, attribute: str, what: str) -> list[tuple[Location, str]]:
+    first: dict[str, int] = {}
+    found: list[tuple[Location, str]] = []
+    for at, entry in enumerate(entries):
+        name = getattr(entry, attribute)
+        if first.setdefault(name, at) != at:
+            found.append(((place, at, attribute), f"{what} {name!r} is already there as {place}[{first[name]}]"))
+    return found
+
+
+def _check_names(config: Config) -> list[tuple[Location, str]]:
+    """Features and facts share one space of names: both are variables in rules."""
+    found: list[tuple[Location, str]] = []
+    seen: dict[str, str] = {}
+    named: list[tuple[str, int, str]] = [("features", at, f.name) for at, f in enumerate(config.features)]
+    named += [("context", at, f.name) for at, f in enumerate(config.context)]
+    for place, at, name in named:
+        if name in _CEL_WORDS:
+            found.append(((place, at, "name"), f"{name!r} is a word of the rule language; choose another name"))
+        here = f"{place}[{at}]"
+        if seen.setdefault(name, here) != here:
+            found.append(((place, at, "name"), f"the name {name!r} is already taken by {seen[name]}"))
+    return found
+
+
+def _check_features(config: Config) -> list[tuple[Location, str]]:
+    found: list[tuple[Location, str]] = []
+    events = {event.type: event for event in config.events}
+    for at, feature in enumerate(config.features):
+        event = events.get(feature.event)
+        if event is None:
+            found.append((("features", at, "event"), f"no event type {feature.event!r}"))
+            continue
+        for place, name in [("attribute", feature.attribute), *(("where", name) for name in feature.where)]:
+            if name and name not in event.attributes:
+                found.append((("features", at, place), f"event {event.type!r} has no attribute {name!r}"))
+        attribute = event.attributes.get(feature.attribute or "")
+        text = attribute is not None and attribute.type == "text"
+        if text and feature.function != "last":
+            found.append((("features", at, "function"), "a text can only be remembered: expected last"))
+        if text and attribute is not None and not attribute.values:
+            found.append((("features", at, "attribute"), "a text attribute needs its values declared to be a feature"))
+        one_hot = feature.input is not None and feature.input.kind == "one_hot"
+        if feature.input is not None and one_hot != (text and feature.function == "last"):
+            found.append((("features", at, "input"), "expected kind one_hot for a text, linear or log for a number"))
+        try:
+            validate_features([config.feature_spec(feature)])
+        except ValueError as error:
+            found.append((("features", at), str(error)))
+    return found
+
+
+def _check_facts(config: Config) -> list[tuple[Location, str]]:
+    found: list[tuple[Location, str]] = []
+    kinds: dict[str, tuple[type, ...]] = {"number": (int, float), "text": (str,), "flag": (bool,)}
+    for at, fact in enumerate(config.context):
+        if fact.input is not None and (fact.input.kind == "one_hot") != (fact.type == "text"):
+            found.append((("context", at, "input"), "expected kind one_hot for a text, linear or log for the others"))
+        if fact.type == "text" and not fact.values:
+            found.append((("context", at), "a text fact needs its values declared; any other value counts as missing"))
+        default = fact.default
+        fits = isinstance(default, kinds[fact.type]) and (fact.type == "flag" or not isinstance(default, bool))
+        if default is not None and not fits:
+            found.append((("context", at, "default"), f"expected a {fact.type}, got {default!r}"))
+        elif fact.values and default is not None and default not in fact.values:
+            found.append((("context", at, "default"), f"expected one of {', '.join(fact.values)}"))
+    return found

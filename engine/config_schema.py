@@ -1,0 +1,203 @@
+"""The form of a configuration: what may stand in it, field by field. What needs more than one field is in
+engine.config_check, reading files in engine.config.
+"""
+
+from typing import Annotated, Literal
+from zlib import crc32
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from engine import limits
+from features import FeatureSpec, parse_duration_ms
+
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
+
+
+def _duration(value: object) -> object:
+    return parse_duration_ms(value) if isinstance(value, str) else value
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+"""Lower-case name of a feature or a fact: it is a variable in rules."""
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$", max_length=limits.ID_BYTES_MAX)]
+"""Id of a channel, placement, offer, category or event type."""
+DurationMs = Annotated[int, BeforeValidator(_duration), Field(gt=0, le=limits.TIME_MS_MAX)]
+"""Written as 30s, 5m, 2h or 7d."""
+TimeMs = Annotated[int, Field(ge=0, le=limits.TIME_MS_MAX)]
+Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e12, le=1e12)]
+ValueKind = Literal["number", "text", "flag"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class Clock(_Model):
+    """How far a time that a caller gives may lie from the server's clock."""
+
+    future: DurationMs = 300_000
+    past: DurationMs = 30 * 86_400_000
+
+
+class Channel(_Model):
+    """A channel and the places in it where offers are shown."""
+
+    id: Id
+    placements: tuple[Id, ...] = ()
+
+
+class Input(_Model):
+    """How a value enters the model: numbers scaled from `range` to −1..1, texts as one column a value."""
+
+    kind: Literal["linear", "log", "one_hot"] = "linear"
+    range: tuple[Finite, Finite] = (0.0, 1.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Input":
+        if not self.range[0] < self.range[1]:
+            raise ValueError(f"range {list(self.range)}: expected [low, high] with low < high")
+        return self
+
+
+class Attribute(_Model):
+    """A declared value: of an event, or of a conversation."""
+
+    type: ValueKind
+    required: bool = False
+    range: tuple[Finite, Finite] | None = None
+    values: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Attribute":
+        if self.values and self.type != "text":
+            raise ValueError("values: only a text has them")
+        if self.range and self.type != "number":
+            raise ValueError("range: only a number has one")
+        if len(set(self.values)) != len(self.values):
+            raise ValueError("values: expected each one once")
+        return self
+
+
+class Fact(Attribute):
+    """A fact of the conversation that a caller may pass as context."""
+
+    name: Name
+    default: Finite | bool | str | None = None
+    input: Input | None = None
+
+
+class EventType(_Model):
+    """A type of event and its attributes."""
+
+    type: Id
+    attributes: dict[Name, Attribute] = Field(default_factory=dict, max_length=limits.CONTEXT_ENTRIES_MAX)
+
+
+class Feature(_Model):
+    """A feature: what it counts, sums or remembers of one type of event, and how it enters the model."""
+
+    name: Name
+    event: Id
+    function: Literal["count", "sum", "mean", "last", "recency"]
+    attribute: Name | None = None
+    where: dict[Name, Finite | bool | str] = Field(default_factory=dict)
+    window: DurationMs | None = None
+    tile: DurationMs | None = None
+    default: Finite | None = None
+    resolution: Annotated[float, Field(gt=0, le=1e6)] = 1e-6
+    meaning: str = ""
+    unit: str = ""
+    owner: str = ""
+    input: Input | None = None
+
+
+class Treatment(_Model):
+    """What to say or show, in one channel and language or in any."""
+
+    text: Annotated[str, Field(min_length=1, max_length=2_000)]
+    channel: Id | None = None
+    language: str | None = None
+
+
+class Offer(_Model):
+    """One action that can be offered."""
+
+    id: Id
+    kind: Literal["sale", "service", "retention", "question"] = "sale"
+    category: Id = "general"
+    value: Finite
+    contact_cost: Annotated[Finite, Field(ge=0)] = 0.0
+    lever: Annotated[Finite, Field(ge=0)] = 1.0
+    context_weight: dict[Id, Annotated[Finite, Field(ge=0)]] = Field(default_factory=dict)
+    channels: tuple[Id, ...] = ()
+    eligibility: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    treatments: tuple[Treatment, ...] = Field(min_length=1)
+    window: DurationMs = 7 * 86_400_000
+    starts_ms: TimeMs = 0
+    ends_ms: TimeMs = limits.TIME_MS_MAX
+
+
+class Exploration(_Model):
+    """How the engine tries what it does not know yet."""
+
+    method: Literal["thompson", "greedy"] = "thompson"
+    strength: Annotated[float, Field(ge=0, le=100)] = 1.0
+    floor: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    candidates: Annotated[int, Field(ge=2, le=64)] = 16
+
+
+class Learning(_Model):
+    """How outcomes become a policy."""
+
+    prior_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
+    prior_strength: Annotated[float, Field(gt=0, le=1e6)] = 10.0
+    half_life: DurationMs | None = None
+    period: DurationMs = 86_400_000
+
+
+class Config(_Model):
+    """A whole configuration."""
+
+    opportune: Literal[1]
+    name: Id
+    language: str = "en"
+    clock: Clock = Clock()
+    limit: Annotated[int, Field(ge=1, le=limits.SLATE_MAX)] = 3
+    silence: bool = True
+    channels: tuple[Channel, ...] = Field(min_length=1, max_length=256)
+    context: tuple[Fact, ...] = Field(default=(), max_length=limits.CONTEXT_FACTS_MAX)
+    events: tuple[EventType, ...] = ()
+    features: tuple[Feature, ...] = Field(default=(), max_length=limits.FEATURES_MAX)
+    offers: tuple[Offer, ...] = Field(min_length=1, max_length=limits.OFFERS_MAX)
+    fallback: tuple[Id, ...] = Field(default=(), max_length=limits.SLATE_MAX)
+    exploration: Exploration = Exploration()
+    learning: Learning = Learning()
+
+    def feature_specs(self) -> tuple[FeatureSpec, ...]:
+        """The features in the form that features.Layout compiles."""
+        return tuple(self.feature_spec(feature) for feature in self.features)
+
+    def feature_spec(self, feature: Feature) -> FeatureSpec:
+        """One feature in that form."""
+        declared = next((event.attributes for event in self.events if event.type == feature.event), {})
+        attribute = declared.get(feature.attribute) if feature.attribute else None
+        categories = attribute.values if attribute is not None and feature.function == "last" else ()
+        return FeatureSpec(
+            name=feature.name,
+            function=feature.function,
+            event=feature.event,
+            attribute=feature.attribute,
+            window_ms=feature.window,
+            tile_ms=feature.tile,
+            where=tuple(sorted(feature.where.items())),
+            categories=categories,
+            default=float("nan") if feature.default is None else feature.default,
+            resolution=feature.resolution,
+            meaning=feature.meaning,
+            unit=feature.unit,
+        )
+
+
+def key_of(offer_id: str) -> int:
+    """The 32-bit key by which records and ledgers name an offer. Distinct within a configuration (checked)."""
+    return crc32(offer_id.encode())
