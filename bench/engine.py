@@ -80,7 +80,9 @@ def empty_server(transport: str) -> Iterator[str]:
                 raise RuntimeError(f"the empty {transport} server did not start")
             yield f"127.0.0.1:{int(port)}"
         finally:
-            process.terminate()
+            assert process.stdin is not None
+            process.stdin.close()  # its sign to end
+            process.wait(10)
 
 
 @click.command()

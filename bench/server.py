@@ -11,6 +11,7 @@ more than it has to, never less.
 import asyncio
 import random
 import sys
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -48,7 +49,9 @@ async def _empty(transport: str) -> None:
             parse(data)
             call.answer(nothing.SerializeToString())
 
-        port = await FrontServer({"/opportune.v1.Decisions/Decide": answer}, {}, server).start("127.0.0.1:0")
+        front = FrontServer({"/opportune.v1.Decisions/Decide": answer}, {}, server)
+        port = await front.start("127.0.0.1:0")
+        stop: Callable[[float], Awaitable[None]] = front.stop
     else:
 
         class Nothing(decisions_pb2_grpc.DecisionsServicer):
@@ -61,8 +64,10 @@ async def _empty(transport: str) -> None:
         decisions_pb2_grpc.add_DecisionsServicer_to_server(Nothing(), server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
+        stop = server.stop
     print("ready", port, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await stop(0)
 
 
 class DrawnCustomers(Service):
