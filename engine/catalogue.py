@@ -70,7 +70,6 @@ class Catalogue:
     offer_ids: tuple[str, ...]
     offer_keys: tuple[int, ...]
     kinds: tuple[int, ...]
-    offer_index: Mapping[str, int]
     index_of_key: Mapping[int, int]
     channel_index: Mapping[str, int]
     placement_index: Mapping[tuple[str, str], int]
@@ -147,7 +146,6 @@ class Catalogue:
             offer_ids=ids,
             offer_keys=tuple(key_of(offer) for offer in ids),
             kinds=tuple(OFFER_KINDS[offer.kind] for offer in config.offers),
-            offer_index={offer: at for at, offer in enumerate(ids)},
             index_of_key={key_of(offer): at for at, offer in enumerate(ids)},
             channel_index={channel: at for at, channel in enumerate(channels)},
             placement_index={

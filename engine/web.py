@@ -70,7 +70,7 @@ class WebServer:
         await self._runner.cleanup()
 
 
-def _json_route(request_type: type[Message], call: Call) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _json_route(request_type: type[Message], call: Call) -> Route:
     async def route(request: web.Request) -> web.Response:
         body = await request.read()
         try:
@@ -85,7 +85,7 @@ def _json_route(request_type: type[Message], call: Call) -> Callable[[web.Reques
     return route
 
 
-def _events_route(service: Service) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _events_route(service: Service) -> Route:
     async def route(request: web.Request) -> web.Response:
         body = await request.read()
         response = await service.take_events(events_in(body, request.content_type, service.catalogue, service.clock()))
@@ -109,9 +109,7 @@ async def _healthz(_: web.Request) -> web.Response:
 
 
 @web.middleware
-async def _errors(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _errors(request: web.Request, handler: Route) -> web.StreamResponse:
     try:
         return await handler(request)
     except OpportuneError as error:

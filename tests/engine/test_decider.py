@@ -128,7 +128,7 @@ async def test_servers_that_race_for_one_customer_lose_nothing(kind: str, shared
     assert set(log) == {answer.decision_id for answer in made}
     for answer in made:
         assert [engines[0].catalogue.index_of_key[choice.key] for choice in log[answer.decision_id].slate] == [
-            engines[0].catalogue.offer_index[offer.offer_id] for offer in answer.offers
+            engines[0].catalogue.offer_ids.index(offer.offer_id) for offer in answer.offers
         ]
     [(_, data)] = await engines[0].store.read(["ann"])
     ledger = Ledger.unpack(data)
