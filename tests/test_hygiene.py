@@ -14,7 +14,7 @@ from engine.catalogue import Catalogue
 from engine.cli import main
 from engine.config import parse, version_of
 from engine.lifecycle import mermaid
-from engine.store import keys
+from engine.store import LINKS, PARTS, keys
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -100,6 +100,7 @@ def test_every_key_stands_in_the_table_of_keys() -> None:
     text = (ROOT / "engine" / "store" / "base.py").read_text()
     rows = re.findall(r"^\| `(.+?)` \|.*$", text, re.MULTILINE)
     made = {f"{{pN}}{part}" for part in ("f:<customer>", "l:<customer>", "events", "decisions", "folded")}
+    made |= {f"{{pN}}{kind}:<customer>" for kind in (PARTS, LINKS)}
     made |= {key.decode() for key in (keys.DEAD, keys.POLICY, keys.POLICY_CHANGES, keys.LEARNER, keys.META)}
     assert set(rows) == made | {"config:<version>"}
     architecture = (ROOT / "docs" / "architecture.md").read_text()

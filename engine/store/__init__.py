@@ -10,6 +10,9 @@ contract suite (tests/store) covers every store.
 """
 
 from engine.store.base import (
+    LINKS,
+    PARTS,
+    Beside,
     Conflict,
     DecisionCommit,
     DecisionLog,
@@ -28,6 +31,9 @@ from engine.store.memory import MemoryStore
 from engine.store.redis import RedisStore
 
 __all__ = [
+    "LINKS",
+    "PARTS",
+    "Beside",
     "Conflict",
     "DecisionCommit",
     "DecisionLog",

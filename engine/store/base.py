@@ -7,6 +7,8 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 |---|---|---|
 | `{pN}f:<customer>` | features, written only by ingest | CUSTOMER_KEY_TTL_MS |
 | `{pN}l:<customer>` | ledger, written by decisions and reports | CUSTOMER_KEY_TTL_MS |
+| `{pN}g:<customer>` | parts: of whom a linked record is made, written with the features | CUSTOMER_KEY_TTL_MS |
+| `{pN}e:<customer>` | links: identities, entities and lineage, written with the features | CUSTOMER_KEY_TTL_MS |
 | `{pN}events` | log of events, a stream | EVENT_LOG_ENTRIES_MAX |
 | `{pN}decisions` | log of decisions and outcomes in causal order, a stream | DECISION_LOG_ENTRIES_MAX |
 | `{pN}folded` | position up to which the event log is folded, and how many events that was | for good |
@@ -20,12 +22,15 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 from zlib import crc32
 
 from features import Offset
 
 __all__ = [
+    "LINKS",
+    "PARTS",
+    "Beside",
     "Conflict",
     "DecisionCommit",
     "DecisionLog",
@@ -89,13 +94,33 @@ class DecisionCommit(NamedTuple):
     record: bytes
 
 
+PARTS: Final = "g"
+LINKS: Final = "e"
+"""Kinds of values that stand beside a customer's features: the letters of their keys."""
+
+
+class Beside(NamedTuple):
+    """A further value of a customer, written in the same step as the features or not at all."""
+
+    kind: str
+    """PARTS or LINKS."""
+    value: bytes
+    expected: bytes | None = None
+    """First bytes of the value that it replaces; b"": there is none; None: whatever is there."""
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureWrite:
-    """One customer's features, to be written if its first features.HEADER_CAS_BYTES bytes are still `expected`."""
+    """One customer's features, to be written if its first features.HEADER_CAS_BYTES bytes are still `expected`.
+
+    An empty `record` leaves the customer without features. All of a write takes place or none of it: if what one value
+    `beside` expects is not there, nothing of this customer is written.
+    """
 
     customer: str
     expected: bytes
     record: bytes
+    beside: tuple[Beside, ...] = ()
 
 
 class State(Protocol):
@@ -149,6 +174,10 @@ class Feed(Protocol):
 
     async def read_features(self, customers: Sequence[str]) -> list[bytes | None]:
         """Features of each customer."""
+        ...
+
+    async def read_beside(self, kind: str, customers: Sequence[str]) -> list[bytes | None]:
+        """The value of one kind (PARTS or LINKS) of each customer."""
         ...
 
     async def write_features(

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
+from engine.store.base import LINKS, PARTS
+
 DEAD: Final = b"dead"
 POLICY: Final = b"policy"
 POLICY_CHANGES: Final = b"{policy}:changes"
@@ -30,6 +32,7 @@ class Keys:
         self._partitions = partitions
         self._features = [tag + b"f:" for tag in tags]
         self._ledger = [tag + b"l:" for tag in tags]
+        self._beside = {kind: [tag + kind.encode() + b":" for tag in tags] for kind in (PARTS, LINKS)}
 
     # These spell partition_of() out, so that a name is encoded once on the hot path.
 
@@ -37,6 +40,11 @@ class Keys:
         """Key of a customer's features."""
         name = customer.encode()
         return self._features[crc32(name) % self._partitions] + name
+
+    def beside(self, kind: str, customer: str) -> bytes:
+        """Key of a value beside a customer's features."""
+        name = customer.encode()
+        return self._beside[kind][crc32(name) % self._partitions] + name
 
     def ledger_and_log(self, customer: str) -> tuple[bytes, bytes]:
         """Key of a customer's ledger and key of the decision log of the same partition."""

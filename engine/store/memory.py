@@ -9,7 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from engine import limits
-from engine.store.base import Conflict, DecisionCommit, FeatureWrite, LogEntry, StoreError, partition_of
+from engine.store.base import (
+    LINKS,
+    PARTS,
+    Conflict,
+    DecisionCommit,
+    FeatureWrite,
+    LogEntry,
+    StoreError,
+    partition_of,
+)
 from features import Offset
 
 POLICY_CHANGES_MAX: Final = 1_000
@@ -30,6 +39,9 @@ class _Values:
 
     def put(self, name: str, value: bytes) -> None:
         self._values[name] = (self._clock_ms() + limits.CUSTOMER_KEY_TTL_MS, value)
+
+    def drop(self, name: str) -> None:
+        self._values.pop(name, None)
 
     def matches(self, name: str, expected: bytes) -> bool:
         """Whether the value begins with `expected`; for b"", whether there is none."""
@@ -88,6 +100,7 @@ class MemoryStore:
         self._limits = (event_log_entries_max, decision_log_entries_max, dead_letters_max)
         self._features = _Values(clock_ms)
         self._ledgers = _Values(clock_ms)
+        self._beside = {kind: _Values(clock_ms) for kind in (PARTS, LINKS)}
         self._events = [_Log(clock_ms) for _ in range(partitions)]
         self._decisions = [_Log(clock_ms) for _ in range(partitions)]
         self._folded = [Offset.ZERO] * partitions
@@ -169,18 +182,35 @@ class MemoryStore:
         """Features of each customer."""
         return [self._features.get(customer) for customer in customers]
 
+    async def read_beside(self, kind: str, customers: Sequence[str]) -> list[bytes | None]:
+        """The value of one kind of each customer."""
+        return [self._beside[kind].get(customer) for customer in customers]
+
     async def write_features(
         self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
     ) -> list[bool]:
         """Write features and the position folded; trim the log."""
-        written = [self._features.matches(write.customer, write.expected) for write in writes]
+        written = [self._as_expected(write) for write in writes]
         for write, matches in zip(writes, written, strict=True):
-            if matches:
+            if not matches:
+                continue
+            if write.record:
                 self._features.put(write.customer, write.record)
+            else:
+                self._features.drop(write.customer)
+            for beside in write.beside:
+                self._beside[beside.kind].put(write.customer, beside.value)
         if all(written) and folded > self._folded[partition]:
             self._folded[partition] = folded
             self._events[partition].trim(self._limits[0], folded)
         return written
+
+    def _as_expected(self, write: FeatureWrite) -> bool:
+        return self._features.matches(write.customer, write.expected) and all(
+            self._beside[beside.kind].matches(write.customer, beside.expected)
+            for beside in write.beside
+            if beside.expected is not None
+        )
 
     async def folded(self) -> dict[int, Offset]:
         """Position up to which each partition of the event log is folded; Offset.ZERO where nothing is."""

@@ -192,6 +192,14 @@ class RedisStore:
         [values] = checked(await self._bulk.pipeline((command,), self._write_s))
         return list(values)
 
+    async def read_beside(self, kind: str, customers: Sequence[str]) -> list[bytes | None]:
+        """The value of one kind of each customer."""
+        if not customers:
+            return []
+        command = (b"MGET", *(self._keys.beside(kind, customer) for customer in customers))
+        [values] = checked(await self._bulk.pipeline((command,), self._write_s))
+        return list(values)
+
     async def write_features(
         self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
     ) -> list[bool]:
@@ -200,6 +208,7 @@ class RedisStore:
             self._keys.folded[partition],
             self._keys.events[partition],
             [self._keys.features(write.customer) for write in writes],
+            [self._keys.beside(beside.kind, write.customer) for write in writes for beside in write.beside],
             writes,
             folded,
             events,

@@ -80,14 +80,24 @@ _WRITE_FEATURES: Final = _script(
     _MATCHES
     + """
 local written, all = {}, true
-for i = 3, #KEYS do
-  local at = 2 * i + 1
-  if matches(KEYS[i], ARGV[at]) then
-    redis.call('SET', KEYS[i], ARGV[at + 1], 'PX', ARGV[4])
+local count = tonumber(ARGV[7])
+local key, at = count + 3, 8
+for i = 3, count + 2 do
+  local besides = tonumber(ARGV[at + 2])
+  local ok = matches(KEYS[i], ARGV[at])
+  for b = 0, besides - 1 do
+    local arg = at + 3 + 3 * b
+    ok = ok and (ARGV[arg + 1] == '0' or matches(KEYS[key + b], ARGV[arg + 2]))
+  end
+  if ok then
+    if ARGV[at + 1] == '' then redis.call('DEL', KEYS[i])
+    else redis.call('SET', KEYS[i], ARGV[at + 1], 'PX', ARGV[4]) end
+    for b = 0, besides - 1 do redis.call('SET', KEYS[key + b], ARGV[at + 3 + 3 * b], 'PX', ARGV[4]) end
     written[i - 2] = 1
   else
     written[i - 2], all = 0, false
   end
+  key, at = key + besides, at + 3 + 3 * besides
 end
 if not all then return written end
 local old = redis.call('HMGET', KEYS[1], 'ms', 'seq', 'events', 'trimmed')
@@ -161,6 +171,7 @@ def write_features(
     folded_key: bytes,
     log: bytes,
     keys: Sequence[bytes],
+    beside_keys: Sequence[bytes],
     writes: Sequence[FeatureWrite],
     folded: Offset,
     events: int,
@@ -169,11 +180,15 @@ def write_features(
 ) -> Command:
     """Write each record whose key begins with `expected`; move the position forward; trim what is folded and too much.
 
-    `keys` are those of the customers of `writes`, in order; `events` counts the entries from the old position to
-    `folded`. Reply: a list, 1 where written and 0 where not.
+    `keys` are those of the customers of `writes`, `beside_keys` those of all values beside them, in order; `events`
+    counts the entries from the old position to `folded`. Reply: a list, 1 where written and 0 where not.
     """
-    command = [b"EVALSHA", _WRITE_FEATURES.sha, b"%d" % (len(keys) + 2), folded_key, log, *keys]
+    all_keys = (folded_key, log, *keys, *beside_keys)
+    command = [b"EVALSHA", _WRITE_FEATURES.sha, b"%d" % len(all_keys), *all_keys]
     command += [b"%d" % folded.ms, b"%d" % folded.seq, b"%d" % events, ttl_ms, log_max, b"%d" % TRIM_ENTRIES_MAX]
+    command.append(b"%d" % len(writes))
     for write in writes:
-        command += (write.expected, write.record)
+        command += (write.expected, write.record, b"%d" % len(write.beside))
+        for beside in write.beside:
+            command += (beside.value, b"0" if beside.expected is None else b"1", beside.expected or b"")
     return tuple(command)

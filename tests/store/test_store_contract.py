@@ -5,7 +5,7 @@ import struct
 import time
 from collections.abc import Awaitable, Callable
 
-from engine.store import Conflict, DecisionCommit, FeatureWrite, LogEntry, Store, partition_of
+from engine.store import LINKS, PARTS, Beside, Conflict, DecisionCommit, FeatureWrite, LogEntry, Store, partition_of
 from features import Offset
 
 MakeStore = Callable[..., Awaitable[Store]]
@@ -200,6 +200,40 @@ async def test_features_are_written_where_expected_and_only_there(store: Store) 
     assert await store.write_features(home, second, Offset(11, 0), 3) == [True, False, True]
     assert await store.read_features([carl, bob, "nobody", anna]) == [b"2carl", b"1bob", None, b"2anna"]
     assert await store.read([anna]) == [(b"2anna", None)], "a decision reads the same features"
+
+
+async def test_values_beside_are_written_with_the_features_or_not_at_all(store: Store) -> None:
+    home, (anna, bob, carl) = same_partition(store, 3)
+    assert await store.read_beside(PARTS, []) == []
+    first = [
+        FeatureWrite(anna, b"", b"1anna", (Beside(PARTS, b"1parts", b""), Beside(LINKS, b"links"))),
+        FeatureWrite(bob, b"", b"1bob", (Beside(LINKS, b"bob's", b"other"),)),
+        FeatureWrite(carl, b"", b"1carl"),
+    ]
+    assert await store.write_features(home, first, Offset(10, 0), 3) == [True, False, True]
+    assert await store.read_beside(PARTS, [carl, bob, anna]) == [None, None, b"1parts"]
+    assert await store.read_beside(LINKS, [anna, bob]) == [b"links", None]
+    assert await store.read_features([anna, bob, carl]) == [b"1anna", None, b"1carl"]
+    again = [
+        FeatureWrite(carl, b"1", b"2carl", (Beside(LINKS, b"carl's"),)),
+        FeatureWrite(anna, b"1", b"lost", (Beside(LINKS, b"lost"), Beside(PARTS, b"lost", b"0"))),
+        FeatureWrite(bob, b"", b"1bob", (Beside(PARTS, b"\x00\xff", b""), Beside(LINKS, b"bob's", b""))),
+    ]
+    assert await store.write_features(home, again, Offset(11, 0), 3) == [True, False, True]
+    assert await store.read_features([anna, bob, carl]) == [b"1anna", b"1bob", b"2carl"]
+    assert await store.read_beside(PARTS, [anna, bob, carl]) == [b"1parts", b"\x00\xff", None]
+    assert await store.read_beside(LINKS, [anna, bob, carl]) == [b"links", b"bob's", b"carl's"]
+
+
+async def test_an_empty_record_leaves_a_customer_without_features(store: Store) -> None:
+    home, [anna] = same_partition(store, 1)
+    assert await store.write_features(home, [FeatureWrite(anna, b"", b"")], Offset(10, 0), 1) == [True]
+    assert await store.read_features([anna]) == [None]
+    assert await store.write_features(home, [FeatureWrite(anna, b"", b"1anna")], Offset(11, 0), 1) == [True]
+    gone = FeatureWrite(anna, b"1", b"", (Beside(PARTS, b"parts", b""),))
+    assert await store.write_features(home, [gone], Offset(12, 0), 1) == [True]
+    assert await store.read([anna]) == [(None, None)]
+    assert await store.read_beside(PARTS, [anna]) == [b"parts"]
 
 
 async def test_the_position_folded_only_moves_forward(store: Store) -> None:
