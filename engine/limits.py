@@ -38,6 +38,14 @@ LEDGER_DECISIONS_MAX: Final = 16
 """Decisions that a customer's ledger remembers: open ones first, then the newest."""
 CUSTOMER_KEY_TTL_MS: Final = 400 * 86_400_000
 """State of a customer of whom nothing was heard for this long goes away."""
+CUSTOMER_IDENTITIES_MAX: Final = 64
+"""Identities and other customer ids linked to one customer, and customers that one identity was linked to."""
+ENTITY_ENTRIES_MAX: Final = 32
+"""Households, accounts and the like of one customer."""
+LINEAGE_ENTRIES_MAX: Final = 128
+"""Links made and taken back that a customer remembers, the newest."""
+LINK_HOPS_MAX: Final = 8
+"""Customer ids that are one after the other the same customer; a call follows so many."""
 
 # --- the hot path ---------------------------------------------------------------------------------------------------
 DECIDE_BATCH_MAX: Final = 64
@@ -105,6 +113,8 @@ assert DECIDE_BATCH_MAX <= DECIDE_QUEUE_MAX
 assert EVENT_BACKLOG_MAX + EVENTS_PER_CALL_MAX * 64 <= EVENT_LOG_ENTRIES_MAX
 # A worker drains within the time that everything together has, and the store still has time to write its file.
 assert DRAIN_MS_MAX + 5_000 <= STOP_MS_MAX
+# What a customer remembers of links is enough to recognise a request to link everything that may be linked.
+assert LINEAGE_ENTRIES_MAX >= 2 * CUSTOMER_IDENTITIES_MAX
 # The learner sleeps for less than a snapshot interval, or an outcome could wait two of them.
 assert LEARN_BLOCK_MS <= SNAPSHOT_INTERVAL_MS
 # Freshness of a second leaves room for the wait, the fit and the push.
