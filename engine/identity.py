@@ -185,7 +185,7 @@ class _Turn:
     def _open(self, stored: Stored) -> tuple[Parts, bool]:
         if stored.parts is not None:
             try:
-                return Parts.unpack(stored.parts, stored.record), True
+                return Parts.unpack(stored.parts), True
             except LinksError as error:
                 # The name's history is lost with them; whose it is stands in the features, too.
                 self._damage.append(str(error))

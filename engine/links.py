@@ -2,7 +2,8 @@
 
     moved    {pN}f:<name>  in place of the features: the customer that this name belongs to now
     Parts    {pN}g:<name>  of what the features are made: its own events by the customer for whom they count, and the
-                           records of other names that were merged into it
+                           records of other names that were merged into it. The features follow from it; they are not
+                           read again, for their head says nothing of parts that came and went
     Links    {pN}e:<name>  for people: identities, entities and lineage, as JSON
 
 Only a name that was ever linked has the first two. Both begin with HEADER_CAS_BYTES bytes that change whenever
@@ -27,8 +28,7 @@ _MOVED: Final = b"MV\x01\x00"
 _PARTS: Final = b"PT\x01\x00"
 _LENGTH: Final = Struct("<I")
 _NOTHING: Final = -1
-_IN_FEATURES: Final = -2
-"""In place of the length of a record: there is none; it is the features themselves."""
+"""In place of the length of a record: there is none."""
 
 # A record begins with 0x4F, so none of these is taken for one, nor one for these.
 assert _HEAD.size == HEADER_CAS_BYTES
@@ -101,11 +101,6 @@ class Parts:
     others: dict[tuple[str, Offset], Part] = field(default_factory=dict)
     """By name and the `born` of its Parts."""
 
-    @property
-    def plain(self) -> bool:
-        """Whether the features are the name's own record, as if there had never been a link."""
-        return not self.to and all(part.record is None for part in self.others.values())
-
     def names(self) -> list[str]:
         """Names that belong to this one now."""
         return [name for part in self.others.values() if part.status is Status.LINKED for name in part.names]
@@ -120,10 +115,7 @@ class Parts:
             records.append(record)
             return len(record)
 
-        own = [
-            [customer, _IN_FEATURES if self.plain and not customer and record is not None else length(record)]
-            for customer, record in self.own.items()
-        ]
+        own = [[customer, length(record)] for customer, record in self.own.items()]
         others = [
             [name, _pair(born), _pair(p.at), int(p.status), p.names, p.since_ms, p.source, length(p.record)]
             for (name, born), p in self.others.items()
@@ -134,8 +126,8 @@ class Parts:
         return _HEAD.pack(_PARTS, crc32(body), self.at.ms, self.at.seq) + body
 
     @classmethod
-    def unpack(cls, data: bytes, features: bytes | None) -> "Parts":
-        """Read it; `features` is what the store has for the features of the same name. Raises LinksError."""
+    def unpack(cls, data: bytes) -> "Parts":
+        """Read it. Raises LinksError."""
         try:
             mark, checksum, ms, seq = _HEAD.unpack_from(data)
             if mark != _PARTS or checksum != crc32(data[_HEAD.size :]):
@@ -149,8 +141,6 @@ class Parts:
 
         def record(length: int) -> bytes | None:
             nonlocal at
-            if length == _IN_FEATURES:
-                return features
             if length == _NOTHING:
                 return None
             at += length

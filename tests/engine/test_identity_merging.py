@@ -139,7 +139,7 @@ step = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(steps=st.lists(step, min_size=15, max_size=60), seed=st.integers(0, 10_000), rate=st.sampled_from((0.0, 0.3)))
 async def test_the_merged_record_is_that_of_the_union_and_taking_back_restores(
     steps: list[tuple[str, str, Any]], seed: int, rate: float
