@@ -1,23 +1,21 @@
 """The command line. `opportune --help` lists it; docs/commands.md shows each command at work."""
 
 import asyncio
-import json
 import logging
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, cast
 
 import click
-import grpc
-from google.protobuf import json_format
-from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
 
 from engine.catalogue import Catalogue
+from engine.cli_calls import address_option, call, show
+from engine.cli_identity import identity
 from engine.config import load
 from engine.datafolder import DataFolder
 from engine.embedded import EmbeddedStore
@@ -38,15 +36,15 @@ _config_option = click.option(
     required=True,
     help="The configuration, a YAML file.",
 )
-_address_option = click.option(
-    "--grpc", "address", default="127.0.0.1:50051", show_default=True, help="Where the engine answers."
-)
 
 
 @click.group()
 @click.version_option(package_name="opportune")
 def main() -> None:
     """Opportune: the next best offer for this customer now, and why."""
+
+
+main.add_command(identity)
 
 
 # --- running it -----------------------------------------------------------------------------------------------------
@@ -191,7 +189,7 @@ def features(config_path: Path) -> None:
 
 
 @main.command()
-@_address_option
+@address_option
 @click.option("--customer", required=True)
 @click.option("--channel", required=True)
 @click.option("--placement", default="")
@@ -210,15 +208,15 @@ def decide(
         if not separator:
             raise click.BadParameter(f"{entry!r}, expected NAME=VALUE", param_hint="--context")
         _fill(request.context[name], value)
-    response = _call(address, decisions_pb2_grpc.DecisionsStub, "Decide", request)
-    _show(response)
+    response = call(address, decisions_pb2_grpc.DecisionsStub, "Decide", request)
+    show(response)
     if explain and response.decision_id:
         asked = decisions_pb2.ExplainRequest(decision_id=response.decision_id)
-        _show(_call(address, decisions_pb2_grpc.DecisionsStub, "Explain", asked))
+        show(call(address, decisions_pb2_grpc.DecisionsStub, "Explain", asked))
 
 
 @main.command()
-@_address_option
+@address_option
 @click.option("--decision", required=True)
 @click.option("--offer", required=True)
 @click.option("--stage", required=True, type=click.Choice([stage.name.lower() for stage in sorted(REPORTABLE)]))
@@ -233,7 +231,7 @@ def report(address: str, decision: str, offer: str, stage: str, outcome: str | N
         offer_id=offer,
         stage=f"STAGE_{stage.upper()}",
     )
-    _show(_call(address, feedback_pb2_grpc.FeedbackStub, "Report", request))
+    show(call(address, feedback_pb2_grpc.FeedbackStub, "Report", request))
 
 
 def _fill(value: Any, text: str) -> None:
@@ -244,18 +242,6 @@ def _fill(value: Any, text: str) -> None:
         value.number = float(text)
     except ValueError:
         value.text = text
-
-
-def _call(address: str, stub: Callable[[grpc.Channel], Any], method: str, request: Message) -> Any:
-    with grpc.insecure_channel(address) as channel:
-        try:
-            return getattr(stub(channel), method)(request, timeout=5.0)
-        except grpc.RpcError as error:
-            raise click.ClickException(f"{error.code().name}: {error.details()}") from error
-
-
-def _show(message: Message) -> None:
-    click.echo(json.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True), indent=2))
 
 
 # --- seeing it ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ handful of matrix products for up to DECIDE_BATCH_MAX requests. Several batches 
 computes one while the store commits another. One batch, step by step:
 
 1. take waiting requests, one a customer of all batches in flight (of two decisions from one ledger one would conflict);
-2. read all states in one round trip;
+2. read all states in one round trip; whoever turns out to belong to another customer goes into the next batch as that;
 3. decide (engine.decide, pure);
 4. commit ledger, record and log of each in one round trip: only then is a decision acknowledged;
 5. answer; whoever lost a race for a ledger goes into the next batch.
@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, Protocol
 
 from engine import metrics
 from engine.catalogue import Catalogue
-from engine.decide import Ask, Draft, Repeat, decide
+from engine.decide import Ask, Draft, Repeat, State, decide
 from engine.errors import Overloaded, Unavailable
 from engine.learner import posterior_options
 from engine.limits import (
@@ -31,8 +31,11 @@ from engine.limits import (
     DECIDE_BATCHES_MAX,
     DECIDE_CONFLICT_RETRIES_MAX,
     DECIDE_QUEUE_MAX,
+    LINK_HOPS_MAX,
 )
-from engine.store.base import Conflict, DecisionCommit, State, StoreError
+from engine.links import moved_to
+from engine.store.base import Conflict, DecisionCommit, StoreError
+from engine.store.base import State as StateStore
 from features import Offset
 from models import Policy
 
@@ -83,12 +86,14 @@ class _Waiting:
     ask: Ask
     answer: Promise
     conflicts: int = 0
+    hops: int = 0
+    """Customers that it was sent on to, because the one before belongs to them."""
 
 
 class Decider:
-    """Decides for whoever calls `submit` or `enqueue`, in batches. One event loop."""
+    """Decides for whoever calls `enqueue`, in batches. One event loop."""
 
-    def __init__(self, catalogue: Catalogue, store: State) -> None:
+    def __init__(self, catalogue: Catalogue, store: StateStore) -> None:
         self.catalogue = catalogue
         self.policy = Policy.empty(
             catalogue.offer_ids,
@@ -104,12 +109,6 @@ class Decider:
         self._in_flight: set[str] = set()
         """Customers of the batches in flight."""
         self._draining = False
-
-    async def submit(self, ask: Ask) -> Answer:
-        """The answer to one request. Raises as `enqueue` does."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self.enqueue(ask, answer)
-        return await answer
 
     def enqueue(self, ask: Ask, answer: Promise) -> None:
         """Have a request answered. Raises Overloaded at once if the queue is full, Unavailable when draining."""
@@ -172,6 +171,10 @@ class Decider:
         except StoreError as error:
             self._fall_back(batch, STATE_STORE_UNAVAILABLE, error)
             return
+        batch, states = self._follow(batch, states)
+        if not batch:
+            return
+        asks = [waiting.ask for waiting in batch]
         results = decide(self.catalogue, self.policy, asks, states, policy_known=self.policy_known)
         drafted: list[tuple[_Waiting, Draft]] = []
         for waiting, result in zip(batch, results, strict=True):
@@ -203,6 +206,24 @@ class Decider:
             else:
                 self._fall_back([waiting], COMMIT_FAILED, position)
         metrics.DECISIONS.labels("no").inc(committed)
+
+    def _follow(
+        self, batch: Sequence[_Waiting], states: list[State]
+    ) -> tuple[Sequence[_Waiting], list[State]]:
+        """Those whose customer stands for itself; the others go into the next batch, for whom theirs belongs to."""
+        targets = [moved_to(features) for features, _ in states]
+        if not any(targets):
+            return batch, states
+        staying: list[_Waiting] = []
+        there: list[State] = []
+        for waiting, to, state in zip(batch, targets, states, strict=True):
+            if to and waiting.hops < LINK_HOPS_MAX:
+                ask = waiting.ask._replace(customer=to)
+                self._queue.appendleft(_Waiting(ask, waiting.answer, waiting.conflicts, waiting.hops + 1))
+            else:
+                staying.append(waiting)
+                there.append(state)
+        return staying, there
 
     def _again(self, waiting: _Waiting) -> None:
         metrics.DECIDE_CONFLICTS.inc()

@@ -18,8 +18,8 @@ from engine.answerwire import AnswerWriter
 from engine.catalogue import Catalogue
 from engine.config import parse
 from engine.decide import Ask, Repeat
-from engine.decider import Answer, Decided, Decider, Fallback
-from engine.errors import CallerError, InvalidArgument, NotAllowed, NotFound, Overloaded, Unavailable
+from engine.decider import Answer, Decided, Decider, Fallback, Promise
+from engine.errors import CallerError, InvalidArgument, NotAllowed, NotFound, OpportuneError, Overloaded, Unavailable
 from engine.gateway import (
     CheckedEvent,
     CheckedOutcome,
@@ -27,9 +27,11 @@ from engine.gateway import (
     ask_of,
     customer_of,
     event_of,
+    linkable,
     outcome_of,
     shown,
     time_of,
+    traces_of,
 )
 from engine.ledger import CAS_BYTES, Ledger, LedgerError
 from engine.lifecycle import OPEN, Stage, expected_after, may_follow
@@ -38,13 +40,17 @@ from engine.limits import (
     EVENT_BACKLOG_MAX,
     EVENTS_PER_CALL_MAX,
     LATE_OUTCOME_MS_MAX,
+    LINK_HOPS_MAX,
     WRITES_QUEUED_MAX,
 )
+from engine.linking import BY_DECIDE, BY_PUBLISH, Entries, Login, chosen, login_links, targets_of
+from engine.links import moved_to
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, parse_decision_id
+from engine.service_identity import IdentityService
 from engine.store.base import Conflict, Store, StoreError, StoreFull, StoreUnavailable, partition_of
 from features import Offset
 from features import RecordError as FeatureRecordError
-from opportune.v1 import customers_pb2, decisions_pb2, events_pb2, feedback_pb2
+from opportune.v1 import customers_pb2, decisions_pb2, events_pb2, feedback_pb2, identities_pb2
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +78,8 @@ class Service:
         self._catalogues = {catalogue.version: catalogue}
         self._tasks: set[asyncio.Future[None]] = set()
         self._writing = 0
+        self._linking = 0
+        self.identities = IdentityService(self)
         self._backlog_read_s = 0.0
         self._backlog = 0
         self._draining = False
@@ -81,11 +89,15 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def settled(self) -> None:
+        """When all that is kept now is done."""
+        await asyncio.gather(*self._tasks)
+
     async def drain(self) -> None:
         """Answer what is under way and refuse what comes."""
         self._draining = True
         await self.decider.drain()
-        await asyncio.gather(*self._tasks)
+        await self.settled()
         while self._writing:
             await asyncio.sleep(0.005)
 
@@ -93,8 +105,56 @@ class Service:
 
     async def decide(self, request: decisions_pb2.DecideRequest) -> decisions_pb2.DecideResponse:
         """Decisions.Decide."""
-        answer = await self.decider.submit(self.ask(request))
-        return decisions_pb2.DecideResponse.FromString(await self.written(answer))
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.enqueue(request, answer)
+        return decisions_pb2.DecideResponse.FromString(await self.written(await answer))
+
+    def enqueue(self, request: decisions_pb2.DecideRequest, answer: Promise) -> None:
+        """Have a Decide request answered. Raises as `ask` and Decider.enqueue do."""
+        ask = self.ask(request)
+        if not request.identities:
+            self.decider.enqueue(ask, answer)
+            return
+        traces = traces_of(request.identities, self.catalogue)
+        if request.customer_id:
+            self.decider.enqueue(ask, answer)
+            if known := linkable(traces, self.catalogue):
+                self._link_meanwhile(Login(ask.customer, known))
+        elif len(traces) == 1:
+            self.decider.enqueue(ask, answer)  # whether it belongs to somebody is found with its state
+        else:
+            self.keep(asyncio.ensure_future(self._resolve(ask, traces, answer)))
+
+    async def _resolve(self, ask: Ask, traces: Sequence[str], answer: Promise) -> None:
+        """Decide for the strongest trace that is linked."""
+        try:
+            ask = ask._replace(customer=chosen(traces, await targets_of(self.store, traces)))
+        except StoreError as error:
+            log.warning("identities could not be looked up, the strongest counts: %s", error)
+        try:
+            self.decider.enqueue(ask, answer)
+        except OpportuneError as error:
+            answer.set_exception(error)
+
+    def _link_meanwhile(self, login: Login) -> None:
+        """Link beside the decision, which does not wait for it. What fails now is asked for again by the next call."""
+        if self._linking >= WRITES_QUEUED_MAX:
+            metrics.LINKS_SKIPPED.inc()
+            return
+        self._linking += 1
+        self.keep(asyncio.ensure_future(self._link(login)))
+
+    async def _link(self, login: Login) -> None:
+        try:
+            entries = await login_links(self.store, [login], self.clock(), BY_DECIDE)
+            if entries:
+                await self.check_backlog()
+                await self.store.append_events(entries)
+        except (StoreError, Overloaded) as error:
+            metrics.LINKS_SKIPPED.inc()
+            log.warning("the identities of a decision were not linked: %s", error)
+        finally:
+            self._linking -= 1
 
     def ask(self, request: decisions_pb2.DecideRequest) -> Ask:
         """A checked Decide request. Raises InvalidArgument."""
@@ -262,23 +322,23 @@ class Service:
     ) -> events_pb2.PublishResponse:
         """Record the good ones and keep the bad ones as dead letters; each is (id, payload, check)."""
         response = events_pb2.PublishResponse()
-        good: list[tuple[str, bytes]] = []
+        good: list[CheckedEvent] = []
         bad: list[RejectedEvent] = []
         for index, (event_id, payload, check) in enumerate(events):
             try:
-                checked = check()
-                good.append((checked.customer, checked.data))
+                good.append(check())
             except CallerError as error:
                 reason = str(error)
                 response.rejected.add(index=index, id=event_id[:64], reason=reason)
                 bad.append((payload(), reason))
         with self._write(), _store_errors():
             if good:
-                await self._check_backlog()
-                positions = await self.store.append_events(good)
+                await self.check_backlog()
+                links, entries = await self._placed(good)
+                positions = await self.store.append_events([*links, *entries])
                 response.positions.extend(
-                    decision_id(partition_of(customer, self.store.partitions), position)
-                    for (customer, _), position in zip(good, positions, strict=True)
+                    decision_id(partition_of(name, self.store.partitions), position)
+                    for (name, _), position in zip(entries, positions[len(links) :], strict=True)
                 )
             if bad:
                 metrics.EVENTS_REJECTED.inc(len(bad))
@@ -287,7 +347,18 @@ class Service:
         metrics.EVENTS.labels("all").inc(len(good))
         return response
 
-    async def _check_backlog(self) -> None:
+    async def _placed(self, events: Sequence[CheckedEvent]) -> tuple[Entries, Entries]:
+        """Links that the events ask for, and the events, each under the name whose log it belongs to."""
+        logins = [Login(event.customer, event.traces) for event in events if event.named and event.traces]
+        links = await login_links(self.store, logins, self.clock(), BY_PUBLISH) if logins else []
+        anonymous = [trace for event in events if not event.named for trace in event.traces]
+        targets = await targets_of(self.store, anonymous) if anonymous else {}
+        return links, [
+            event.under(event.customer if event.named or not event.traces else chosen(event.traces, targets))
+            for event in events
+        ]
+
+    async def check_backlog(self) -> None:
         """Refuse events that the log might have to drop before they are folded."""
         if time.monotonic() - self._backlog_read_s > _BACKLOG_FRESH_S:
             self._backlog = max((await self.store.backlog()).values(), default=0)
@@ -300,10 +371,18 @@ class Service:
 
     async def get_customer(self, request: customers_pb2.GetCustomerRequest) -> customers_pb2.Customer:
         """Customers.Get."""
-        customer = customer_of(request.customer_id, request.identities)
+        customer = customer_of(request.customer_id, request.identities, self.catalogue)
         now_ms = time_of(request.time_ms, "time_ms", self.catalogue, self.clock())
         with _store_errors():
+            if not request.customer_id and len(request.identities) > 1:
+                traces = traces_of(request.identities, self.catalogue)
+                customer = chosen(traces, await targets_of(self.store, traces))
             [(record, ledger_bytes)] = await self.store.read([customer])
+            for _ in range(LINK_HOPS_MAX):
+                if not (to := moved_to(record)):
+                    break
+                customer = to
+                [(record, ledger_bytes)] = await self.store.read([customer])
         header = None
         try:
             if record is not None:
@@ -315,6 +394,18 @@ class Service:
         return answers.customer(self.catalogue, customer, (record, ledger_bytes), header, ledger, partition, now_ms)
 
     # --- limits -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around a write: counted among those under way, errors of the store in the words of the API."""
+        with self._write(), _store_errors():
+            yield
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around a read: errors of the store in the words of the API."""
+        with _store_errors():
+            yield
 
     @contextmanager
     def _write(self) -> Iterator[None]:
@@ -354,4 +445,7 @@ def methods(service: Service) -> Sequence[tuple[str, type, Method]]:
         ("opportune.v1.Feedback/Report", feedback_pb2.ReportRequest, service.report),
         ("opportune.v1.Events/Publish", events_pb2.PublishRequest, service.publish),
         ("opportune.v1.Customers/Get", customers_pb2.GetCustomerRequest, service.get_customer),
+        ("opportune.v1.Identities/Link", identities_pb2.LinkRequest, service.identities.link),
+        ("opportune.v1.Identities/Unlink", identities_pb2.UnlinkRequest, service.identities.unlink),
+        ("opportune.v1.Identities/Lineage", identities_pb2.LineageRequest, service.identities.lineage),
     )
