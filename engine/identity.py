@@ -154,7 +154,6 @@ def advance(
         turn.take(waiting)
         waiting = []
         turn.control(event)
-        turn.parts.at = event.offset
     turn.take(waiting)
     return turn.result(stored)
 
@@ -239,6 +238,7 @@ class _Turn:
 
     def control(self, event: Event) -> None:
         """Carry out one entry that is no event."""
+        self.parts.at = event.offset
         if not self._linked:
             self._linked, self.parts.born = True, event.offset
         steps = {LINK: self._link, UNLINK: self._unlink, PART: self._part, ENTITY: self._entity}
@@ -248,10 +248,12 @@ class _Turn:
         except (KeyError, ValueError, TypeError) as error:
             # Nothing of ours wrote it, or another release did.
             self._refuse(event, f"entry {event.type} cannot be read: {error!r}")
+        if event.type in (LINK, UNLINK):
+            self._tell_changed()  # each step by itself, or the other side's lineage would depend on the batches
 
     def _link(self, event: Event, told: Mapping[str, Any]) -> None:
         parts, to, request = self.parts, told["to"], told["request"]
-        if parts.to == to or self._links.knows(request, Action.LINKED_TO, Action.LINK_REFUSED):
+        if (to and parts.to == to) or self._links.knows(request, Action.LINKED_TO, Action.LINK_REFUSED):
             return
         problem = self._why_not(to, told["only_free"])
         if problem:
@@ -369,14 +371,19 @@ class _Turn:
         links.identities = _identities(parts)
         written = links.pack()
         changed = written != (self._links_before or Links().pack())
+        self._tell_changed()
         return Advanced(
             record or b"",
             parts.pack() if self._linked else None,
             written if changed else None,
-            [*self._sends, *(self._told(customer) for customer in self._changed)],
+            self._sends,
             self._refused,
             self._damage,
         )
+
+    def _tell_changed(self) -> None:
+        self._sends += [self._told(customer) for customer in self._changed]
+        self._changed.clear()
 
     def _told(self, customer: str) -> tuple[str, bytes]:
         """The entry that tells a customer what this name is to it now."""

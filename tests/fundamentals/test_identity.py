@@ -1,4 +1,4 @@
-"""Identity: whoever comes with a cookie, a phone number or an e-mail hash is known by it, before and after the login."""
+"""Identity: whoever comes with a cookie, a phone number or an e-mail hash is known by it, before a login and after."""
 
 import pytest
 
