@@ -20,7 +20,8 @@ with the events under that name, and that log alone decides where they count:
    A crash between telling (append) and writing (compare-and-set) repeats the telling, and changes nothing.
 3. Merging customers is the same: what is told is then the merged record, with all names that are in it.
 4. A name is linked to one customer at a time; the newest link wins. What counted for the former customer still does
-   (it is `kept`): nothing moves silently. `@unlink` of the former one takes it back from there.
+   (it is `kept`): nothing moves silently. `@unlink` of the former one takes it back from there, and it counts for
+   whoever the name belongs to now, as it would have without that link.
 
 After a link, events under the name reach the customer's features through two logs instead of one: about a millisecond.
 Why not send the events to the customer's log: the two logs would then have to agree on where one ended and the other
@@ -262,9 +263,7 @@ class _Turn:
             return
         if parts.to:
             self._changed[parts.to] = (event.time_ms, request, f"linked to {to}")
-            parts.own.setdefault(to, None)
-        else:
-            parts.own[to] = self._merged([parts.own.get(to), parts.own.pop("", None)])
+        parts.own[to] = self._merged([parts.own.get(to), parts.own.pop("", None)])
         parts.to, parts.link, parts.since_ms, parts.source = to, event.offset, event.time_ms, told["source"]
         self._changed[to] = (event.time_ms, request, "")
         self._tell(event, Action.LINKED_TO, to, told["source"], request, "")
@@ -287,11 +286,12 @@ class _Turn:
         if to not in parts.own or not to or stale or self._links.knows(request, Action.UNLINKED_FROM):
             return
         back = parts.own.pop(to)
-        own = self._merged([parts.own.get(""), back])
         if parts.to == to:
             parts.to, parts.link, parts.since_ms, parts.source = "", Offset.ZERO, 0, ""
-        if own is not None or not parts.to:
-            parts.own[""] = own
+        # Without the link it would have counted for whoever the name belongs to now.
+        parts.own[parts.to] = self._merged([parts.own.get(parts.to), back])
+        if parts.to:
+            self._changed[parts.to] = (event.time_ms, "", "")
         self._changed[to] = (event.time_ms, request, told["reason"])
         self._tell(event, Action.UNLINKED_FROM, to, told["source"], request, told["reason"])
 

@@ -110,8 +110,8 @@ class Name:
 
     def unlink(self, to: str) -> None:
         if to in self.events:
-            self.events.setdefault("", []).extend(self.events.pop(to))
             self.to = "" if self.to == to else self.to
+            self.events.setdefault(self.to, []).extend(self.events.pop(to))
 
 
 def union(names: dict[str, Name], customer: str) -> list[Event]:

@@ -97,7 +97,8 @@ async def test_of_two_customers_who_claim_a_cookie_at_once_the_later_in_its_log_
     assert [(i.name, i.status) for i in (await world.links("ann")).identities] == [("cookie=c", Status.KEPT)]
 
 
-async def test_what_a_former_customer_kept_can_be_taken_back_alone(world: World) -> None:
+async def test_what_a_former_customer_kept_can_be_taken_back_and_counts_for_the_one_after(world: World) -> None:
+    """As it would have if there had been the second link only."""
     await world.buy("cookie=c", 1)
     await world.link("cookie=c", "ann")
     await world.buy("cookie=c", 2)
@@ -106,7 +107,7 @@ async def test_what_a_former_customer_kept_can_be_taken_back_alone(world: World)
     await world.fold()
     await world.unlink("cookie=c", "ann")
     await world.fold()
-    assert [await world.spent(name) for name in ("cookie=c", "ann", "bob")] == ["bob", None, 10.0]
+    assert [await world.spent(name) for name in ("cookie=c", "ann", "bob")] == ["bob", None, 13.0]
     await world.unlink("cookie=c", "bob")
     await world.fold()
     assert [await world.spent(name) for name in ("cookie=c", "ann", "bob")] == [13.0, None, None]
