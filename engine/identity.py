@@ -75,7 +75,7 @@ class Advanced:
     parts: bytes | None
     """None: it was never linked."""
     links: bytes | None
-    """None: as they were."""
+    """None: there are none."""
     sends: list[tuple[str, bytes]] = field(default_factory=list)
     """(name, entry) to be appended to the logs of other names, before this is written."""
     refused: list[tuple[bytes, str]] = field(default_factory=list)
@@ -180,18 +180,18 @@ class _Turn:
         except LinksError as error:
             self._damage.append(str(error))
             self._links = Links()
-        self._links_before = stored.links
 
     def _open(self, stored: Stored) -> tuple[Parts, bool]:
         if stored.parts is not None:
             try:
                 return Parts.unpack(stored.parts), True
             except LinksError as error:
-                # The name's history is lost with them; whose it is stands in the features, too.
+                # Whose the name is stands in the features, too. The customer keeps the part that was told, a new one
+                # begins. A customer's features go on as the own record: parts that are told again are in them twice.
                 self._damage.append(str(error))
         to = moved_to(stored.record)
         own: dict[str, bytes | None] = {to: None} if to else {"": stored.record}
-        return Parts(Offset.ZERO, Offset.ZERO, to, own=own), bool(to)
+        return Parts(Offset.ZERO, Offset.ZERO, to, own=own), bool(to) or stored.parts is not None
 
     # --- events of its own ------------------------------------------------------------------------------------------
 
@@ -212,10 +212,10 @@ class _Turn:
     def _take_entities(self, events: Sequence[Event]) -> bool:
         changed = False
         for event in events:
-            for attribute in self._entities.keys() & event.attributes.keys():
-                given = event.attributes[attribute]
+            for attribute, kind in self._entities.items():
+                given = event.attributes.get(attribute)
                 if isinstance(given, str) and given:
-                    changed |= self._add_entity(self._entities[attribute], given, event.time_ms, event)
+                    changed |= self._add_entity(kind, given, event.time_ms, event)
         return changed
 
     def _add_entity(self, kind: EntityKind, entity_id: str, time_ms: int, event: Event) -> bool:
@@ -369,13 +369,12 @@ class _Turn:
             record = own
         links.to = parts.to
         links.identities = _identities(parts)
-        written = links.pack()
-        changed = written != (self._links_before or Links().pack())
         self._tell_changed()
         return Advanced(
             record or b"",
             parts.pack() if self._linked else None,
-            written if changed else None,
+            # Written again unchanged, it lives as long as what it tells of.
+            links.pack() if links != Links() or stored.links is not None else None,
             self._sends,
             self._refused,
             self._damage,

@@ -132,7 +132,7 @@ class FeatureReplay:
             made = self._made[customer]
             if made.parts is not None or concerns(events, self._entities):
                 done = advance(self._layout, self._fold, customer, made, events, self._entities)
-                self._made[customer] = Stored(done.record or None, done.parts, done.links or made.links)
+                self._made[customer] = Stored(done.record or None, done.parts, done.links)
             else:
                 self._made[customer] = made._replace(record=self._fold(made.record, events))
 
