@@ -80,6 +80,7 @@ def test_killing_ingest_while_many_log_in_loses_and_doubles_nothing(engine: Engi
         publish(client, 10, f"b{number}", customer_id=f"carl-{number}", identities=[cookie])
         publish(client, 100, f"c{number}", identities=[cookie])
         if number % 10 == 5:
+            wait_until(lambda: "ingest" in engine.pids, 20, "ingest is back")
             engine.signal("ingest", signal.SIGKILL)
     for number in visitors:
         wait_until(lambda n=number: spent(client, customer_id=f"carl-{n}") == 111, 20, "all of it is merged")
