@@ -207,7 +207,7 @@ def customer(
         _fill_freshness(response.state, header.watermark, max(header.latest_event_ms, 0), now_ms)
         response.events, response.duplicates, response.late = header.events, header.duplicates, header.late
     values = catalogue.layout.values(record, now_ms)
-    for feature in catalogue.config.features:
+    for feature in catalogue.config.all_features:
         added = response.features.add(name=feature.name, unit=feature.unit)
         value = values[feature.name]
         if value is not None:

@@ -96,13 +96,13 @@ class Catalogue:
             return ConfigError(f"{where}: {'.'.join(map(str, place))}: {error}")
 
         specs = config.feature_specs()
-        layout = Layout.compile(specs)
+        layout = Layout.compile(specs, config.timezone)
         columns = [
             Column(spec.name, "text" if spec.categories else "number", spec.categories, spec.default) for spec in specs
         ]
         fact_columns = {fact.name: len(columns) + at for at, fact in enumerate(config.context)}
         columns += [_fact_column(fact) for fact in config.context]
-        declared: list[Input | None] = [feature.input for feature in config.features]
+        declared: list[Input | None] = [feature.input for feature in config.all_features]
         declared += [fact.input for fact in config.context]
         inputs = [
             InputSpec(column.name, given.kind, given.range[0], given.range[1], len(column.categories))

@@ -153,32 +153,23 @@ def features(config_path: Path) -> None:
     with _told():
         config, version, text = load(config_path)
         catalogue = Catalogue.compile(config, version, text, str(config_path))
-    table = Table(title=f"{config.name}: {catalogue.layout.fixed_bytes} bytes a customer, and 8 an event id remembered")
-    for heading in (
-        "feature",
-        "function",
-        "event",
-        "attribute",
-        "window",
-        "offset",
-        "bytes",
-        "unit",
-        "meaning",
-        "owner",
-    ):
-        table.add_column(heading, justify="right" if heading in ("offset", "bytes") else "left")
+    table = Table(title=f"{config.name}: {len(config.features)} features, layout {catalogue.layout.version:08x}")
+    headings = ("feature", "function", "event", "value", "window", "keeps", "tiles", "bytes a tile")
+    for heading in (*headings, "unit", "meaning", "owner"):
+        table.add_column(heading, justify="right" if heading in ("tiles", "bytes a tile") else "left")
     rows = {row.name: row for row in catalogue.layout.describe()}
-    for feature in config.features:
+    for feature in config.all_features:
         row = rows[feature.name]
         window = "lifetime" if feature.window is None else f"{feature.window / 3_600_000:g} h"
         table.add_row(
             feature.name,
             feature.function,
-            feature.event,
-            feature.attribute or "",
+            feature.event or "",
+            feature.attribute or feature.value or "",
             window,
-            str(row.offset),
-            str(row.bytes),
+            row.keeps + (" (shared)" if row.shared else ""),
+            str(row.tiles or ""),
+            str(row.bytes_typical),
             feature.unit,
             feature.meaning,
             feature.owner,

@@ -17,13 +17,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from engine import metrics
 from engine.catalogue import Catalogue
-from engine.decide import Ask, Draft, Repeat, decide
+from engine.decide import STATE_UNREADABLE, Ask, Draft, Repeat, decide
 from engine.errors import Overloaded, Unavailable
 from engine.learner import posterior_options
 from engine.limits import (
@@ -104,6 +104,8 @@ class Decider:
         self._in_flight: set[str] = set()
         """Customers of the batches in flight."""
         self._draining = False
+        self.on_unreadable: Callable[[], None] = lambda: None
+        """Called when a state could not be read: it may be of a configuration that is not known here yet."""
 
     async def submit(self, ask: Ask) -> Answer:
         """The answer to one request. Raises as `enqueue` does."""
@@ -173,6 +175,8 @@ class Decider:
             self._fall_back(batch, STATE_STORE_UNAVAILABLE, error)
             return
         results = decide(self.catalogue, self.policy, asks, states, policy_known=self.policy_known)
+        if any(isinstance(result, Draft) and result.degraded == STATE_UNREADABLE for result in results):
+            self.on_unreadable()
         drafted: list[tuple[_Waiting, Draft]] = []
         for waiting, result in zip(batch, results, strict=True):
             if isinstance(result, Draft):

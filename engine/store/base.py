@@ -15,6 +15,7 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `{policy}:changes` | stream of snapshot versions and the offers each changed | 1,000 entries |
 | `learner` | checkpoint of the learner, a hash | for good |
 | `config:<version>` | configuration files by version, for reading old records | for good |
+| `layouts` | which configuration a layout of features belongs to, a hash by layout version | for good |
 | `meta` | format of the store and number of partitions, a hash | for good |
 """
 
@@ -192,6 +193,14 @@ class PolicyBoard(Protocol):
 
     async def save_config(self, version: str, text: bytes) -> None:
         """Keep a configuration by its version; writing it again is harmless."""
+        ...
+
+    async def save_layout(self, layout: int, config: str) -> None:
+        """Keep which configuration has a layout of features; writing it again is harmless."""
+        ...
+
+    async def load_layouts(self) -> dict[int, str]:
+        """Versions of configurations by the version of their layout."""
         ...
 
     async def load_config(self, version: str) -> bytes | None:

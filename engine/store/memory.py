@@ -96,6 +96,7 @@ class MemoryStore:
         self._changes = _Log(clock_ms)
         self._checkpoint: dict[str, bytes] = {}
         self._configs: dict[str, bytes] = {}
+        self._layouts: dict[int, str] = {}
         self._arrived = asyncio.Event()
 
     # --- State ------------------------------------------------------------------------------------------------------
@@ -219,6 +220,14 @@ class MemoryStore:
     async def save_config(self, version: str, text: bytes) -> None:
         """Keep a configuration by its version."""
         self._configs[version] = text
+
+    async def save_layout(self, layout: int, config: str) -> None:
+        """Keep which configuration has a layout."""
+        self._layouts[layout] = config
+
+    async def load_layouts(self) -> dict[int, str]:
+        """Versions of configurations by the version of their layout."""
+        return dict(self._layouts)
 
     async def load_config(self, version: str) -> bytes | None:
         """A configuration kept earlier."""

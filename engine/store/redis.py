@@ -262,6 +262,16 @@ class RedisStore:
         """Keep a configuration by its version."""
         checked(await self._bulk.pipeline([(b"SET", keys.config_key(version), text)], BULK_WAIT_MS_MAX / 1e3))
 
+    async def save_layout(self, layout: int, config: str) -> None:
+        """Keep which configuration has a layout."""
+        command = (b"HSET", keys.LAYOUTS, b"%08x" % layout, config.encode())
+        checked(await self._bulk.pipeline([command], BULK_WAIT_MS_MAX / 1e3))
+
+    async def load_layouts(self) -> dict[int, str]:
+        """Versions of configurations by the version of their layout."""
+        [flat] = checked(await self._bulk.pipeline([(b"HGETALL", keys.LAYOUTS)], BULK_WAIT_MS_MAX / 1e3))
+        return {int(layout, 16): config.decode() for layout, config in zip(flat[::2], flat[1::2], strict=True)}
+
     async def load_config(self, version: str) -> bytes | None:
         """A configuration kept earlier."""
         [text] = checked(await self._bulk.pipeline([(b"GET", keys.config_key(version))], BULK_WAIT_MS_MAX / 1e3))

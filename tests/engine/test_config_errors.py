@@ -64,7 +64,7 @@ OFFER = b"  - {id: extra, value: 1, treatments: [{text: x}]}\nfallback: [card]"
         (b"attribute: amount", b"attribute: total", "attribute: total", "event 'purchase' has no attribute 'total'"),
         (b"window: 90d", b"window: 90d, where: {tone: bad}", "tone", "event 'complaint' has no attribute 'tone'"),
         (b"function: sum, ", b"function: count, ", "name: spent_30d", "count takes no attribute"),
-        (b"function: last", b"function: mean", "name: last_category", "a text can only be remembered: expected last"),
+        (b"function: last", b"function: mean", "name: last_category", "a text can only be remembered or told apart"),
         (b"window: 30d", b"window: 30d, tile: 1h", "tile: 1h", "tiles: expected at most 256"),
         (b"attribute: category, input: {kind: one_hot}", b"attribute: category, input: {kind: log}", "kind: log}",
          "expected kind one_hot for a text"),
