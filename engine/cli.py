@@ -22,6 +22,8 @@ from engine.config import load
 from engine.datafolder import DataFolder
 from engine.embedded import EmbeddedStore
 from engine.errors import OpportuneError
+from engine.featurecheck.command import check_features
+from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_MAX
 from engine.ledger import hash_of
 from engine.lifecycle import REPORTABLE
 from engine.replaying import replay_at, store_of
@@ -148,8 +150,26 @@ def validate(config_path: Path) -> None:
 
 @main.command()
 @_config_option
-def features(config_path: Path) -> None:
-    """List the features: what each means, where it lies in a customer's record, what it costs."""
+@click.option("--check", is_flag=True, help="Report on the quality of the features' data instead of listing them.")
+@click.option("--data", "data_path", type=click.Path(path_type=Path), help="To check: data folder, running or not.")
+@click.option("--redis", "redis_url", help="To check: the store of an engine that has its own, redis://… or unix://…")
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the same there.")
+@click.option(
+    "--sample", type=click.IntRange(1, CUSTOMERS_SAMPLED_MAX), default=CUSTOMERS_SAMPLED, show_default=True,
+    help="To check: customers whose features are read.",
+)  # fmt: skip
+def features(
+    config_path: Path, check: bool, data_path: Path | None, redis_url: str | None, json_path: Path | None, sample: int
+) -> None:
+    """List the features: what each means, where it lies in a customer's record, what it costs.
+
+    With --check: what is wrong with their data. Exit code 0: nothing. 1: something, at the level of a warning or worse.
+    2: cannot tell.
+    """
+    if check:
+        sys.exit(check_features(config_path, data_path, redis_url, json_path, sample))
+    if data_path or redis_url:
+        raise click.UsageError("--data and --redis belong to --check")
     with _told():
         config, version, text = load(config_path)
         catalogue = Catalogue.compile(config, version, text, str(config_path))
