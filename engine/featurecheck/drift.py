@@ -6,10 +6,10 @@ after,
 
     PSI = Σ_i (q_i − p_i) · ln(q_i / p_i)
 
-with p, q the shares in at most ten bins, or by category. What two samples of the same population would show on
-average, (bins − 1)·(1/n_p + 1/n_q), is taken off. Only the PSI makes a finding: with enough decisions ADWIN sees
-changes that matter to nobody. First and last quarter are compared as well, which finds a change of shape that moves no
-mean.
+with p, q the shares in bins or by category. What two samples of the same population hardly ever exceed is taken off:
+divided by 1/n_p + 1/n_q, PSI is then about χ² distributed with bins − 1 degrees of freedom. Only the PSI makes a
+finding: with enough decisions ADWIN sees changes that matter to nobody. First and last quarter are compared as well,
+which finds a change of shape that moves no mean.
 
 False alarms: ADWIN's confidence is divided by the number of columns, so that all of them together raise one on a
 stationary stream about as rarely as one would. Decisions are taken as independent; a caller that asks for one customer
@@ -249,7 +249,7 @@ def split_of(values: NDArray[np.float64]) -> int:
 
 
 def psi_of(before: NDArray[np.int64], after: NDArray[np.int64]) -> float:
-    """Population stability index of two samples of whole numbers, less what chance would give; at least 0.
+    """Population stability index of two samples of whole numbers beyond what chance gives, at least 0.
 
     >>> psi_of(np.arange(1000) % 7, np.arange(900) % 7)
     0.0
@@ -264,7 +264,15 @@ def psi_of(before: NDArray[np.int64], after: NDArray[np.int64]) -> float:
         for part in (before, after)
     )
     psi = float(((q - p) * np.log(q / p)).sum())
-    return max(0.0, psi - (bins - 1) * (1.0 / len(before) + 1.0 / len(after)))
+    return max(0.0, psi - _chance(bins - 1) * (1.0 / len(before) + 1.0 / len(after)))
+
+
+def _chance(freedom: int) -> float:
+    """What a χ² variable exceeds hardly ever, by the approximation of Wilson and Hilferty (1931)."""
+    if freedom == 0:
+        return 0.0
+    spread = 2.0 / (9.0 * freedom)
+    return float(freedom * (1.0 - spread + at.PSI_CHANCE_SIGMAS * spread**0.5) ** 3)
 
 
 # --- judging --------------------------------------------------------------------------------------------------------

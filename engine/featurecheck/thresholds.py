@@ -91,6 +91,8 @@ PSI_NOTE: Final = 0.1
 PSI_WARN: Final = 0.25
 """Population stability index: below 0.1 is little, above 0.25 is another population, as is customary."""
 PSI_BINS_MAX: Final = 10
+PSI_CHANCE_SIGMAS: Final = 4.0
+"""What chance gives at most, in standard deviations of a normal distribution: once in thirty thousand samples more."""
 PSI_DECISIONS_MIN: Final = 100
 """Fewer decisions on one side of a change are too few for a PSI."""
 PSI_PART: Final = 0.25
