@@ -26,6 +26,7 @@ from engine.featurecheck.command import check_features
 from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_MAX
 from engine.ledger import hash_of
 from engine.lifecycle import REPORTABLE
+from engine.registry import lacking_told, registry_of
 from engine.replaying import replay_at, store_of
 from engine.rpc import TRANSPORTS
 from engine.supervisor import Supervisor, worker_spec
@@ -146,6 +147,8 @@ def validate(config_path: Path) -> None:
         f"{config_path}: {config.name}, version {version}: {len(catalogue.offers)} offers, {len(catalogue.rules)} rules"
         f", {len(catalogue.layout.names)} features, {catalogue.transform.dimension} inputs of the model"
     )
+    for line in lacking_told(config):
+        click.echo(f"note: {line}", err=True)
 
 
 @main.command()
@@ -205,6 +208,13 @@ def features(
         )
     # A table of ten columns needs room: in a pipe or a narrow terminal rich would cut every word of it.
     Console(width=max(Console().width, _TABLE_COLUMNS_MIN)).print(table)
+    for line in lacking_told(config):
+        click.echo(f"note: {line}", err=True)
+    if json_path is not None:
+        try:
+            json_path.write_text(json.dumps(registry_of(catalogue), indent=2))
+        except OSError as error:
+            raise click.ClickException(f"{json_path} cannot be written: {error.strerror}") from error
 
 
 # --- trying it by hand ----------------------------------------------------------------------------------------------

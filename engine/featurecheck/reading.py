@@ -16,7 +16,7 @@ from rich.console import Console
 
 from engine import limits
 from engine.catalogue import Catalogue
-from engine.errors import DataFolderError, Unavailable
+from engine.errors import ConfigError, DataFolderError, Unavailable
 from engine.featurecheck import thresholds as at
 from engine.featurecheck.arrivals import Arrivals, type_findings
 from engine.featurecheck.drift import DecisionSample, columns_of, decision_findings, drift_findings
@@ -41,7 +41,10 @@ Client = Any
 
 async def check_at(url: str, catalogue: Catalogue, customers_max: int, now_ms: int | None) -> Report:
     """Check what the store at a URL holds; see `check`. Raises OpportuneError if it cannot be read."""
-    client = redis.asyncio.Redis.from_url(url, socket_timeout=_ANSWER_S_MAX, socket_connect_timeout=_ANSWER_S_MAX)
+    try:
+        client = redis.asyncio.Redis.from_url(url, socket_timeout=_ANSWER_S_MAX, socket_connect_timeout=_ANSWER_S_MAX)
+    except ValueError as error:
+        raise ConfigError(f"the store's URL: {error}") from error
     try:
         store = await RedisStore.open(url, limits.PARTITIONS)
         try:

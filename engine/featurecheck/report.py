@@ -79,8 +79,9 @@ class Report:
 
     def print(self, console: Console) -> None:
         """Tables and findings, a section after the other."""
-        worst = {level: sum(finding.level == level for finding in self.findings) for level in reversed(Level)}
-        counts = ", ".join(f"{count} {level.name.lower()}s" for level, count in worst.items() if count) or "no findings"
+        counted = [(sum(finding.level == level for finding in self.findings), level) for level in reversed(Level)]
+        words = [f"{count} {level.name.lower()}{'s' * (count > 1)}" for count, level in counted if count]
+        counts = ", ".join(words) or "no findings"
         verdict = self.verdict.name.replace("_", " ").lower()
         console.print(f"[bold]{escape(self.configuration)}: {verdict}[/bold] ({counts}), as of {moment(self.now_ms)}")
         self._section(console, "records", "Records", self._records())
