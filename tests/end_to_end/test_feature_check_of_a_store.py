@@ -183,8 +183,8 @@ def test_drift_of_what_decisions_saw_is_named(filled: Filled) -> None:
     result, report = filled.check()
     assert (result.exit_code, found_in(report)) == (1, {("minutes", "drift"): "warning"})
     [moved] = [row for row in report["drift"] if row["source"] == "minutes"]
-    assert (round(moved["first"]), round(moved["last"])) == (20, 45)
-    assert re.search(r"WARNING minutes: the mean rose from (19|20)\S* to (44|45)", result.output)
+    assert (moved["first"], moved["last"]) == (pytest.approx(20, abs=1.5), pytest.approx(45, abs=1.5))
+    assert re.search(r"WARNING minutes: the mean rose from (19|20|21)\S* to (44|45|46)", result.output)
 
 
 def test_damaged_records_are_an_error(filled: Filled) -> None:
@@ -268,7 +268,7 @@ def test_a_running_engine_is_checked_without_being_disturbed(tmp_path: Path) -> 
         ]  # fmt: skip
         client.events.Publish(events_pb2.PublishRequest(events=events), timeout=5)
         words = ("features", "--config", str(engine.config), "--check", "--data", str(engine.data))
-        done = engine.run(*words)
+        done = engine.run(*words, timeout_s=60)
         assert (done.returncode, "shop: clean" in done.stdout) == (0, True), done.stderr
         again = client.events.Publish(events_pb2.PublishRequest(events=events), timeout=5)
         assert again.accepted == 10
