@@ -36,28 +36,48 @@ _ANSWER_S_MAX: Final = 10.0
 _FEATURES_KEY: Final = re.compile(rb"\{p[0-9]+\}f:(.*)", re.DOTALL)
 
 Client = Any
-"""redis.asyncio.Redis, whose type has a parameter that differs between versions."""
+"""redis.asyncio.Redis or RedisCluster, whose types differ between versions."""
 
 
 async def check_at(url: str, catalogue: Catalogue, customers_max: int, now_ms: int | None) -> Report:
     """Check what the store at a URL holds; see `check`. Raises OpportuneError if it cannot be read."""
     try:
-        client = redis.asyncio.Redis.from_url(url, socket_timeout=_ANSWER_S_MAX, socket_connect_timeout=_ANSWER_S_MAX)
-    except ValueError as error:
-        raise ConfigError(f"the store's URL: {error}") from error
-    try:
-        store = await RedisStore.open(url, limits.PARTITIONS)
+        client = await client_of(url)
         try:
-            with Console(stderr=True).status("reading the logs and a sample of the customers"):
-                return await check(catalogue, store, client, customers_max, now_ms)
+            store = await RedisStore.open(url, limits.PARTITIONS)
+            try:
+                with Console(stderr=True).status("reading the logs and a sample of the customers"):
+                    return await check(catalogue, store, client, customers_max, now_ms)
+            finally:
+                await store.close()
         finally:
-            await store.close()
+            await client.aclose()
     except (StoreError, redis.RedisError) as error:
         raise Unavailable(f"the store cannot be read: {error}") from error
     except ValueError as error:
         raise DataFolderError(f"the store holds what this version cannot read: {error}") from error
-    finally:
+
+
+async def client_of(url: str) -> Client:
+    """A client of the server or the cluster at a URL, of which the first address is asked which of the two it is.
+
+    Raises ConfigError if it is no URL, redis.RedisError if nobody answers there.
+    """
+    waits: dict[str, Any] = {"socket_timeout": _ANSWER_S_MAX, "socket_connect_timeout": _ANSWER_S_MAX}
+    first = re.sub(r",[^/]*", "", url) if url.startswith("redis") else url
+    try:
+        client = redis.asyncio.Redis.from_url(first, **waits)
+    except ValueError as error:
+        raise ConfigError(f"the store's URL: {error}") from error
+    try:
+        clustered = (await client.info("cluster")).get("cluster_enabled")
+    except BaseException:
         await client.aclose()
+        raise
+    if not clustered:
+        return client
+    await client.aclose()
+    return redis.asyncio.RedisCluster.from_url(first, **waits)
 
 
 async def check(

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,18 +12,22 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import redis
+import redis.asyncio
 from click.testing import CliRunner, Result
 
 from engine.cli import main
 from engine.datafolder import DataFolder
-from engine.embedded import EmbeddedStore
+from engine.embedded import EmbeddedStore, find_binary
 from engine.featurecheck import thresholds
+from engine.featurecheck.reading import client_of
 from engine.limits import PARTITIONS
 from engine.store import FeatureWrite, RedisStore, partition_of
 from features import HEADER_CAS_BYTES
 from opportune.v1 import events_pb2
-from tests.engine_process import EngineProcess
+from tests.engine_process import EngineProcess, free_port
 from tests.small_engine import CONFIG, SmallEngine, value_of
+from tests.waiting import wait_until
 
 HOUR_MS = 3_600_000
 CUSTOMERS = 150
@@ -257,6 +262,35 @@ def test_neither_a_store_nor_a_folder_is_a_wrong_use(filled: Filled) -> None:
     assert result.exit_code == 2
     result = CliRunner().invoke(main, ["features", "--config", str(filled.config), "--data", str(filled.data)])
     assert (result.exit_code, "belong to --check" in result.output) == (2, True)
+
+
+async def test_the_client_reaches_a_cluster_by_the_first_of_its_addresses(tmp_path: Path) -> None:
+    port = free_port()
+    settings = {"port": port, "bind": "127.0.0.1", "cluster-enabled": "yes", "dir": tmp_path, "save": ""}
+    words = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
+    server = subprocess.Popen([find_binary(), *words], stdout=subprocess.DEVNULL)
+    try:
+        plain = redis.Redis(port=port)
+        wait_until(lambda: answers(plain), 20, "the server answers")
+        plain.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        wait_until(lambda: plain.cluster("INFO")["cluster_state"] == "ok", 20, "the cluster is whole")
+        client = await client_of(f"redis://127.0.0.1:{port},127.0.0.1:1/0")
+        assert isinstance(client, redis.asyncio.RedisCluster)
+        for partition in range(PARTITIONS):
+            await client.set(b"{p%d}f:ann" % partition, b"")
+        assert len([key async for key in client.scan_iter(match=b"{p*}f:*", count=100)]) == PARTITIONS
+        assert (await client.xlen(b"{p0}events"), await client.xrevrange(b"dead", b"+", b"-", count=1)) == (0, [])
+        await client.aclose()
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
 
 
 def test_a_running_engine_is_checked_without_being_disturbed(tmp_path: Path) -> None:
