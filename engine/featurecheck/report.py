@@ -90,7 +90,7 @@ class Report:
         self._section(console, "rejected", "Refused events", self._rejected())
         self._section(console, "drift", "Inputs of the model over the decisions", self._drift())
         for caveat in self.caveats:
-            console.print(f"not judged: {caveat}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"remark: {caveat}", markup=False, highlight=False, soft_wrap=True)
 
     def _section(self, console: Console, section: Section, title: str, table: Table) -> None:
         console.print()
