@@ -22,8 +22,11 @@ from engine.config import load
 from engine.datafolder import DataFolder
 from engine.embedded import EmbeddedStore
 from engine.errors import OpportuneError
+from engine.featurecheck.command import check_features
+from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_MAX
 from engine.ledger import hash_of
 from engine.lifecycle import REPORTABLE
+from engine.registry import lacking_told, registry_of
 from engine.replaying import replay_at, store_of
 from engine.rpc import TRANSPORTS
 from engine.supervisor import Supervisor, worker_spec
@@ -144,12 +147,32 @@ def validate(config_path: Path) -> None:
         f"{config_path}: {config.name}, version {version}: {len(catalogue.offers)} offers, {len(catalogue.rules)} rules"
         f", {len(catalogue.layout.names)} features, {catalogue.transform.dimension} inputs of the model"
     )
+    for line in lacking_told(config):
+        click.echo(f"note: {line}", err=True)
 
 
 @main.command()
 @_config_option
-def features(config_path: Path) -> None:
-    """List the features: what each means, where it lies in a customer's record, what it costs."""
+@click.option("--check", is_flag=True, help="Report on the quality of the features' data instead of listing them.")
+@click.option("--data", "data_path", type=click.Path(path_type=Path), help="To check: data folder, running or not.")
+@click.option("--redis", "redis_url", help="To check: the store of an engine that has its own, redis://… or unix://…")
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the same there.")
+@click.option(
+    "--sample", type=click.IntRange(1, CUSTOMERS_SAMPLED_MAX), default=CUSTOMERS_SAMPLED, show_default=True,
+    help="To check: customers whose features are read.",
+)  # fmt: skip
+def features(
+    config_path: Path, check: bool, data_path: Path | None, redis_url: str | None, json_path: Path | None, sample: int
+) -> None:
+    """List the features: what each means, where it lies in a customer's record, what it costs.
+
+    With --check: what is wrong with their data. Exit code 0: nothing. 1: something, at the level of a warning or worse.
+    2: cannot tell.
+    """
+    if check:
+        sys.exit(check_features(config_path, data_path, redis_url, json_path, sample))
+    if data_path or redis_url:
+        raise click.UsageError("--data and --redis belong to --check")
     with _told():
         config, version, text = load(config_path)
         catalogue = Catalogue.compile(config, version, text, str(config_path))
@@ -176,6 +199,13 @@ def features(config_path: Path) -> None:
         )
     # A table of ten columns needs room: in a pipe or a narrow terminal rich would cut every word of it.
     Console(width=max(Console().width, _TABLE_COLUMNS_MIN)).print(table)
+    for line in lacking_told(config):
+        click.echo(f"note: {line}", err=True)
+    if json_path is not None:
+        try:
+            json_path.write_text(json.dumps(registry_of(catalogue), indent=2))
+        except OSError as error:
+            raise click.ClickException(f"{json_path} cannot be written: {error.strerror}") from error
 
 
 # --- trying it by hand ----------------------------------------------------------------------------------------------
