@@ -127,18 +127,10 @@ class RedisCluster:
         return self
 
     def stop(self) -> None:
-        """End all that still run."""
-        for node in self.nodes:
-            if node.process is not None and node.process.poll() is None:
-                node.process.send_signal(signal.SIGCONT)
-                node.process.terminate()
+        """End all that still run; a master that is asked politely waits for replicas that are gone."""
         for node in self.nodes:
             if node.process is not None:
-                try:
-                    node.process.wait(10)
-                except subprocess.TimeoutExpired:
-                    node.process.kill()
-                    node.process.wait()
+                node.kill()
 
     async def say(self, node: ClusterNode, *command: bytes) -> Reply:
         """Reply of one command, on a connection of its own. Raises StoreError."""
