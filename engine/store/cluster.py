@@ -87,6 +87,7 @@ class Cluster:
         self._seeds = tuple(seeds)
         """Asked when no node of the map answers: names may lead to other machines by then."""
         self._nodes: dict[Address, Node] = {}
+        self._leaving: set[Node] = set()
         self._owners: list[Node | None] = [None] * SLOTS
         self._looking: dict[Node, asyncio.Task[None]] = {}
         self._reading: asyncio.Task[None] | None = None
@@ -136,7 +137,9 @@ class Cluster:
 
     def redirected(self, by: Node, reply: Redirected) -> Node:
         """The node that a redirection names; one for good (MOVED) is noted."""
-        node = self._node(replace(by.address, path="", host=reply.host or by.address.host, port=reply.port))
+        # A node that does not know the other's name leaves it out: the map, read again, may have it.
+        host = by.address.host if reply.host in ("", "?") else reply.host
+        node = self._node(replace(by.address, path="", host=host, port=reply.port))
         if not reply.ask and self._owners[reply.slot] is not node:
             self._owners[reply.slot] = node
             self.reread(node)
@@ -154,7 +157,7 @@ class Cluster:
 
     def release(self, user: Hashable) -> None:
         """Close all connections of a user."""
-        for node in self._nodes.values():
+        for node in (*self._nodes.values(), *self._leaving):
             node.release(user)
 
     async def close(self) -> None:
@@ -165,7 +168,7 @@ class Cluster:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for node in self._nodes.values():
+        for node in (*self._nodes.values(), *self._leaving):
             node.abandon()
         # The transports close their sockets in the next turn of the loop.
         await asyncio.sleep(0)
@@ -187,7 +190,12 @@ class Cluster:
         loop = asyncio.get_running_loop()
         for node in [node for node in self._nodes.values() if node not in served]:
             del self._nodes[node.address]
-            loop.call_later(NODE_FORGET_MS / 1e3, node.abandon)
+            self._leaving.add(node)
+            loop.call_later(NODE_FORGET_MS / 1e3, self._forget, node)
+
+    def _forget(self, node: Node) -> None:
+        self._leaving.discard(node)
+        node.abandon()
 
     async def _reread(self, first: Node | None) -> None:
         await self._read_map(first)

@@ -23,10 +23,13 @@ from engine.store.base import StoreError, StoreUnavailable
 from engine.store.cluster import Cluster, Node, slot_of
 from engine.store.wire import Command, KeysApart, Redirected, Reply, ScriptMissing
 
-SENDINGS_MAX: Final = 6
-"""A step that is refused so often stays refused: a slot that moves key by key may refuse scripts for minutes."""
-APART_PAUSE_MS: Final = 2
-"""Before a script that was refused with TRYAGAIN is sent again; doubled each time."""
+APART_PAUSES_MS: Final = (0, 1, 2, 4, 8)
+"""Waits before each sending of what was refused with TRYAGAIN; what is refused as often as this stays refused.
+
+A slot that moves key by key may refuse a script for minutes, and the rest of the batch waits with it.
+"""
+_MAY_REPEAT: Final = (Redirected, KeysApart, ScriptMissing)
+"""Refusals that say that nothing was done."""
 
 
 @dataclass(slots=True, eq=False)
@@ -96,8 +99,9 @@ class Lane:
         """Give each step its reply."""
         loop = asyncio.get_running_loop()
         end_s = loop.time() + timeout_s
-        pause_s = APART_PAUSE_MS / 1e3
-        for _ in range(SENDINGS_MAX):
+        for pause_ms in APART_PAUSES_MS:
+            if any(isinstance(step.reply, KeysApart) for step in steps):
+                await asyncio.sleep(pause_ms / 1e3)
             by_node = self._by_node(steps)
             left_s = max(0.0, end_s - loop.time())
             if len(by_node) == 1:
@@ -105,21 +109,15 @@ class Lane:
                 await self._send(node, some, left_s)
             elif by_node:
                 await asyncio.gather(*(self._send(node, some, left_s) for node, some in by_node.items()))
-            refused = [(node, step) for node, some in by_node.items() for step in some if _may_repeat(step.reply)]
+            sent = [(node, step) for node, some in by_node.items() for step in some]
+            refused = [(node, step) for node, step in sent if isinstance(step.reply, _MAY_REPEAT)]
             if not refused:
                 return
-            steps = [step for _, step in refused]
             for node, step in refused:
                 step.asked = self._redirected(node, step)
-            apart = [step for step in steps if isinstance(step.reply, KeysApart)]
-            if apart and loop.time() + pause_s < end_s:
-                reads = [step for step in apart if step.commands[0][0] == b"MGET" and len(step.commands[0]) > 2]
-                steps = [step for step in steps if step not in reads]
-                for step in reads:
+                if isinstance(step.reply, KeysApart) and step.commands[0][0] == b"MGET" and len(step.commands[0]) > 2:
                     await self._read_apart(step, end_s - loop.time())
-                if len(reads) < len(apart):
-                    await asyncio.sleep(pause_s)
-                    pause_s *= 2
+            steps = [step for _, step in refused if isinstance(step.reply, _MAY_REPEAT)]
             if not steps or loop.time() >= end_s:
                 return
 
@@ -191,8 +189,3 @@ def _each(reply: Reply, count: int) -> list[Reply]:
     """The values of a reply, or its error once for each."""
     values: list[Reply] = [reply] * count if isinstance(reply, StoreError) else reply
     return values
-
-
-def _may_repeat(reply: Reply) -> bool:
-    """Whether the reply says that nothing was done and that another try may do better."""
-    return isinstance(reply, (Redirected, KeysApart, ScriptMissing))

@@ -36,6 +36,7 @@ class Tails:
         self._answer_wait_s = answer_wait_s
         """How long after the end of its block a read may answer."""
         self._glance = Lane(cluster)
+        self._turn = 0
         self._all: list[_Tail] = []
         self._idle: dict[bytes, list[_Tail]] = {}
         """By stream. What is done or under way at a tail stays valid: it depends on its position only."""
@@ -49,13 +50,21 @@ class Tails:
             await asyncio.sleep(block_ms / 1e3)
             return []
         self._raise_failures(starts)
+        # Who reads takes the streams in this order and may fail at one: none is always behind it.
+        self._turn += 1
+        streams = list(starts)
+        at = self._turn % len(streams)
+        starts = {stream: starts[stream] for stream in streams[at:] + streams[:at]}
         if block_ms <= 0 or _FROM_NOW_ON not in starts.values():
             commands = [_command(stream, start, count, 0) for stream, start in starts.items()]
             found = _news(await self._glance.pipeline(commands, self._answer_wait_s))
             if found or block_ms <= 0:
                 return found
-        tails = [self._take(stream, (start, count)) for stream, start in starts.items()]
+        tails: list[_Tail] = []
         try:
+            for stream, start in starts.items():
+                # One by one: those taken go back if one is refused.
+                tails.append(self._take(stream, (start, count)))
             return await self._first_news(tails, list(starts.values()), count, block_ms)
         finally:
             for tail in tails:

@@ -59,6 +59,13 @@ async def eventually(what: Callable[[], Awaitable[object]], limit_s: float = 10.
             return
 
 
+async def _until(true: Callable[[], bool], limit_s: float = 20.0) -> None:
+    end_s = time.monotonic() + limit_s
+    while not true():
+        assert time.monotonic() < end_s, "waited in vain"
+        await asyncio.sleep(0.02)
+
+
 # --- the map ---------------------------------------------------------------------------------------------------------
 
 
@@ -165,6 +172,36 @@ async def test_scripts_are_taught_to_the_node_that_forgot_them(cluster: RedisClu
     await store.close()
 
 
+async def test_blocking_reads_are_bounded_and_share_nothing(cluster: RedisCluster) -> None:
+    store = await RedisStore.open(cluster.url, PARTITIONS)
+    after = dict.fromkeys(range(PARTITIONS), Offset.ZERO)
+    blocked = [asyncio.create_task(store.read_events(after, 1, 3_000)) for _ in range(16)]
+    await asyncio.sleep(0.3)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="16 blocking reads"):
+            await store.read_events(after, 1, 3_000)
+    await store.append_events([("anna", b"event")])
+    assert all(await asyncio.gather(*blocked))
+    left = asyncio.create_task(store.read_events(dict.fromkeys(after, Offset(2**50, 0)), 1, 20_000))
+    await asyncio.sleep(0.1)
+    await store.close()
+    with pytest.raises(StoreUnavailable):
+        await asyncio.wait_for(left, 2)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.read(["anna"])
+
+
+async def test_a_user_who_may_not_see_the_slots_is_told_so(cluster: RedisCluster) -> None:
+    node = cluster.masters[0]  # `meta` is on another
+    await cluster.say(node, b"ACL", b"SETUSER", b"blind", b"on", b">x", b"~*", b"+@all", b"-cluster")
+    try:
+        with pytest.raises(StoreError, match="allow its user the command CLUSTER SLOTS") as caught:
+            await RedisStore.open(cluster.url.replace("redis://", "redis://blind:x@"), PARTITIONS)
+        assert not isinstance(caught.value, StoreUnavailable), "waiting does not help"
+    finally:
+        await cluster.say(node, b"ACL", b"DELUSER", b"blind")
+
+
 # --- slots that move -------------------------------------------------------------------------------------------------
 
 
@@ -260,16 +297,15 @@ async def test_moving_slots_in_the_middle_of_traffic_loses_nothing(own_cluster: 
     following = asyncio.create_task(follow())
     traffic = [asyncio.create_task(append())]
     traffic += [asyncio.create_task(decide(names[at::4])) for at in range(4)]
-    await asyncio.sleep(0.3)
+    await _until(lambda: all(decided.values()) and len(appended) > 100)
     slots = {slot_of(KEYS.events[partition]) for partition in moving}
     for slot in slots:
         assert await own_cluster.move_slot(slot, source, target, 0.005) > 10
         await asyncio.sleep(0.1)
-    before = sum(decided.values())
-    await asyncio.sleep(0.3)
+    before, events = dict(decided), len(appended)
+    await _until(lambda: all(decided[name] > before[name] for name in names) and len(appended) > events + 100)
     ending.set()
     await asyncio.gather(*traffic, following)
-    assert sum(decided.values()) > before, "all goes on at the new place"
     assert sorted(data for log in seen.values() for data in log) == sorted(appended.values())
     for name, (_, ledger) in zip(names, await store.read(names), strict=True):
         assert ledger is None if not decided[name] else int(ledger[:6]) == decided[name]
