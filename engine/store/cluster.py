@@ -117,6 +117,7 @@ class Cluster:
             elif isinstance(reply, list):
                 cluster = cls(addresses)
                 cluster._take(reply, address)
+                log.info("%s: a cluster of %d nodes with slots", address, len(cluster._nodes))
                 return cluster
             elif len(addresses) > 1:
                 raise StoreError(f"{address} is no node of a cluster, but the store URL names several servers")

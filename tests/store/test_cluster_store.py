@@ -1,9 +1,11 @@
 """What is true of RedisStore on a cluster only: slots, redirections, nodes that die, and what others notice of it."""
 
 import asyncio
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from redis.crc import key_slot
@@ -15,6 +17,7 @@ from engine.store import (
     PartlyUnavailable,
     RedisStore,
     StoreError,
+    StoreFull,
     StoreUnavailable,
     partition_of,
 )
@@ -88,6 +91,13 @@ def test_nodes_are_spoken_to_like_the_one_that_was_named(master: list[object], e
     found = _address(master, Address.parse("rediss://me:secret@seed:6379"))
     assert (found.host, found.port) == expected
     assert (found.tls, found.username, found.password) == (True, "me", "secret")
+
+
+def test_the_documented_slots_are_the_slots() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
+    told = dict(re.findall(r"\| `(\S+?)`[^|]*\| (\d+) (?=\|)", text))
+    names = [f"{{p{partition}}}…" for partition in range(PARTITIONS)] + ["policy", "learner", "meta", "dead"]
+    assert told == {name: str(slot_of(name.encode())) for name in names}
 
 
 async def test_any_node_leads_to_the_whole_cluster(cluster: RedisCluster) -> None:
@@ -200,6 +210,25 @@ async def test_a_user_who_may_not_see_the_slots_is_told_so(cluster: RedisCluster
         assert not isinstance(caught.value, StoreUnavailable), "waiting does not help"
     finally:
         await cluster.say(node, b"ACL", b"DELUSER", b"blind")
+
+
+async def test_a_full_node_refuses_its_own_writes(cluster: RedisCluster) -> None:
+    store = await RedisStore.open(cluster.url, PARTITIONS)
+    full, other = (customers(3, *on(cluster, node)) for node in (cluster.masters[2], cluster.masters[0]))
+    await store.commit_decisions([commit(name) for name in full + other])
+    await cluster.say(cluster.masters[2], b"CONFIG", b"SET", b"maxmemory", b"1")
+    try:
+        results = await store.commit_decisions([commit(name, b"head") for name in full + other])
+        assert [type(result) for result in results] == [StoreFull] * 3 + [Offset] * 3
+        for count in (1, 2):
+            with pytest.raises(StoreFull):
+                await store.append_events([(full[0], b"event")] * count)
+        assert all(ledger for _, ledger in await store.read(full + other))
+        assert await store.backlog() == dict.fromkeys(range(PARTITIONS), 0)
+    finally:
+        await cluster.say(cluster.masters[2], b"CONFIG", b"SET", b"maxmemory", b"0")
+    assert isinstance((await store.commit_decisions([commit(full[0], b"head")]))[0], Offset)
+    await store.close()
 
 
 # --- slots that move -------------------------------------------------------------------------------------------------
@@ -401,6 +430,29 @@ async def test_a_stuck_node_holds_up_a_batch_once_and_not_every_time(own_cluster
     finally:
         stuck.signal(signal.SIGCONT)
     await eventually(lambda: store.read(names))
+    await store.close()
+
+
+async def test_a_cluster_that_wants_all_its_slots_is_away_as_a_whole_and_comes_back(own_cluster: RedisCluster) -> None:
+    store = await RedisStore.open(own_cluster.url, PARTITIONS)
+    for node in own_cluster.masters:
+        await own_cluster.say(node, b"CONFIG", b"SET", b"cluster-require-full-coverage", b"yes")
+    dead, other, _ = own_cluster.masters
+    names = customers(5, *on(own_cluster, other))
+    await asyncio.to_thread(dead.kill)
+    end_s = time.monotonic() + 10
+    with pytest.raises(StoreUnavailable, match="CLUSTERDOWN"):
+        while time.monotonic() < end_s:
+            await store.read(names)
+            await asyncio.sleep(0.02)
+    for call in (store.read_events(dict.fromkeys(range(PARTITIONS), Offset.ZERO), 1, 1_000), store.folded()):
+        begin = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await call
+        assert time.monotonic() - begin < 1.0
+    dead.start()
+    await eventually(lambda: store.read(names), 20)
+    await eventually(lambda: store.read(customers(20, *range(PARTITIONS))), 20)
     await store.close()
 
 
