@@ -29,6 +29,7 @@ from engine.lifecycle import REPORTABLE
 from engine.registry import lacking_told, registry_of
 from engine.replaying import replay_at, store_of
 from engine.rpc import TRANSPORTS
+from engine.store.wire import Address
 from engine.supervisor import Supervisor, worker_spec
 from opportune.v1 import decisions_pb2, decisions_pb2_grpc, feedback_pb2, feedback_pb2_grpc
 
@@ -44,6 +45,15 @@ _config_option = click.option(
 _address_option = click.option(
     "--grpc", "address", default="127.0.0.1:50051", show_default=True, help="Where the engine answers."
 )
+
+
+def _store_url(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+    """Refuse what names no store before anything is started."""
+    try:
+        Address.parse_all(url or "unix:///")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return url
 
 
 @click.group()
@@ -67,7 +77,12 @@ def main() -> None:
 @click.option(
     "--servers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes on the port."
 )
-@click.option("--redis", "redis_url", help="Your Redis or Valkey instead of the private one: redis://… or unix://…")
+@click.option(
+    "--redis",
+    "redis_url",
+    callback=_store_url,
+    help="Your Redis, Valkey or cluster instead of the private store: redis[s]://HOST:PORT[,HOST:PORT…] or unix://PATH",
+)
 @click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
 @click.option("--fsync", type=click.Choice(["everysec", "always"]), default="everysec", show_default=True)
 @click.option("--transport", type=click.Choice(TRANSPORTS), default="native", show_default=True)
@@ -304,7 +319,12 @@ def demo(calls: int | None, data_path: Path | None, concurrency: int, json_path:
 @main.command()
 @_config_option
 @click.option("--data", "data_path", type=click.Path(path_type=Path), help="Data folder of an engine, running or not.")
-@click.option("--redis", "redis_url", help="The store of an engine that has its own: redis://… or unix://…")
+@click.option(
+    "--redis",
+    "redis_url",
+    callback=_store_url,
+    help="The store of an engine that has its own: redis[s]://HOST:PORT[,HOST:PORT…] or unix://PATH",
+)
 @click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
 def replay(config_path: Path, data_path: Path | None, redis_url: str | None, store_binary: Path | None) -> None:
     """Make all state again from the logs and compare it byte for byte.

@@ -11,6 +11,7 @@ computes one while the store commits another. One batch, step by step:
 5. answer; whoever lost a race for a ledger goes into the next batch.
 
 If 2 or 4 fail, the answers are the catalogue's fallback offers, marked as degraded, and nothing is promised about them.
+On a cluster they may fail for the customers of one node alone; the rest of the batch goes on.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ from engine.limits import (
     DECIDE_CONFLICT_RETRIES_MAX,
     DECIDE_QUEUE_MAX,
 )
-from engine.store.base import Conflict, DecisionCommit, State, StoreError
+from engine.store.base import Conflict, DecisionCommit, PartlyUnavailable, State, StoreError
 from features import Offset
 from models import Policy
 
@@ -168,12 +169,18 @@ class Decider:
             self._workers.discard(task)
 
     async def _decide(self, batch: Sequence[_Waiting]) -> None:
-        asks = [waiting.ask for waiting in batch]
+        states: Sequence[tuple[bytes | None, bytes | None]]
         try:
-            states = await self._store.read([ask.customer for ask in asks])
+            states = await self._store.read([waiting.ask.customer for waiting in batch])
+        except PartlyUnavailable as error:
+            pairs = list(zip(batch, error.found, strict=True))
+            self._fall_back([waiting for waiting, state in pairs if state is None], STATE_STORE_UNAVAILABLE, error)
+            batch = [waiting for waiting, state in pairs if state is not None]
+            states = [state for _, state in pairs if state is not None]
         except StoreError as error:
             self._fall_back(batch, STATE_STORE_UNAVAILABLE, error)
             return
+        asks = [waiting.ask for waiting in batch]
         results = decide(self.catalogue, self.policy, asks, states, policy_known=self.policy_known)
         if any(isinstance(result, Draft) and result.degraded == STATE_UNREADABLE for result in results):
             self.on_unreadable()

@@ -24,7 +24,7 @@ from engine.errors import DataFolderError, Unavailable
 from engine.learner import Learner, Position
 from engine.ledger import DecisionEntry, Ledger, LedgerError
 from engine.replay import DecisionReplay, FeatureReplay, Findings, learning_differences
-from engine.store.base import Store, StoreError
+from engine.store.base import Store, StoreError, StoreUnavailable
 from engine.store.redis import RedisStore
 from features import Offset
 from models import CheckpointError
@@ -50,6 +50,8 @@ async def replay(
     findings = Findings()
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     folded = await store.folded()
+    if away := set(range(store.partitions)) - set(folded):
+        raise StoreUnavailable(f"partitions {sorted(away)} are on nodes of the cluster that are away")
     for partition in range(store.partitions):
         again = FeatureReplay(catalogue.layout, folded[partition], now_ms)
         events = await _features(store, partition, again, findings, progress)

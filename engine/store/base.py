@@ -33,6 +33,7 @@ __all__ = [
     "FeatureWrite",
     "Feed",
     "LogEntry",
+    "PartlyUnavailable",
     "PolicyBoard",
     "State",
     "Store",
@@ -49,6 +50,14 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):
     """The store did not answer in time, is loading, or is away. Whether a write took place is not known."""
+
+
+class PartlyUnavailable(StoreUnavailable):
+    """Of several nodes, some did not answer: `found` has (features, ledger) of each customer, None where unknown."""
+
+    def __init__(self, message: str, found: "Sequence[tuple[bytes | None, bytes | None] | None]") -> None:
+        super().__init__(message)
+        self.found = found
 
 
 class StoreFull(StoreError):
@@ -103,7 +112,7 @@ class State(Protocol):
     """What a decision reads and writes. Every call is one round trip."""
 
     async def read(self, customers: Sequence[str]) -> list[tuple[bytes | None, bytes | None]]:
-        """(features, ledger) of each customer. Raises StoreUnavailable."""
+        """(features, ledger) of each customer. Raises StoreUnavailable; PartlyUnavailable if some could be read."""
         ...
 
     async def commit_decisions(self, commits: Sequence[DecisionCommit]) -> list[Offset | Conflict | StoreError]:
@@ -118,7 +127,11 @@ class State(Protocol):
 
 
 class DecisionLog(Protocol):
-    """The log of decisions and outcomes."""
+    """The log of decisions and outcomes.
+
+    Of a log on several nodes, a node that stops answering makes one read fail; while it is away, reads of several
+    partitions pass over its partitions.
+    """
 
     async def entries(self, positions: Sequence[tuple[int, Offset]]) -> list[bytes | None]:
         """Entries by (partition, offset); None where there is none (any more)."""
@@ -130,10 +143,18 @@ class DecisionLog(Protocol):
 
 
 class Feed(Protocol):
-    """The log of events and the features folded from it."""
+    """The log of events and the features folded from it.
+
+    Of several nodes, one that is away takes only its own partitions along: `folded` and `backlog` leave them out,
+    `read_events` passes over them as DecisionLog says, and raises StoreUnavailable once they can be read again, because
+    their positions may no longer be what they were.
+    """
 
     async def append_events(self, events: Sequence[tuple[str, bytes]]) -> list[Offset]:
-        """Append (customer, event bytes); all durable when it returns. Raises StoreUnavailable or StoreFull."""
+        """Append (customer, event bytes); all durable when it returns. Raises StoreUnavailable or StoreFull.
+
+        When it raises, events of other partitions may have been appended: send all again with the same ids.
+        """
         ...
 
     async def backlog(self) -> dict[int, int]:
