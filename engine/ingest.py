@@ -2,18 +2,20 @@
 
 One round: read new events of all partitions, fold them into the records of their customers, write the records where
 nobody else wrote meanwhile, together with the position reached, in one atomic step a partition. A crash anywhere leaves
-either the old position and old records or the new ones; what is read again is behind the records' watermarks.
+either the old position and old records or the new ones; what is read again is behind the records' watermarks. A
+customer's timeline is written in the same step as the record, so the same holds for its entries.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import orjson
 
 from engine.limits import INGEST_BATCH_MAX, INGEST_BLOCK_MS
 from engine.store.base import FeatureWrite, Feed, LogEntry, StoreError
+from engine.timeline import Keeper, TimelineError
 from features import HEADER_CAS_BYTES, Event, Layout, Offset, RecordError
 
 log = logging.getLogger(__name__)
@@ -24,8 +26,9 @@ _PAUSE_S: Final = 0.2
 class Ingest:
     """Folds one store's event log."""
 
-    def __init__(self, layout: Layout, store: Feed, batch_max: int = INGEST_BATCH_MAX) -> None:
+    def __init__(self, layout: Layout, store: Feed, keeper: Keeper, batch_max: int = INGEST_BATCH_MAX) -> None:
         self._layout = layout
+        self._keeper = keeper
         self._store = store
         self._batch_max = batch_max
         self._after: dict[int, Offset] | None = None
@@ -67,11 +70,11 @@ class Ingest:
             by_customer.setdefault(customer, []).append(event)
         while by_customer:
             records = await self._store.read_features(list(by_customer))
+            timelines = await self._timelines(by_customer)
             writes = []
             for (customer, events), record in zip(by_customer.items(), records, strict=True):
-                writes.append(
-                    FeatureWrite(customer, (record or b"")[:HEADER_CAS_BYTES], self._next(customer, record, events))
-                )
+                expected, following = (record or b"")[:HEADER_CAS_BYTES], self._next(customer, record, events)
+                writes.append(FeatureWrite(customer, expected, following, timelines.get(customer, b"")))
             written = await self._store.write_features(partition, writes, entries[-1].offset, len(entries))
             # Somebody else wrote first: two ingest processes meet only while one takes over from the other.
             by_customer = {
@@ -86,6 +89,26 @@ class Ingest:
             log.error("the state of customer %r is damaged and begins anew: %s", customer, error)
             result = self._layout.fold(None, events)
         return result.record
+
+
+    async def _timelines(self, by_customer: Mapping[str, Sequence[Event]]) -> dict[str, bytes]:
+        """The next timelines of those who get an entry.
+
+        To be read after the records: if somebody writes in between, the record is no longer the one that was read, and
+        neither is written.
+        """
+        customers = [customer for customer, events in by_customer.items() if self._keeper.takes(events)]
+        if not customers:
+            return {}
+        found = zip(customers, await self._store.read_timelines(customers), strict=True)
+        return {customer: self._extended(customer, old, by_customer[customer]) for customer, old in found}
+
+    def _extended(self, customer: str, old: bytes | None, events: Sequence[Event]) -> bytes:
+        try:
+            return self._keeper.extended(old, events)
+        except TimelineError as error:
+            log.error("the timeline of customer %r is damaged and begins anew: %s", customer, error)
+            return self._keeper.extended(None, events)
 
 
 def logged_event(entry: LogEntry) -> tuple[str, Event]:

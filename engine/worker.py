@@ -175,7 +175,7 @@ async def serve(
 
 async def ingest(_: Settings, catalogue: Catalogue, store: RedisStore, stop: asyncio.Event) -> None:
     """Fold events into state."""
-    worker = Ingest(catalogue.layout, store)
+    worker = Ingest(catalogue.layout, store, catalogue.keeper)
     await _until(stop, worker.run(), worker.stop)
 
 

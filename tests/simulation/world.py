@@ -82,7 +82,8 @@ class World:
 
     def start_ingest(self) -> Process:
         process = Process()
-        worker = Ingest(self.catalogue.layout, self.store(), batch_max=self.dice.choice((1, 3, 1_000)))
+        batch_max = self.dice.choice((1, 3, 1_000))
+        worker = Ingest(self.catalogue.layout, self.store(), self.catalogue.keeper, batch_max=batch_max)
         self.background(process, worker.run())
         return process
 

@@ -1,0 +1,180 @@
+"""The timeline of one customer: the events that the configuration wants to be seen again, kept as one small value.
+
+    [form, [floor_ms, floor_id], [[type, attribute, …], …], [[time_ms, id, shape, value, …], …]]          as JSON
+
+A shape is a type of event and the attributes that are kept of it, named once. Entries come oldest first; `id` is 48
+bits of the event's hash and makes the order of one millisecond definite.
+
+Promises, each with a property test against a slow reference:
+
+1. The bytes follow from the set of events alone: neither their order of arrival nor how they were cut into batches, nor
+   that some came again, changes one of them. (Of two events with one id the first to arrive counts.)
+2. Bounded: the newest TIMELINE_ENTRIES_MAX by event time, or fewer that fit TIMELINE_BYTES_MAX. Whatever is not newer
+   than the newest one let go, the floor, is refused: it would have been let go before.
+3. Damage raises TimelineError.
+
+Pure. It needs no watermark: an event that is there already, or not beyond the floor, changes nothing. Ingest writes it
+in one step with the features, so a reader never sees one without the other.
+"""
+
+from bisect import insort
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from engine.ledger import hash_of
+from engine.limits import TIMELINE_BYTES_MAX, TIMELINE_ENTRIES_MAX, TIMELINE_ENTRY_BYTES_MAX
+from features import Event
+
+Scalar = float | str | bool
+
+_FORM: Final = 1
+_ID_MASK: Final = (1 << 48) - 1
+_FRAME_BYTES: Final = 40
+"""Of an entry, at most: time, id, shape and what stands between them."""
+_Row = tuple[int, int, tuple[str, ...], tuple[Scalar | None, ...]]
+"""(time_ms, id, shape, values). Ids are distinct, so rows are compared by time and id alone."""
+_Floor = tuple[int, int]
+_NO_FLOOR: Final[_Floor] = (-(2**53) - 1, 0)
+"""Before all event times."""
+
+
+class Kind(IntEnum):
+    """What an entry tells of. The numbers are those of opportune.v1.TimelineKind."""
+
+    CONTACT = 1
+    COMPLAINT = 2
+    NOTE = 3
+    USE = 4
+    SATISFACTION = 5
+    DECISION = 6
+    OUTCOME = 7
+
+
+class TimelineError(ValueError):
+    """The bytes are no timeline."""
+
+
+class Entry(NamedTuple):
+    """One event as the timeline keeps it."""
+
+    time_ms: int
+    id: int
+    """48 bits, distinct within the timeline."""
+    type: str
+    attributes: Mapping[str, Scalar]
+    """Those that are kept of its type and that it had."""
+
+
+class Timeline(NamedTuple):
+    """What the timeline of a customer holds."""
+
+    entries: tuple[Entry, ...] = ()
+    """Oldest first."""
+    floor_ms: int | None = None
+    """Events up to this time may be missing, they were too many; None: nothing was let go."""
+
+
+class Keeper:
+    """Keeps timelines of the types of events that a configuration marks.
+
+    >>> from features import Offset
+    >>> keeper = Keeper({"visit": ("page",)})
+    >>> late, early = (Event(ms, "visit", ms, {"page": f"/{ms}", "ip": "?"}, Offset(1, ms)) for ms in (20, 10))
+    >>> keeper.extended(keeper.extended(None, [late]), [early, late]) == keeper.extended(None, [early, late])
+    True
+    >>> [entry.attributes for entry in unpack(keeper.extended(None, [late, early])).entries]
+    [{'page': '/10'}, {'page': '/20'}]
+    """
+
+    def __init__(self, kept: Mapping[str, Sequence[str]]) -> None:
+        """`kept` has the attributes to keep, the most important first, by type of event."""
+        self._shapes = {event_type: (event_type, *names) for event_type, names in kept.items()}
+
+    def takes(self, events: Iterable[Event]) -> bool:
+        """Whether any of these events belongs on a timeline."""
+        return any(event.type in self._shapes for event in events)
+
+    def extended(self, old: bytes | None, events: Iterable[Event]) -> bytes:
+        """The timeline with these events; None is an empty one. Raises TimelineError if `old` is damaged."""
+        floor, rows = _read(old)
+        known = {row[1] for row in rows}
+        for event in events:
+            shape = self._shapes.get(event.type)
+            if shape is None:
+                continue
+            event_id = (event.id_hash or hash_of(str(event.offset))) & _ID_MASK
+            if event_id in known or (event.time_ms, event_id) <= floor:
+                continue
+            known.add(event_id)
+            insort(rows, (event.time_ms, event_id, shape, _values(shape, event.attributes)))
+        return _written(floor, rows)
+
+
+def merged(timelines: Iterable[bytes | None]) -> bytes:
+    """The timeline that the events of all these would have given. Raises TimelineError."""
+    parts = [_read(timeline) for timeline in timelines]
+    floor = max((floor for floor, _ in parts), default=_NO_FLOOR)
+    rows = {row[1]: row for _, rows in reversed(parts) for row in rows if row[:2] > floor}
+    return _written(floor, sorted(rows.values()))
+
+
+def unpack(data: bytes | None) -> Timeline:
+    """Read a timeline; None is an empty one. Raises TimelineError."""
+    floor, rows = _read(data)
+    entries = tuple(
+        Entry(time_ms, event_id, shape[0], {n: v for n, v in zip(shape[1:], values, strict=True) if v is not None})
+        for time_ms, event_id, shape, values in rows
+    )
+    return Timeline(entries, floor[0] if floor > _NO_FLOOR else None)
+
+
+def _values(shape: tuple[str, ...], attributes: Mapping[str, Scalar]) -> tuple[Scalar | None, ...]:
+    """The values of a shape; those that would make the entry too large are left out."""
+    values: list[Scalar | None] = []
+    size = 0
+    for name in shape[1:]:
+        value = attributes.get(name)
+        size += len(orjson.dumps(value)) + 1
+        values.append(value if size <= TIMELINE_ENTRY_BYTES_MAX else None)
+    return tuple(values)
+
+
+def _read(data: bytes | None) -> tuple[_Floor, list[_Row]]:
+    if data is None:
+        return _NO_FLOOR, []
+    try:
+        form, [floor_ms, floor_id], names, entries = orjson.loads(data)
+        if form != _FORM:
+            raise TimelineError(f"timeline of form {form!r}, expected {_FORM}")
+        shapes = [tuple(shape) for shape in names]
+        rows = [(row[0], row[1], shapes[row[2]], tuple(row[3:])) for row in entries]
+        if any(len(values) + 1 != len(shape) for _, _, shape, values in rows):
+            raise TimelineError("an entry has more or fewer values than its shape has names")
+        if not all(isinstance(part, int) for row in rows for part in row[:2]):
+            raise TimelineError("an entry has no time or no id")
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise TimelineError(f"timeline of {len(data)} bytes cannot be read: {error}") from error
+    return (floor_ms, floor_id), rows
+
+
+def _written(floor: _Floor, rows: Sequence[_Row]) -> bytes:
+    """The bytes of what fits, the newest first."""
+    keep = size = 0
+    for _, _, _, values in reversed(rows[-TIMELINE_ENTRIES_MAX:]):
+        # Not what the row takes as it is written: the number of a shape depends on the rows beside it.
+        size += len(orjson.dumps(values)) + _FRAME_BYTES
+        if size > TIMELINE_BYTES_MAX:
+            break
+        keep += 1
+    cut = len(rows) - keep
+    if cut:
+        floor = rows[cut - 1][:2]
+    numbers: dict[tuple[str, ...], int] = {}
+    packed: list[Any] = [
+        (time_ms, event_id, numbers.setdefault(shape, len(numbers)), *values)
+        for time_ms, event_id, shape, values in rows[cut:]
+    ]
+    return orjson.dumps((_FORM, floor, tuple(numbers), packed))
