@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.arbitration import Arbitration
 from engine.config import line_of
-from engine.config_schema import Attribute, Config, Fact, Input, Offer, key_of
+from engine.config_schema import Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
 from engine.errors import ConfigError
 from engine.rulebatch import RuleBatch
 from engine.rules import RuleError, Rules, Variable, words_of
@@ -197,6 +197,16 @@ class Catalogue:
     def event_types(self) -> Mapping[str, Mapping[str, Attribute]]:
         """Declared attributes by event type."""
         return {event.type: event.attributes for event in self.config.events}
+
+    def offer_name(self, key: int) -> str:
+        """Id of an offer by its key; of one that the configuration no longer has, the key."""
+        at = self.index_of_key.get(key)
+        return self.offer_ids[at] if at is not None else f"(removed, key {key:08x})"
+
+    @cached_property
+    def on_timeline(self) -> Mapping[str, OnTimeline]:
+        """How events stand on the timeline, by type, of the types that do."""
+        return {event.type: event.timeline for event in self.config.events if event.timeline is not None}
 
     @cached_property
     def keeper(self) -> Keeper:

@@ -110,7 +110,7 @@ class OnTimeline(_Model):
     case: Name | None = None
     same: tuple[Name, ...] = ()
     within: DurationMs = 7 * 86_400_000
-    closes: bool | dict[Name, Finite | bool | str] = False
+    closes: bool | Annotated[dict[Name, Finite | bool | str], Field(min_length=1)] = False
 
     def named(self) -> dict[str, tuple[str | int, ...]]:
         """Attributes that it names, what tells complaints apart first, each with its place in here."""

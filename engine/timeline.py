@@ -14,7 +14,7 @@ Promises, each with a property test against a slow reference:
 3. Damage raises TimelineError.
 
 Pure. It needs no watermark: an event that is there already, or not beyond the floor, changes nothing. Ingest writes it
-in one step with the features, so a reader never sees one without the other.
+in one step with the features, so nothing is in one and not in the other.
 """
 
 from bisect import insort
@@ -31,7 +31,7 @@ from features import Event
 Scalar = float | str | bool
 
 _FORM: Final = 1
-_ID_MASK: Final = (1 << 48) - 1
+ID_BITS: Final = 48
 _FRAME_BYTES: Final = 40
 """Of an entry, at most: time, id, shape and what stands between them."""
 _Row = tuple[int, int, tuple[str, ...], tuple[Scalar | None, ...]]
@@ -105,12 +105,28 @@ class Keeper:
             shape = self._shapes.get(event.type)
             if shape is None:
                 continue
-            event_id = (event.id_hash or hash_of(str(event.offset))) & _ID_MASK
+            event_id = short_id(event.id_hash or hash_of(str(event.offset)))
             if event_id in known or (event.time_ms, event_id) <= floor:
                 continue
             known.add(event_id)
             insort(rows, (event.time_ms, event_id, shape, _values(shape, event.attributes)))
         return _written(floor, rows)
+
+
+def short_id(digest: int) -> int:
+    """A 64-bit hash cut to what tells the few entries of one customer apart."""
+    return digest & ((1 << ID_BITS) - 1)
+
+
+def text_of(value: Scalar) -> str:
+    """A value as people read it.
+
+    >>> text_of(12.0), text_of(0.1), text_of(True), text_of("late")
+    ('12', '0.1', 'true', 'late')
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else f"{value:.15g}"
 
 
 def merged(timelines: Iterable[bytes | None]) -> bytes:
