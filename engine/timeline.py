@@ -1,6 +1,7 @@
 """The timeline of one customer: the events that the configuration wants to be seen again, kept as one small value.
 
-    [form, [floor_ms, floor_id], [[type, attribute, …], …], [[time_ms, id, shape, value, …], …]]          as JSON
+    u32 CRC-32 of the rest, then as JSON:
+    [form, [floor_ms, floor_id], [[type, attribute, …], …], [[time_ms, id, shape, value, …], …]]
 
 A shape is a type of event and the attributes that are kept of it, named once. Entries come oldest first; `id` is 48
 bits of the event's hash and makes the order of one millisecond definite.
@@ -11,7 +12,7 @@ Promises, each with a property test against a slow reference:
    that some came again, changes one of them. (Of two events with one id the first to arrive counts.)
 2. Bounded: the newest TIMELINE_ENTRIES_MAX by event time, or fewer that fit TIMELINE_BYTES_MAX. Whatever is not newer
    than the newest one let go, the floor, is refused: it would have been let go before.
-3. Damage raises TimelineError.
+3. Damage raises TimelineError, it is never read as something else.
 
 Pure. It needs no watermark: an event that is there already, or not beyond the floor, changes nothing. Ingest writes it
 in one step with the features, so nothing is in one and not in the other.
@@ -20,7 +21,9 @@ in one step with the features, so nothing is in one and not in the other.
 from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
+from struct import Struct
 from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 import orjson
 
@@ -30,6 +33,7 @@ from features import Event
 
 Scalar = float | str | bool
 
+_SEAL: Final = Struct("<I")
 _FORM: Final = 1
 ID_BITS: Final = 48
 _FRAME_BYTES: Final = 40
@@ -91,18 +95,19 @@ class Keeper:
 
     def __init__(self, kept: Mapping[str, Sequence[str]]) -> None:
         """`kept` has the attributes to keep, the most important first, by type of event."""
-        self._shapes = {event_type: (event_type, *names) for event_type, names in kept.items()}
+        self.shapes: Final = {event_type: (event_type, *names) for event_type, names in kept.items()}
+        """Type and attributes as they are kept, by type."""
 
     def takes(self, events: Iterable[Event]) -> bool:
         """Whether any of these events belongs on a timeline."""
-        return any(event.type in self._shapes for event in events)
+        return any(event.type in self.shapes for event in events)
 
     def extended(self, old: bytes | None, events: Iterable[Event]) -> bytes:
         """The timeline with these events; None is an empty one. Raises TimelineError if `old` is damaged."""
         floor, rows = _read(old)
         known = {row[1] for row in rows}
         for event in events:
-            shape = self._shapes.get(event.type)
+            shape = self.shapes.get(event.type)
             if shape is None:
                 continue
             event_id = short_id(event.id_hash or hash_of(str(event.offset)))
@@ -161,18 +166,17 @@ def _values(shape: tuple[str, ...], attributes: Mapping[str, Scalar]) -> tuple[S
 def _read(data: bytes | None) -> tuple[_Floor, list[_Row]]:
     if data is None:
         return _NO_FLOOR, []
+    body = memoryview(data)[_SEAL.size :]
+    if len(data) < _SEAL.size or _SEAL.unpack_from(data) != (crc32(body),):
+        raise TimelineError(f"timeline of {len(data)} bytes is cut short or damaged: its seal does not fit")
     try:
-        form, [floor_ms, floor_id], names, entries = orjson.loads(data)
-        if form != _FORM:
-            raise TimelineError(f"timeline of form {form!r}, expected {_FORM}")
+        form, [floor_ms, floor_id], names, entries = orjson.loads(body)
         shapes = [tuple(shape) for shape in names]
-        rows = [(row[0], row[1], shapes[row[2]], tuple(row[3:])) for row in entries]
-        if any(len(values) + 1 != len(shape) for _, _, shape, values in rows):
-            raise TimelineError("an entry has more or fewer values than its shape has names")
-        if not all(isinstance(part, int) for row in rows for part in row[:2]):
-            raise TimelineError("an entry has no time or no id")
-    except (ValueError, TypeError, IndexError, KeyError) as error:
+        rows = [(time_ms, event_id, shapes[shape], tuple(values)) for time_ms, event_id, shape, *values in entries]
+    except (ValueError, TypeError, IndexError) as error:
         raise TimelineError(f"timeline of {len(data)} bytes cannot be read: {error}") from error
+    if form != _FORM:
+        raise TimelineError(f"timeline of form {form!r}, expected {_FORM}")
     return (floor_ms, floor_id), rows
 
 
@@ -193,4 +197,5 @@ def _written(floor: _Floor, rows: Sequence[_Row]) -> bytes:
         (time_ms, event_id, numbers.setdefault(shape, len(numbers)), *values)
         for time_ms, event_id, shape, values in rows[cut:]
     ]
-    return orjson.dumps((_FORM, floor, tuple(numbers), packed))
+    body = orjson.dumps((_FORM, floor, tuple(numbers), packed))
+    return _SEAL.pack(crc32(body)) + body

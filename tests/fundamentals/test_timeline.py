@@ -1,4 +1,4 @@
-"""The timeline: one list of what happened with a customer, whatever the channel, and what it says to the next decision."""
+"""The timeline: one list of what happened with a customer, whatever the channel, and what decisions make of it."""
 
 import pytest
 

@@ -36,7 +36,7 @@ def test_a_seed_brings_everything_back_to_the_last_byte() -> None:
     first, again = (vars(simulate(seed=5).memory) for _ in range(2))
     for name in ("_checkpoint", "_policy", "_policy_head"):
         assert first[name] == again[name]
-    for name in ("_features", "_ledgers"):
+    for name in ("_features", "_ledgers", "_timelines"):
         assert vars(first[name])["_values"] == vars(again[name])["_values"]
 
 
