@@ -63,3 +63,16 @@ def test_it_notices_a_position_that_runs_ahead_of_the_records(monkeypatch: pytes
 
     monkeypatch.setattr(memory.MemoryStore, "write_features", ahead)
     assert _fails(seeds=20)
+
+
+def test_it_notices_a_timeline_that_is_written_without_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = memory.MemoryStore.write_features
+
+    async def apart(self: Any, partition: int, writes: list[FeatureWrite], folded: Offset, events: int) -> list[bool]:
+        for entry in writes:
+            if entry.timeline:
+                self._timelines.put(entry.customer, entry.timeline)
+        return await write(self, partition, writes, folded, events)
+
+    monkeypatch.setattr(memory.MemoryStore, "write_features", apart)
+    assert _fails(seeds=20)
