@@ -18,6 +18,7 @@ from engine import answers, answers_timeline, metrics
 from engine.answerwire import AnswerWriter
 from engine.catalogue import Catalogue
 from engine.config import parse
+from engine.config_schema import Channel
 from engine.decide import Ask, Repeat
 from engine.decider import Answer, Decided, Decider, Fallback
 from engine.errors import CallerError, ConfigError, InvalidArgument, NotAllowed, NotFound, Overloaded, Unavailable
@@ -55,6 +56,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG_FRESH_S: Final = 0.2
 _CATALOGUES_KEPT_MAX: Final = 16
+_CHANNELS_KEPT_MAX: Final = 256
 
 RejectedEvent = tuple[bytes, str]
 """(payload, reason)"""
@@ -75,6 +77,7 @@ class Service:
         self.decider = Decider(catalogue, store)
         self._writer = AnswerWriter(catalogue)
         self._catalogues = {catalogue.version: catalogue}
+        self._channels: dict[str, Sequence[Channel]] = {catalogue.version: catalogue.config.channels}
         self._tasks: set[asyncio.Future[None]] = set()
         self._writing = 0
         self._backlog_read_s = 0.0
@@ -348,14 +351,29 @@ class Service:
         places = {}
         for position, data in zip(positions, found, strict=True):
             # What cannot be found or read is left out: it is shown without a channel.
-            with suppress(RecordError, NotFound, ConfigError):
+            with suppress(RecordError, ConfigError):
                 if data is not None:
                     record = DecisionRecord.unpack(data)
-                    made_with = await self._catalogue_of(record.config_version)
-                    channel = made_with.config.channels[record.channel].id
-                    placement = made_with.placement_name(record.channel, record.placement)
-                    places[decision_id(partition, position)] = channel, placement
+                    if channels := await self._channels_of(record.config_version):
+                        channel = channels[record.channel]
+                        placement = ("", *channel.placements)[record.placement]
+                        places[decision_id(partition, position)] = channel.id, placement
         return places
+
+    async def _channels_of(self, version: str) -> Sequence[Channel]:
+        """Channels of a configuration; () if it was not kept. Raises ConfigError if it cannot be read any more.
+
+        Not from a catalogue: a customer's decisions may be of many configurations, and compiling one takes long.
+        """
+        found = self._channels.get(version)
+        if found is None:
+            with _store_errors():
+                text = await self.store.load_config(version)
+            found = () if text is None else (await asyncio.to_thread(parse, text, version)).channels
+            while len(self._channels) >= _CHANNELS_KEPT_MAX:
+                self._channels.pop(next(v for v in self._channels if v != self.catalogue.version))
+            self._channels[version] = found
+        return found
 
     # --- limits -----------------------------------------------------------------------------------------------------
 
