@@ -90,7 +90,6 @@ class Ingest:
             result = self._layout.fold(None, events)
         return result.record
 
-
     async def _timelines(self, by_customer: Mapping[str, Sequence[Event]]) -> dict[str, bytes]:
         """The next timelines of those who get an entry.
 
