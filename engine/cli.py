@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
 
+from engine import cli_customer
 from engine.catalogue import Catalogue
 from engine.config import load
 from engine.datafolder import DataFolder
@@ -31,7 +32,14 @@ from engine.replaying import replay_at, store_of
 from engine.rpc import TRANSPORTS
 from engine.store.wire import Address
 from engine.supervisor import Supervisor, worker_spec
-from opportune.v1 import decisions_pb2, decisions_pb2_grpc, feedback_pb2, feedback_pb2_grpc
+from opportune.v1 import (
+    customers_pb2,
+    customers_pb2_grpc,
+    decisions_pb2,
+    decisions_pb2_grpc,
+    feedback_pb2,
+    feedback_pb2_grpc,
+)
 
 _TABLE_COLUMNS_MIN: Final = 160
 
@@ -251,6 +259,41 @@ def decide(
     if explain and response.decision_id:
         asked = decisions_pb2.ExplainRequest(decision_id=response.decision_id)
         _show(_call(address, decisions_pb2_grpc.DecisionsStub, "Explain", asked))
+
+
+@main.command()
+@_address_option
+@click.option("--customer", required=True)
+@click.option(
+    "--kind", "kinds", multiple=True, type=click.Choice(cli_customer.KINDS), help="Only these entries; repeat for more."
+)
+@click.option("--channel", "channels", multiple=True, help="Only entries of this channel; repeat for more.")
+@click.option("--page-size", type=click.IntRange(min=0), default=0, help="Entries of the timeline.  [default: 50]")
+@click.option("--page", "page_token", default="", help="Token of the next page, as the page before told it.")
+@click.option("--json", "as_json", is_flag=True, help="The message as it came.")
+def customer(
+    address: str,
+    customer: str,
+    kinds: tuple[str, ...],
+    channels: tuple[str, ...],
+    page_size: int,
+    page_token: str,
+    as_json: bool,
+) -> None:
+    """Show what the engine knows of a customer: profile, features, complaint cases, timeline."""
+    request = customers_pb2.GetCustomerRequest(
+        customer_id=customer,
+        kinds=[f"TIMELINE_KIND_{kind.upper()}" for kind in kinds],
+        channels=channels,
+        page_size=page_size,
+        page_token=page_token,
+    )
+    found = _call(address, customers_pb2_grpc.CustomersStub, "Get", request)
+    if as_json:
+        _show(found)
+    else:
+        # In a pipe rich would cut what does not fit 80 columns.
+        cli_customer.show(Console(width=None if sys.stdout.isatty() else _TABLE_COLUMNS_MIN), found)
 
 
 @main.command()

@@ -32,6 +32,7 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     found += _check_names(config)
     found += _check_features(config)
     found += _check_facts(config)
+    found += _check_timelines(config)
     keys: dict[int, str] = {}
     for at, offer in enumerate(config.offers):
         other = keys.setdefault(key_of(offer.id), offer.id)
@@ -65,13 +66,14 @@ def _repeated(entries: tuple[Any, ...], place: str, attribute: str, what: str) -
 
 
 def _check_names(config: Config) -> list[tuple[Location, str]]:
-    """Features and facts share one space of names: both are variables in rules."""
+    """Features, facts and segments share one space of names: what is a variable in rules is never ambiguous."""
     found: list[tuple[Location, str]] = []
     seen: dict[str, str] = {}
     named: list[tuple[str, int, str]] = [
         ("features", at, one.name) for at, feature in enumerate(config.features) for one in feature.one_each()
     ]
     named += [("context", at, f.name) for at, f in enumerate(config.context)]
+    named += [("segments", at, s.name) for at, s in enumerate(config.segments)]
     for place, at, name in named:
         if name in _CEL_WORDS:
             found.append(((place, at, "name"), f"{name!r} is a word of the rule language; choose another name"))
@@ -154,4 +156,25 @@ def _check_facts(config: Config) -> list[tuple[Location, str]]:
             found.append((("context", at, "default"), f"expected a {fact.type}, got {default!r}"))
         elif fact.values and default is not None and default not in fact.values:
             found.append((("context", at, "default"), f"expected one of {', '.join(fact.values)}"))
+    return found
+
+
+def _check_timelines(config: Config) -> list[tuple[Location, str]]:
+    found: list[tuple[Location, str]] = []
+    for at, event in enumerate(config.events):
+        entry, place = event.timeline, ("events", at, "timeline")
+        if entry is None:
+            continue
+        for name, where in entry.named().items():
+            if name not in event.attributes:
+                found.append(((*place, *where), f"event {event.type!r} has no attribute {name!r}"))
+        if len(event.kept()) > limits.TIMELINE_ATTRIBUTE_ENTRIES_MAX:
+            most = f"at most {limits.TIMELINE_ATTRIBUTE_ENTRIES_MAX} are kept; name those to be kept in text"
+            found.append((place, f"{len(event.kept())} attributes, {most}"))
+        complaint = entry.kind == "complaint"
+        if complaint and not entry.case and not entry.same:
+            found.append((place, "complaints need case or same, or every one of them would be a case of its own"))
+        if not complaint:
+            given = entry.model_fields_set & {"case", "same", "within", "closes"}
+            found += [((*place, name), "only complaints have it: expected kind: complaint") for name in sorted(given)]
     return found

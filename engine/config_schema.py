@@ -4,10 +4,10 @@ engine.config_check, reading files in engine.config.
 
 import re
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from zlib import crc32
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from engine import limits
 from features import FeatureSpec, Function, parse_duration_ms
@@ -88,11 +88,71 @@ class Fact(Attribute):
     input: Input | None = None
 
 
+PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+"""An attribute in a text of the timeline: {name}."""
+
+
+def _text_with_placeholders(text: str) -> str:
+    if brace := re.search(r"[{}]", PLACEHOLDER.sub("", text)):
+        raise ValueError(f"{brace[0]!r} stands alone: expected attributes as {{name}}, without format")
+    return text
+
+
+TextWithPlaceholders = Annotated[str, Field(max_length=500), AfterValidator(_text_with_placeholders)]
+
+
+class OnTimeline(_Model):
+    """How events of a type stand on the customer's timeline."""
+
+    kind: Literal["contact", "complaint", "note", "use", "satisfaction"] = "use"
+    channel: TextWithPlaceholders = ""
+    text: TextWithPlaceholders = ""
+    author: Name | None = None
+    case: Name | None = None
+    same: tuple[Name, ...] = ()
+    within: DurationMs = 7 * 86_400_000
+    closes: bool | Annotated[dict[Name, Finite | bool | str], Field(min_length=1)] = False
+
+    def named(self) -> dict[str, tuple[str | int, ...]]:
+        """Attributes that it names, what tells complaints apart first, each with its place in here."""
+        closing = self.closes if isinstance(self.closes, dict) else {}
+        named: list[tuple[str | None, tuple[str | int, ...]]] = [(self.case, ("case",))]
+        named += [(name, ("same", at)) for at, name in enumerate(self.same)]
+        named += [(name, ("closes", name)) for name in closing]
+        named += [(self.author, ("author",))]
+        for field, text in (("channel", self.channel), ("text", self.text)):
+            named += [(name, (field,)) for name in PLACEHOLDER.findall(text)]
+        found: dict[str, tuple[str | int, ...]] = {}
+        for name, place in named:
+            if name:
+                found.setdefault(name, place)
+        return found
+
+
+def _on_timeline(value: object) -> object:
+    return {} if value is True else None if value is False else value
+
+
 class EventType(_Model):
     """A type of event and its attributes."""
 
     type: Id
     attributes: dict[Name, Attribute] = Field(default_factory=dict, max_length=limits.CONTEXT_ENTRIES_MAX)
+    timeline: Annotated[OnTimeline | None, BeforeValidator(_on_timeline)] = None
+
+    def kept(self) -> tuple[str, ...]:
+        """Attributes that the timeline keeps: those that it names, and all if it has no text."""
+        if self.timeline is None:
+            return ()
+        named = self.timeline.named()
+        return tuple(named if self.timeline.text else dict.fromkeys([*named, *self.attributes]))
+
+
+class Segment(_Model):
+    """A name for the customers for whom a rule holds."""
+
+    name: Name
+    when: Annotated[str, Field(min_length=1)]
 
 
 class ByValue(_Model):
@@ -214,6 +274,7 @@ class Config(_Model):
     context: tuple[Fact, ...] = Field(default=(), max_length=limits.CONTEXT_FACTS_MAX)
     events: tuple[EventType, ...] = ()
     features: tuple[Feature, ...] = Field(default=(), max_length=limits.FEATURES_MAX)
+    segments: tuple[Segment, ...] = Field(default=(), max_length=limits.RULES_MAX)
     offers: tuple[Offer, ...] = Field(min_length=1, max_length=limits.OFFERS_MAX)
     fallback: tuple[Id, ...] = Field(default=(), max_length=limits.SLATE_MAX)
     exploration: Exploration = Exploration()

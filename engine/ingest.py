@@ -2,18 +2,20 @@
 
 One round: read new events of all partitions, fold them into the records of their customers, write the records where
 nobody else wrote meanwhile, together with the position reached, in one atomic step a partition. A crash anywhere leaves
-either the old position and old records or the new ones; what is read again is behind the records' watermarks.
+either the old position and old records or the new ones; what is read again is behind the records' watermarks. A
+customer's timeline is written in the same step as the record, so the same holds for its entries.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import orjson
 
 from engine.limits import INGEST_BATCH_MAX, INGEST_BLOCK_MS
 from engine.store.base import FeatureWrite, Feed, LogEntry, StoreError
+from engine.timeline import Keeper, TimelineError
 from features import EVENT_TIME_MS_MAX, HEADER_CAS_BYTES, Event, FoldResult, Layout, Offset, RecordError, VersionError
 
 log = logging.getLogger(__name__)
@@ -61,11 +63,13 @@ class Ingest:
         self,
         layout: Layout,
         store: Feed,
+        keeper: Keeper,
         batch_max: int = INGEST_BATCH_MAX,
         learn: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
         """`learn` makes the layout know records of other configurations, and says how many it did not know."""
         self._layout = layout
+        self._keeper = keeper
         self._store = store
         self._batch_max = batch_max
         self._learn = learn or _nothing_to_learn
@@ -112,6 +116,7 @@ class Ingest:
             results = self._folded(list(by_customer.values()), records)
             if any(isinstance(result, VersionError) for result in results) and await self._learn():
                 results = self._folded(list(by_customer.values()), records)
+            timelines = await self._timelines(by_customer)
             writes = []
             for (customer, events), record, result in zip(by_customer.items(), records, results, strict=True):
                 if isinstance(result, VersionError):
@@ -126,7 +131,8 @@ class Ingest:
                     log.error("the state of customer %r is damaged and begins anew: %s", customer, result)
                     [result] = self._folded([events], [None])
                     assert isinstance(result, FoldResult)
-                writes.append(FeatureWrite(customer, (record or b"")[:HEADER_CAS_BYTES], result.record))
+                expected = (record or b"")[:HEADER_CAS_BYTES]
+                writes.append(FeatureWrite(customer, expected, result.record, timelines.get(customer, b"")))
             written = await self._store.write_features(partition, writes, entries[-1].offset, len(entries))
             # Somebody else wrote first: two ingest processes meet only while one takes over from the other.
             by_customer = {
@@ -142,3 +148,22 @@ class Ingest:
             for event in of_one:
                 rows.add(*event[:4], event.offset.ms, event.offset.seq)
         return self._layout.fold_rows(records, rows)
+
+    async def _timelines(self, by_customer: Mapping[str, Sequence[Logged]]) -> dict[str, bytes]:
+        """The next timelines of those who get an entry.
+
+        To be read after the records: if somebody writes in between, the record is no longer the one that was read, and
+        neither is written.
+        """
+        customers = [customer for customer, events in by_customer.items() if self._keeper.takes(events)]
+        if not customers:
+            return {}
+        found = zip(customers, await self._store.read_timelines(customers), strict=True)
+        return {customer: self._extended(customer, old, by_customer[customer]) for customer, old in found}
+
+    def _extended(self, customer: str, old: bytes | None, events: Sequence[Logged]) -> bytes:
+        try:
+            return self._keeper.extended(old, events)
+        except TimelineError as error:
+            log.error("the timeline of customer %r is damaged and begins anew: %s", customer, error)
+            return self._keeper.extended(None, events)

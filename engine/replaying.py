@@ -53,7 +53,7 @@ async def replay(
     if away := set(range(store.partitions)) - set(folded):
         raise StoreUnavailable(f"partitions {sorted(away)} are on nodes of the cluster that are away")
     for partition in range(store.partitions):
-        again = FeatureReplay(catalogue.layout, folded[partition], now_ms)
+        again = FeatureReplay(catalogue.layout, catalogue.keeper, folded[partition], now_ms)
         events = await _features(store, partition, again, findings, progress)
         if events >= event_log_entries_max:
             findings.caveats.append(_trimmed("event", partition, events))
@@ -96,6 +96,7 @@ async def _changed(catalogue: Catalogue, store: Store, version: str) -> str:
     other = Catalogue.compile(parse(text, version), version, text)
     pairs = {
         "features": (other.layout.version, catalogue.layout.version),
+        "attributes on the timeline": (other.keeper.shapes, catalogue.keeper.shapes),
         "model inputs": (other.transform.version, catalogue.transform.version),
         "offers": (set(other.offer_ids) - set(catalogue.offer_ids), set()),
         "learning period": (other.config.learning.period, catalogue.config.learning.period),
@@ -108,8 +109,13 @@ async def _features(store: Store, partition: int, again: FeatureReplay, findings
     after, read = Offset.ZERO, 0
     while batch := (await store.read_events({partition: after}, limits.INGEST_BATCH_MAX, 0)).get(partition):
         customers = again.strangers(batch)
-        for customer, record in zip(customers, await store.read_features(customers), strict=True):
+        records = await store.read_features(customers)
+        timelines = await store.read_timelines(customers)
+        still = await store.read_features(customers)
+        for customer, record, timeline, later in zip(customers, records, timelines, still, strict=True):
             again.expect(customer, record)
+            if record == later:  # else an event came in between, and they are of different moments
+                again.expect_timeline(customer, timeline)
         again.absorb(batch)
         after, read = batch[-1].offset, read + len(batch)
         progress("events", len(batch))

@@ -180,7 +180,7 @@ async def serve(
 
 async def ingest(_: Settings, catalogue: Catalogue, store: RedisStore, stop: asyncio.Event) -> None:
     """Fold events into state."""
-    worker = Ingest(catalogue.layout, store, learn=partial(learn_layouts, store, catalogue.layout))
+    worker = Ingest(catalogue.layout, store, catalogue.keeper, learn=partial(learn_layouts, store, catalogue.layout))
     await _until(stop, worker.run(), worker.stop)
 
 

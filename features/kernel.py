@@ -90,7 +90,7 @@ _NEVER_MS: Final = -(2**62)
 _IDS_MAX: Final = 32
 _ID_BYTES: Final = 6
 _ID_MASK: Final = 2**48 - 1
-_HEADER_BYTES: Final = 32
+_HEADER_BYTES: Final = 36
 _MAGIC: Final = 0x4F
 _FORMAT: Final = 2
 _INCREMENT_UNITS_MAX: Final = 2.0**53
@@ -130,8 +130,9 @@ _CRC: Final = _crc_tables()
 
 
 @inlined()
-def _crc(data: Bytes, at: int, end: int) -> int:
-    crc = 0xFFFFFFFF
+def _crc(data: Bytes, at: int, end: int, crc: int) -> int:
+    """Checksum of a stretch after another, whose checksum is `crc` (0: none)."""
+    crc ^= 0xFFFFFFFF
     while end - at >= 8:
         low = crc ^ (data[at] | data[at + 1] << 8 | data[at + 2] << 16 | data[at + 3] << 24)
         crc = (
@@ -292,11 +293,17 @@ def _ones(word: int) -> int:
 @inlined()
 def _whole(data: Bytes, start: int, end: int, version: int) -> bool:
     """Whether a record of this layout lies here, undamaged."""
-    if end - start < _HEADER_BYTES + 8 or data[start] != _MAGIC or data[start + 1] != _FORMAT:
+    if end - start < _HEADER_BYTES + 4 or data[start] != _MAGIC or data[start + 1] != _FORMAT:
         return False
     if _raw(data, start + 4, 4) != version:
         return False
-    return bool(_crc(data, start, end - 4) == _raw(data, end - 4, 4))
+    return bool(_checksum(data, start, end) == _raw(data, start + 24, 4))
+
+
+@inlined()
+def _checksum(data: Bytes, start: int, end: int) -> int:
+    """Checksum of a record: of all but its own four bytes."""
+    return _crc(data, start + 28, end, _crc(data, start, start + 24, 0))
 
 
 @inlined()
@@ -322,7 +329,7 @@ def _unpack(
 ) -> None:
     """A whole record into a state."""
     _clear(heads, slots, scalars)
-    latest = _raw(data, start + 24, 8)
+    latest = _raw(data, start + 28, 8)
     scalars[S_LATEST] = latest
     at = start + _HEADER_BYTES
     for i in range(S_EVENTS, S_IDS + 1):
@@ -383,7 +390,7 @@ def _pack(
     at = _put_raw(data, start + 4, version, 4)
     at = _put_raw(data, at, ms, 8)
     at = _put_raw(data, at, seq, 8)
-    at = _put_raw(data, at, latest, 8)
+    at = _put_raw(data, at + 4, latest, 8)
     for i in range(S_EVENTS, S_LATE + 1):
         at = _put(data, at, min(scalars[i], _COUNTER_MAX))
     at = _put(data, at, scalars[S_IDS])
@@ -434,7 +441,8 @@ def _pack(
             data[count_at] = count
         else:
             data[count_at], data[count_at + 1] = count & 0x7F | 0x80, count >> 7
-    return int(_put_raw(data, at, _crc(data, start, at), 4))
+    _put_raw(data, start + 24, _checksum(data, start, at), 4)
+    return at
 
 
 @inlined()
@@ -818,7 +826,7 @@ def read(
         if end > start:
             if not _whole(data, start, end, version):
                 return found, r
-            latest = _raw(data, start + 24, 8)
+            latest = _raw(data, start + 28, 8)
             at = start + _HEADER_BYTES
             ids = np.int64(0)
             for _ in range(4):

@@ -5,14 +5,14 @@
     1       1      format of the record
     2       2      zero
     4       4      version of the layout                     ┐
-    8       8      watermark: ms of the last offset folded   │ a writer compares these first 24 bytes and replaces
-    16      8      watermark: seq of it                      ┘ the record only if they are as it read them
-    24      8      latest event time, ms
-    32      …      events folded, duplicates, late events, n: varints
+    8       8      watermark: ms of the last offset folded   │ a writer compares these first 28 bytes and replaces
+    16      8      watermark: seq of it                      │ the record only if they are as it read them
+    24      4      CRC-32 of everything else                 ┘
+    28      8      latest event time, ms
+    36      …      events folded, duplicates, late events, n: varints
     …       6n     ids of the last n events that had one, 48 bits each, oldest first
     …       …      a bit for each group of cells (cells.py): whether an event of its type was ever folded
     …       …      those groups, see kernel.py
-    end-4   4      CRC-32 of everything else
 
 Only what holds something is written: a customer costs what happened, not what could have.
 
@@ -38,17 +38,20 @@ NEVER_MS: Final = -(2**62)
 U32_MAX: Final = 2**32 - 1
 """Counters stop here."""
 
-_HEADER: Final = Struct("<BBBBIQQq")
-_WATERMARK: Final = Struct("<QQq")
+_HEADER: Final = Struct("<BBBBIQQIq")
+_WATERMARK: Final = Struct("<QQ4xq")
 _WATERMARK_AT: Final = 8
 _VERSION: Final = Struct("<I")
 HEADER_BYTES: Final = _HEADER.size
-HEADER_CAS_BYTES: Final = 24
+HEADER_STATE_BYTES: Final = 24
 """The first bytes of a record, which hold layout version and watermark: they differ whenever an event was folded."""
-CHECKSUM_BYTES: Final = 4
-_LEAST_BYTES: Final = HEADER_BYTES + 4 + CHECKSUM_BYTES
+HEADER_CAS_BYTES: Final = 28
+"""These hold the checksum too: they differ whenever anything does."""
+_CHECKSUM: Final = Struct("<I")
+_LEAST_BYTES: Final = HEADER_BYTES + 4
 
-assert HEADER_BYTES == 32
+assert HEADER_BYTES == 36
+assert HEADER_STATE_BYTES + _CHECKSUM.size == HEADER_CAS_BYTES
 
 
 class RecordError(ValueError):
@@ -83,7 +86,7 @@ class RecordHeader:
 def header_of(record: bytes) -> RecordHeader:
     """Header of a whole, undamaged record of any layout version. Raises RecordError."""
     check(record)
-    _, _, _, _, version, ms, seq, latest_ms = _HEADER.unpack_from(record)
+    _, _, _, _, version, ms, seq, _, latest_ms = _HEADER.unpack_from(record)
     at = HEADER_BYTES
     counters = []
     for _ in range(3):
@@ -108,8 +111,9 @@ def check(record: bytes) -> None:
     if record[1] != FORMAT:
         whose = "it was written by a newer release" if record[1] > FORMAT else "it was written by an older release"
         raise VersionError(f"record has format {record[1]}: expected {FORMAT}; {whose}")
-    actual = crc32(memoryview(record)[:-CHECKSUM_BYTES])
-    told = int.from_bytes(record[-CHECKSUM_BYTES:], "little")
+    view = memoryview(record)
+    actual = crc32(view[HEADER_CAS_BYTES:], crc32(view[:HEADER_STATE_BYTES]))
+    [told] = _CHECKSUM.unpack_from(record, HEADER_STATE_BYTES)
     if actual != told:
         raise RecordError(f"record is damaged: checksum {actual:#010x}, expected {told:#010x}")
 

@@ -7,6 +7,7 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 |---|---|---|
 | `{pN}f:<customer>` | features, written only by ingest | CUSTOMER_KEY_TTL_MS |
 | `{pN}l:<customer>` | ledger, written by decisions and reports | CUSTOMER_KEY_TTL_MS |
+| `{pN}t:<customer>` | timeline, written only by ingest, with the features | CUSTOMER_KEY_TTL_MS after its last entry |
 | `{pN}events` | log of events, a stream | EVENT_LOG_ENTRIES_MAX |
 | `{pN}decisions` | log of decisions and outcomes in causal order, a stream | DECISION_LOG_ENTRIES_MAX |
 | `{pN}folded` | position up to which the event log is folded, and how many events that was | for good |
@@ -106,6 +107,8 @@ class FeatureWrite:
     customer: str
     expected: bytes
     record: bytes
+    timeline: bytes = b""
+    """Written together with the features; b"": the timeline stays as it is."""
 
 
 class State(Protocol):
@@ -173,10 +176,14 @@ class Feed(Protocol):
         """Features of each customer."""
         ...
 
+    async def read_timelines(self, customers: Sequence[str]) -> list[bytes | None]:
+        """Timeline of each customer."""
+        ...
+
     async def write_features(
         self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
     ) -> list[bool]:
-        """Write the features of customers of one partition and the position folded, in one atomic step.
+        """Write features, and timelines, of customers of one partition and the position folded, in one atomic step.
 
         False where `expected` no longer matched: that customer was not written, and the position stays where it is
         until a call can write all that it is given. The position only moves forward.

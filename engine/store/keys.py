@@ -31,6 +31,7 @@ class Keys:
         self._partitions = partitions
         self._features = [tag + b"f:" for tag in tags]
         self._ledger = [tag + b"l:" for tag in tags]
+        self._timeline = [tag + b"t:" for tag in tags]
 
     # These spell partition_of() out, so that a name is encoded once on the hot path.
 
@@ -38,6 +39,11 @@ class Keys:
         """Key of a customer's features."""
         name = customer.encode()
         return self._features[crc32(name) % self._partitions] + name
+
+    def timeline(self, customer: str) -> bytes:
+        """Key of a customer's timeline."""
+        name = customer.encode()
+        return self._timeline[crc32(name) % self._partitions] + name
 
     def ledger_and_log(self, customer: str) -> tuple[bytes, bytes]:
         """Key of a customer's ledger and key of the decision log of the same partition."""

@@ -88,6 +88,7 @@ class MemoryStore:
         self._limits = (event_log_entries_max, decision_log_entries_max, dead_letters_max)
         self._features = _Values(clock_ms)
         self._ledgers = _Values(clock_ms)
+        self._timelines = _Values(clock_ms)
         self._events = [_Log(clock_ms) for _ in range(partitions)]
         self._decisions = [_Log(clock_ms) for _ in range(partitions)]
         self._folded = [Offset.ZERO] * partitions
@@ -170,14 +171,20 @@ class MemoryStore:
         """Features of each customer."""
         return [self._features.get(customer) for customer in customers]
 
+    async def read_timelines(self, customers: Sequence[str]) -> list[bytes | None]:
+        """Timeline of each customer."""
+        return [self._timelines.get(customer) for customer in customers]
+
     async def write_features(
         self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
     ) -> list[bool]:
-        """Write features and the position folded; trim the log."""
+        """Write features, timelines and the position folded; trim the log."""
         written = [self._features.matches(write.customer, write.expected) for write in writes]
         for write, matches in zip(writes, written, strict=True):
             if matches:
                 self._features.put(write.customer, write.record)
+                if write.timeline:
+                    self._timelines.put(write.customer, write.timeline)
         if all(written) and folded > self._folded[partition]:
             self._folded[partition] = folded
             self._events[partition].trim(self._limits[0], folded)

@@ -248,14 +248,23 @@ class RedisStore:
         [values] = checked(await self._bulk.pipeline(((b"MGET", *names),), self._write_s))
         return list(values)
 
+    async def read_timelines(self, customers: Sequence[str]) -> list[bytes | None]:
+        """Timeline of each customer."""
+        if not customers:
+            return []
+        command = (b"MGET", *map(self._keys.timeline, customers))
+        [values] = checked(await self._bulk.pipeline((command,), self._write_s))
+        return list(values)
+
     async def write_features(
         self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
     ) -> list[bool]:
-        """Write features and the position folded in one atomic step; trim the log."""
+        """Write features, timelines and the position folded in one atomic step; trim the log."""
         command = scripts.write_features(
             self._keys.folded[partition],
             self._keys.events[partition],
             [self._keys.features(write.customer) for write in writes],
+            [self._keys.timeline(write.customer) for write in writes if write.timeline],
             writes,
             folded,
             events,

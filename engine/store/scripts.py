@@ -80,13 +80,18 @@ _WRITE_FEATURES: Final = _script(
     _MATCHES
     + """
 local written, all = {}, true
-for i = 3, #KEYS do
-  local at = 2 * i + 1
-  if matches(KEYS[i], ARGV[at]) then
-    redis.call('SET', KEYS[i], ARGV[at + 1], 'PX', ARGV[4])
-    written[i - 2] = 1
+local customers = (#ARGV - 6) / 3
+local timeline = 2 + customers
+for i = 1, customers do
+  local key, at = KEYS[i + 2], 3 * i + 4
+  local has_timeline = ARGV[at + 2] ~= ''
+  if has_timeline then timeline = timeline + 1 end
+  if matches(key, ARGV[at]) then
+    redis.call('SET', key, ARGV[at + 1], 'PX', ARGV[4])
+    if has_timeline then redis.call('SET', KEYS[timeline], ARGV[at + 2], 'PX', ARGV[4]) end
+    written[i] = 1
   else
-    written[i - 2], all = 0, false
+    written[i], all = 0, false
   end
 end
 if not all then return written end
@@ -161,6 +166,7 @@ def write_features(
     folded_key: bytes,
     log: bytes,
     keys: Sequence[bytes],
+    timeline_keys: Sequence[bytes],
     writes: Sequence[FeatureWrite],
     folded: Offset,
     events: int,
@@ -169,11 +175,13 @@ def write_features(
 ) -> Command:
     """Write each record whose key begins with `expected`; move the position forward; trim what is folded and too much.
 
-    `keys` are those of the customers of `writes`, in order; `events` counts the entries from the old position to
-    `folded`. Reply: a list, 1 where written and 0 where not.
+    `keys` are those of the customers of `writes`, in order, and `timeline_keys` those of the writes that have a
+    timeline: it is written if the record is. `events` counts the entries from the old position to `folded`. Reply: a
+    list, 1 where written and 0 where not.
     """
-    command = [b"EVALSHA", _WRITE_FEATURES.sha, b"%d" % (len(keys) + 2), folded_key, log, *keys]
+    count = len(keys) + len(timeline_keys) + 2
+    command = [b"EVALSHA", _WRITE_FEATURES.sha, b"%d" % count, folded_key, log, *keys, *timeline_keys]
     command += [b"%d" % folded.ms, b"%d" % folded.seq, b"%d" % events, ttl_ms, log_max, b"%d" % TRIM_ENTRIES_MAX]
     for write in writes:
-        command += (write.expected, write.record)
+        command += (write.expected, write.record, write.timeline)
     return tuple(command)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import EVENT_IDS_REMEMBERED_MAX, HEADER_BYTES, Event, FeatureSpec, Layout, Offset, RecordError
-from features.record import CHECKSUM_BYTES, ID_BYTES
+from features.record import ID_BYTES
 
 LAYOUT = Layout.compile(SPECS)
 
@@ -24,7 +24,7 @@ def features_of(record: bytes) -> bytes:
         while record[at] >= 0x80:
             at += 1
         at += 1
-    return record[at + 1 + ID_BYTES * record[at] : -CHECKSUM_BYTES]
+    return record[at + 1 + ID_BYTES * record[at] :]
 
 
 def row(layout: Layout, record: bytes | None, now_ms: int) -> np.ndarray:

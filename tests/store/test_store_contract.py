@@ -202,6 +202,30 @@ async def test_features_are_written_where_expected_and_only_there(store: Store) 
     assert await store.read([anna]) == [(b"2anna", None)], "a decision reads the same features"
 
 
+async def test_a_timeline_is_written_with_the_features_or_not_at_all(store: Store) -> None:
+    """What arrives together is seen together: entries of a customer whose features were not written stay away, too."""
+    home, (anna, bob, carl) = same_partition(store, 3)
+    assert await store.read_timelines([]) == []
+    first = [
+        FeatureWrite(anna, b"", b"1anna", b"anna's"),
+        FeatureWrite(bob, b"0", b"1bob", b"bob's"),
+        FeatureWrite(carl, b"", b"1carl"),
+    ]
+    assert await store.write_features(home, first, Offset(10, 0), 3) == [True, False, True]
+    assert await store.read_timelines([carl, bob, anna]) == [None, None, b"anna's"]
+    second = [
+        FeatureWrite(carl, b"1", b"2carl", b"carl's"),
+        FeatureWrite(anna, b"1", b"2anna"),
+        FeatureWrite(bob, b"", b"1bob", b"bob's"),
+    ]
+    assert await store.write_features(home, second, Offset(10, 0), 3) == [True, True, True]
+    assert await store.read_timelines([anna, bob, carl]) == [b"anna's", b"bob's", b"carl's"], "b'' leaves it as it is"
+    again = [FeatureWrite(anna, b"1", b"3anna", b"lost"), FeatureWrite(bob, b"1", b"2bob", b"bob's\x00\xff")]
+    assert await store.write_features(home, again, Offset(11, 0), 2) == [False, True]
+    assert await store.read_timelines([anna, bob]) == [b"anna's", b"bob's\x00\xff"]
+    assert await store.read([anna]) == [(b"2anna", None)]
+
+
 async def test_the_position_folded_only_moves_forward(store: Store) -> None:
     assert await store.folded() == await start(store)
     for wrote, expected in (
