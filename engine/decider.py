@@ -11,19 +11,20 @@ computes one while the store commits another. One batch, step by step:
 5. answer; whoever lost a race for a ledger goes into the next batch.
 
 If 2 or 4 fail, the answers are the catalogue's fallback offers, marked as degraded, and nothing is promised about them.
+On a cluster they may fail for the customers of one node alone; the rest of the batch goes on.
 """
 
 import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from engine import metrics
 from engine.catalogue import Catalogue
-from engine.decide import Ask, Draft, Repeat, State, decide
+from engine.decide import STATE_UNREADABLE, Ask, Draft, Repeat, State, decide
 from engine.errors import Overloaded, Unavailable
 from engine.learner import posterior_options
 from engine.limits import (
@@ -34,7 +35,7 @@ from engine.limits import (
     LINK_HOPS_MAX,
 )
 from engine.links import moved_to
-from engine.store.base import Conflict, DecisionCommit, StoreError
+from engine.store.base import Conflict, DecisionCommit, PartlyUnavailable, StoreError
 from engine.store.base import State as StateStore
 from features import Offset
 from models import Policy
@@ -109,6 +110,8 @@ class Decider:
         self._in_flight: set[str] = set()
         """Customers of the batches in flight."""
         self._draining = False
+        self.on_unreadable: Callable[[], None] = lambda: None
+        """Called when a state could not be read: it may be of a configuration that is not known here yet."""
 
     def enqueue(self, ask: Ask, answer: Promise) -> None:
         """Have a request answered. Raises Overloaded at once if the queue is full, Unavailable when draining."""
@@ -165,9 +168,14 @@ class Decider:
             self._workers.discard(task)
 
     async def _decide(self, batch: Sequence[_Waiting]) -> None:
-        asks = [waiting.ask for waiting in batch]
+        states: Sequence[State]
         try:
-            states = await self._store.read([ask.customer for ask in asks])
+            states = await self._store.read([waiting.ask.customer for waiting in batch])
+        except PartlyUnavailable as error:
+            pairs = list(zip(batch, error.found, strict=True))
+            self._fall_back([waiting for waiting, state in pairs if state is None], STATE_STORE_UNAVAILABLE, error)
+            batch = [waiting for waiting, state in pairs if state is not None]
+            states = [state for _, state in pairs if state is not None]
         except StoreError as error:
             self._fall_back(batch, STATE_STORE_UNAVAILABLE, error)
             return
@@ -176,6 +184,8 @@ class Decider:
             return
         asks = [waiting.ask for waiting in batch]
         results = decide(self.catalogue, self.policy, asks, states, policy_known=self.policy_known)
+        if any(isinstance(result, Draft) and result.degraded == STATE_UNREADABLE for result in results):
+            self.on_unreadable()
         drafted: list[tuple[_Waiting, Draft]] = []
         for waiting, result in zip(batch, results, strict=True):
             if isinstance(result, Draft):
@@ -208,8 +218,8 @@ class Decider:
         metrics.DECISIONS.labels("no").inc(committed)
 
     def _follow(
-        self, batch: Sequence[_Waiting], states: list[State]
-    ) -> tuple[Sequence[_Waiting], list[State]]:
+        self, batch: Sequence[_Waiting], states: Sequence[State]
+    ) -> tuple[Sequence[_Waiting], Sequence[State]]:
         """Those whose customer stands for itself; the others go into the next batch, for whom theirs belongs to."""
         targets = [moved_to(features) for features, _ in states]
         if not any(targets):

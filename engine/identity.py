@@ -31,14 +31,14 @@ began, for every link and its reversal, and a producer's repeats would no longer
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import orjson
 
 from engine.limits import CUSTOMER_IDENTITIES_MAX, ENTITY_ENTRIES_MAX
 from engine.links import Action, EntityLink, Lineage, Linked, Links, LinksError, Part, Parts, Status, moved, moved_to
-from engine.merging import merge
-from features import Event, Layout, Offset, RecordError
+from engine.timeline import Happened
+from features import Layout, Offset, RecordError, VersionError
 
 LINK: Final = "@link"
 UNLINK: Final = "@unlink"
@@ -46,7 +46,8 @@ PART: Final = "@part"
 ENTITY: Final = "@entity"
 """Types of the entries that are no events. No event type of a configuration begins with @."""
 
-Fold = Callable[[bytes | None, Sequence[Event]], bytes]
+Entry = TypeVar("Entry", bound=Happened)
+Fold = Callable[[bytes | None, Sequence[Entry]], bytes]
 """Record and events of one name → its next record."""
 
 
@@ -131,21 +132,27 @@ def _entry(name: str, control: str, time_ms: int, told: Mapping[str, Any]) -> tu
 # --- one name -------------------------------------------------------------------------------------------------------
 
 
-def concerns(events: Sequence[Event], entities: Mapping[str, EntityKind]) -> bool:
+def concerns(events: Sequence[Happened], entities: Mapping[str, EntityKind]) -> bool:
     """Whether `advance` has more to do with these entries than to fold them, for a name that was never linked."""
     return any(is_control(event.type) or not entities.keys().isdisjoint(event.attributes) for event in events)
 
 
 def advance(
-    layout: Layout, fold: Fold, name: str, stored: Stored, events: Sequence[Event], entities: Mapping[str, EntityKind]
+    layout: Layout,
+    fold: Fold[Entry],
+    name: str,
+    stored: Stored,
+    events: Sequence[Entry],
+    entities: Mapping[str, EntityKind],
 ) -> Advanced:
     """What entries of a name's log, in order, make of what the store has of it.
 
     `entities` are the kinds by the attribute that names them. Where the entries are cut into batches changes no byte of
-    record, parts and links.
+    record, parts and links. Raises VersionError if a record is of a layout that is not known here; nothing of the name
+    is to be written then.
     """
     turn = _Turn(layout, fold, name, stored, entities)
-    waiting: list[Event] = []
+    waiting: list[Entry] = []
     for event in events:
         if event.offset <= turn.parts.at and stored.parts is not None:
             continue  # the log repeats itself
@@ -159,11 +166,11 @@ def advance(
     return turn.result(stored)
 
 
-class _Turn:
+class _Turn(Generic[Entry]):
     """One call of `advance`."""
 
     def __init__(
-        self, layout: Layout, fold: Fold, name: str, stored: Stored, entities: Mapping[str, EntityKind]
+        self, layout: Layout, fold: Fold[Entry], name: str, stored: Stored, entities: Mapping[str, EntityKind]
     ) -> None:
         self._layout = layout
         self._fold = fold
@@ -195,7 +202,7 @@ class _Turn:
 
     # --- events of its own ------------------------------------------------------------------------------------------
 
-    def take(self, events: Sequence[Event]) -> None:
+    def take(self, events: Sequence[Entry]) -> None:
         """Fold events into the record of whoever they count for."""
         if not events:
             return
@@ -209,7 +216,7 @@ class _Turn:
             self._changed.setdefault(parts.to, (events[-1].time_ms, "", ""))
         parts.at = max(parts.at, events[-1].offset)
 
-    def _take_entities(self, events: Sequence[Event]) -> bool:
+    def _take_entities(self, events: Sequence[Entry]) -> bool:
         changed = False
         for event in events:
             for attribute, kind in self._entities.items():
@@ -218,7 +225,7 @@ class _Turn:
                     changed |= self._add_entity(kind, given, event.time_ms, event)
         return changed
 
-    def _add_entity(self, kind: EntityKind, entity_id: str, time_ms: int, event: Event) -> bool:
+    def _add_entity(self, kind: EntityKind, entity_id: str, time_ms: int, event: Happened) -> bool:
         """True if that changed anything. Of a kind of which there is one, the newest event says which."""
         links = self._links
         same = [link for link in links.entities if link.kind == kind.kind and not link.by]
@@ -237,7 +244,7 @@ class _Turn:
 
     # --- links ------------------------------------------------------------------------------------------------------
 
-    def control(self, event: Event) -> None:
+    def control(self, event: Happened) -> None:
         """Carry out one entry that is no event."""
         self.parts.at = event.offset
         if not self._linked:
@@ -252,7 +259,7 @@ class _Turn:
         if event.type in (LINK, UNLINK):
             self._tell_changed()  # each step by itself, or the other side's lineage would depend on the batches
 
-    def _link(self, event: Event, told: Mapping[str, Any]) -> None:
+    def _link(self, event: Happened, told: Mapping[str, Any]) -> None:
         parts, to, request = self.parts, told["to"], told["request"]
         if (to and parts.to == to) or self._links.knows(request, Action.LINKED_TO, Action.LINK_REFUSED):
             return
@@ -280,7 +287,7 @@ class _Turn:
             return f"it was linked to {len(parts.own)} customers, at most {CUSTOMER_IDENTITIES_MAX} are allowed"
         return ""
 
-    def _unlink(self, event: Event, told: Mapping[str, Any]) -> None:
+    def _unlink(self, event: Happened, told: Mapping[str, Any]) -> None:
         parts, to, request = self.parts, told["to"], told["request"]
         stale = "link" in told and (parts.to != to or Offset.parse(told["link"]) != parts.link)
         if to not in parts.own or not to or stale or self._links.knows(request, Action.UNLINKED_FROM):
@@ -295,7 +302,7 @@ class _Turn:
         self._changed[to] = (event.time_ms, request, told["reason"])
         self._tell(event, Action.UNLINKED_FROM, to, told["source"], request, told["reason"])
 
-    def _part(self, event: Event, told: Mapping[str, Any]) -> None:
+    def _part(self, event: Happened, told: Mapping[str, Any]) -> None:
         parts, name, born = self.parts, told["from"], Offset.parse(told["born"])
         at, status = Offset.parse(told["at"]), Status(told["status"])
         known = parts.others.get((name, born))
@@ -343,7 +350,7 @@ class _Turn:
         for key in released[: max(0, len(released) - CUSTOMER_IDENTITIES_MAX)]:
             del others[key]
 
-    def _entity(self, event: Event, told: Mapping[str, Any]) -> None:
+    def _entity(self, event: Happened, told: Mapping[str, Any]) -> None:
         kind, entity_id = EntityKind(told["kind"], told["many"]), told["id"]
         if told["remove"]:
             gone = (kind.kind, entity_id, "")
@@ -414,15 +421,17 @@ class _Turn:
         if len(there) < 2:
             return there[0] if there else None
         try:
-            return merge(self._layout, there)
+            return self._layout.merge(there)
+        except VersionError:
+            raise  # nothing is damaged: whoever knows the layout can read it
         except RecordError as error:
             self._damage.append(f"of {len(there)} records to be merged only the first counts: {error}")
             return there[0]
 
-    def _tell(self, event: Event, action: Action, other: str, source: str, request: str, reason: str) -> None:
+    def _tell(self, event: Happened, action: Action, other: str, source: str, request: str, reason: str) -> None:
         self._links.tell(Lineage(event.time_ms, action, other, source, request, event.offset, reason))
 
-    def _refuse(self, event: Event, reason: str) -> None:
+    def _refuse(self, event: Happened, reason: str) -> None:
         self._refused.append((orjson.dumps([self._name, 0, event.type, event.time_ms, event.attributes]), reason))
 
 

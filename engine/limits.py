@@ -46,6 +46,17 @@ LINEAGE_ENTRIES_MAX: Final = 128
 """Links made and taken back that a customer remembers, the newest."""
 LINK_HOPS_MAX: Final = 8
 """Customer ids that are one after the other the same customer; a call follows so many."""
+TIMELINE_ENTRIES_MAX: Final = 128
+"""Events that a customer's timeline keeps: the newest by event time."""
+TIMELINE_BYTES_MAX: Final = 16 * 1024
+"""All of them together; the names of attributes, kept once a type of event, come on top."""
+TIMELINE_ENTRY_BYTES_MAX: Final = 2 * 1024
+"""Attributes of one of them; what comes after is left out."""
+TIMELINE_ATTRIBUTE_ENTRIES_MAX: Final = 16
+"""Attributes of one type of event that the timeline keeps."""
+TIMELINE_PAGE_ENTRIES: Final = 50
+"""Entries of an answer if the caller does not say."""
+TIMELINE_PAGE_ENTRIES_MAX: Final = 500
 
 # --- the hot path ---------------------------------------------------------------------------------------------------
 DECIDE_BATCH_MAX: Final = 64
@@ -107,6 +118,9 @@ DISK_LOOK_MS: Final = 500
 # --- relations ------------------------------------------------------------------------------------------------------
 # A record keeps the length of the context in two bytes.
 assert CONTEXT_BYTES_MAX < 1 << 16
+# One entry never empties a timeline.
+assert TIMELINE_ENTRY_BYTES_MAX * 4 <= TIMELINE_BYTES_MAX
+assert TIMELINE_PAGE_ENTRIES <= TIMELINE_PAGE_ENTRIES_MAX
 # A full batch must fit the queue, or a burst could never fill one.
 assert DECIDE_BATCH_MAX <= DECIDE_QUEUE_MAX
 # Events that may wait must still be in the log when their turn comes: what is acknowledged is not trimmed unfolded.

@@ -22,8 +22,8 @@ import orjson
 from engine.limits import LINEAGE_ENTRIES_MAX
 from features import HEADER_CAS_BYTES, Offset
 
-_HEAD: Final = Struct("<4sIQQ")
-"""Mark, CRC-32 of the rest, position of the last entry of the event log that is in it."""
+_HEAD: Final = Struct("<4s4xQQI")
+"""Mark, position of the last entry of the event log that is in it, CRC-32 of the rest."""
 _MOVED: Final = b"MV\x01\x00"
 _PARTS: Final = b"PT\x01\x00"
 _LENGTH: Final = Struct("<I")
@@ -52,7 +52,7 @@ def moved_to(features: bytes | None) -> str:
 def moved(customer: str, at: Offset) -> bytes:
     """What stands in place of the features of a name that belongs to a customer."""
     name = customer.encode()
-    return _HEAD.pack(_MOVED, crc32(name), at.ms, at.seq) + name
+    return _HEAD.pack(_MOVED, at.ms, at.seq, crc32(name)) + name
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -123,13 +123,13 @@ class Parts:
         told = [_pair(self.born), self.to, _pair(self.link), self.since_ms, self.source, own, others]
         meta = orjson.dumps(told)
         body = b"".join((_LENGTH.pack(len(meta)), meta, *records))
-        return _HEAD.pack(_PARTS, crc32(body), self.at.ms, self.at.seq) + body
+        return _HEAD.pack(_PARTS, self.at.ms, self.at.seq, crc32(body)) + body
 
     @classmethod
     def unpack(cls, data: bytes) -> "Parts":
         """Read it. Raises LinksError."""
         try:
-            mark, checksum, ms, seq = _HEAD.unpack_from(data)
+            mark, ms, seq, checksum = _HEAD.unpack_from(data)
             if mark != _PARTS or checksum != crc32(data[_HEAD.size :]):
                 raise LinksError(f"parts of {len(data)} bytes are damaged or of another form")
             start = _HEAD.size + _LENGTH.size
@@ -156,7 +156,7 @@ class Parts:
 def position_of(parts: bytes) -> Offset:
     """Last entry of the log that is in Parts, unverified. Raises LinksError for bytes that are too few."""
     try:
-        _, _, ms, seq = _HEAD.unpack_from(parts)
+        _, ms, seq, _ = _HEAD.unpack_from(parts)
     except StructError as error:
         raise LinksError(f"parts of {len(parts)} bytes cannot be read: {error}") from error
     return Offset(ms, seq)

@@ -1,6 +1,6 @@
 """Replay: the state that a store keeps, made again from its logs and compared byte for byte.
 
-    event log     → fold                → features of each customer, up to the watermark of the record kept
+    event log     → fold, timeline      → features and timeline of each customer, up to the watermark of the record kept
     decision log  → attribution, lessons → the learner's checkpoint, up to its offsets
     decision log  → tallies             → ledgers: whose decisions they name, how often they were written
 
@@ -27,7 +27,8 @@ from engine.ledger import Ledger, LedgerError, hash_of
 from engine.links import LinksError, position_of
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, unpack
 from engine.store.base import LogEntry
-from features import HEADER_CAS_BYTES, Event, Layout, Offset
+from engine.timeline import Keeper
+from features import HEADER_STATE_BYTES, Event, Layout, Offset
 from features import RecordError as FeatureRecordError
 from models import seed_of
 
@@ -84,15 +85,24 @@ class FeatureReplay:
     """
 
     def __init__(
-        self, layout: Layout, folded: Offset, now_ms: int, entities: Mapping[str, EntityKind] | None = None
+        self,
+        layout: Layout,
+        keeper: Keeper,
+        folded: Offset,
+        now_ms: int,
+        entities: Mapping[str, EntityKind] | None = None,
     ) -> None:
         self._layout = layout
+        self._keeper = keeper
         self._entities = entities or {}
         self._folded = folded
         self._now_ms = now_ms
         self._kept: dict[str, tuple[Offset, bytes | None]] = {}
         self._kept_parts: dict[str, bytes | None] = {}
         self._made: dict[str, Stored] = {}
+        self._timelines_kept: dict[str, bytes | None] = {}
+        self._timelines_made: dict[str, tuple[Offset, bytes]] = {}
+        """With the last entry that it took."""
         self._missed: dict[str, Offset] = {}
         self._damaged: list[str] = []
         self.waiting = 0
@@ -117,6 +127,10 @@ class FeatureReplay:
         self._kept_parts[customer] = parts
         self._made[customer] = Stored(None, None, None)
 
+    def expect_timeline(self, customer: str, timeline: bytes | None) -> None:
+        """Take the timeline that the store keeps beside that very record; without, it is not compared."""
+        self._timelines_kept[customer] = timeline
+
     def absorb(self, entries: Sequence[LogEntry]) -> None:
         """Fold entries, in log order; every customer's record must have been given."""
         by_customer: dict[str, list[Event]] = {}
@@ -129,12 +143,17 @@ class FeatureReplay:
             if entry.offset <= self._folded:
                 self._missed[customer] = entry.offset
         for customer, events in by_customer.items():
-            made = self._made[customer]
-            if made.parts is not None or concerns(events, self._entities):
-                done = advance(self._layout, self._fold, customer, made, events, self._entities)
-                self._made[customer] = Stored(done.record or None, done.parts, done.links)
-            else:
-                self._made[customer] = made._replace(record=self._fold(made.record, events))
+            self._made[customer] = self._next(customer, events)
+            if self._keeper.takes(events):
+                _, made = self._timelines_made.get(customer, (Offset.ZERO, None))
+                self._timelines_made[customer] = events[-1].offset, self._keeper.extended(made, events)
+
+    def _next(self, customer: str, events: Sequence[Event]) -> Stored:
+        made = self._made[customer]
+        if made.parts is None and not concerns(events, self._entities):
+            return made._replace(record=self._fold(made.record, events))
+        done = advance(self._layout, self._fold, customer, made, events, self._entities)
+        return Stored(done.record or None, done.parts, done.links)
 
     def _fold(self, record: bytes | None, events: Sequence[Event]) -> bytes:
         return self._layout.fold(record, events).record
@@ -156,6 +175,12 @@ class FeatureReplay:
             if made.parts != parts:
                 folded = _shape(made.parts)
                 found.append(f"parts of {customer!r} at {watermark}: {_shape(parts)} kept, {folded} folded")
+        for customer, timeline in self._timelines_kept.items():
+            last, again = self._timelines_made.get(customer, (Offset.ZERO, None))
+            # Without a record nothing says up to where the timeline goes; that it is missing is told above.
+            told = self._kept[customer][0] > Offset.ZERO
+            if told and timeline != again and not (timeline is None and _gone(last, self._now_ms)):
+                found.append(f"timeline of {customer!r}: {_shape(timeline)} kept, {_shape(again)} made again")
         return found
 
 
@@ -188,7 +213,7 @@ class DecisionReplay:
         self._catalogue = catalogue
         self._partition = partition
         self._now_ms = now_ms
-        self._head = catalogue.layout.fold(None, []).record[: HEADER_CAS_BYTES - _WATERMARK.size]
+        self._head = catalogue.layout.fold(None, []).record[: HEADER_STATE_BYTES - _WATERMARK.size]
         self._owner: dict[Offset, str] = {}
         self._outcomes: dict[Offset, list[tuple[int, int, int]]] = {}
         self.tallies: dict[str, _Tally] = {}

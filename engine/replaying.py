@@ -24,7 +24,7 @@ from engine.errors import DataFolderError, Unavailable
 from engine.learner import Learner, Position
 from engine.ledger import DecisionEntry, Ledger, LedgerError
 from engine.replay import DecisionReplay, FeatureReplay, Findings, learning_differences
-from engine.store.base import PARTS, Store, StoreError
+from engine.store.base import PARTS, Store, StoreError, StoreUnavailable
 from engine.store.redis import RedisStore
 from features import Offset
 from models import CheckpointError
@@ -51,8 +51,12 @@ async def replay(
     findings = Findings()
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     folded = await store.folded()
+    if away := set(range(store.partitions)) - set(folded):
+        raise StoreUnavailable(f"partitions {sorted(away)} are on nodes of the cluster that are away")
     for partition in range(store.partitions):
-        again = FeatureReplay(catalogue.layout, folded[partition], now_ms, catalogue.entity_attributes)
+        again = FeatureReplay(
+            catalogue.layout, catalogue.keeper, folded[partition], now_ms, catalogue.entity_attributes
+        )
         events = await _features(store, partition, again, findings, progress)
         if events >= event_log_entries_max:
             findings.caveats.append(_trimmed("event", partition, events))
@@ -95,6 +99,7 @@ async def _changed(catalogue: Catalogue, store: Store, version: str) -> str:
     other = Catalogue.compile(parse(text, version), version, text)
     pairs = {
         "features": (other.layout.version, catalogue.layout.version),
+        "attributes on the timeline": (other.keeper.shapes, catalogue.keeper.shapes),
         "model inputs": (other.transform.version, catalogue.transform.version),
         "offers": (set(other.offer_ids) - set(catalogue.offer_ids), set()),
         "learning period": (other.config.learning.period, catalogue.config.learning.period),
@@ -122,8 +127,12 @@ async def _features(store: Store, partition: int, again: FeatureReplay, findings
     after, read = Offset.ZERO, 0
     while batch := (await store.read_events({partition: after}, limits.INGEST_BATCH_MAX, 0)).get(partition):
         customers = again.strangers(batch)
-        for customer, (record, parts) in (await _kept(store, customers)).items():
-            again.expect(customer, record, parts)
+        earlier = await _kept(store, customers)
+        timelines = dict(zip(customers, await store.read_timelines(customers), strict=True))
+        for customer, kept in (await _kept(store, customers)).items():
+            again.expect(customer, *kept)
+            if kept == earlier[customer]:  # else an event came in between, and they are of different moments
+                again.expect_timeline(customer, timelines[customer])
         again.absorb(batch)
         after, read = batch[-1].offset, read + len(batch)
         progress("events", len(batch))

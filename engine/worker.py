@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from engine.catalogue import Catalogue
 from engine.config import load
 from engine.errors import OpportuneError
 from engine.ingest import Ingest
+from engine.layouts import LayoutWatch, learn_layouts
 from engine.learning import Learning
 from engine.limits import DRAIN_MS_MAX, PARTITIONS
 from engine.policywatch import PolicyWatch
@@ -99,6 +101,8 @@ async def _work(role: Role, settings: Settings) -> None:
     store = await _open(settings)
     try:
         await store.save_config(version, text)
+        await store.save_layout(catalogue.layout.version, version)
+        await learn_layouts(store, catalogue.layout)
         # What was made so far lives as long as the process: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -150,6 +154,7 @@ async def serve(
     """Answer Decide, Report, Publish and the rest, over gRPC and HTTP."""
     _keep_memory()
     service = service_type(catalogue, store)
+    service.decider.on_unreadable = LayoutWatch(store, catalogue.layout).look
     watch = PolicyWatch(service.decider, store)
     with suppress(StoreUnavailable):
         await watch.step(0)
@@ -175,7 +180,8 @@ async def serve(
 
 async def ingest(_: Settings, catalogue: Catalogue, store: RedisStore, stop: asyncio.Event) -> None:
     """Fold events into state."""
-    worker = Ingest(catalogue.layout, store, entities=catalogue.entity_attributes)
+    learn = partial(learn_layouts, store, catalogue.layout)
+    worker = Ingest(catalogue.layout, store, catalogue.keeper, learn=learn, entities=catalogue.entity_attributes)
     await _until(stop, worker.run(), worker.stop)
 
 

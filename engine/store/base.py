@@ -7,6 +7,7 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 |---|---|---|
 | `{pN}f:<customer>` | features, written only by ingest | CUSTOMER_KEY_TTL_MS |
 | `{pN}l:<customer>` | ledger, written by decisions and reports | CUSTOMER_KEY_TTL_MS |
+| `{pN}t:<customer>` | timeline, written only by ingest, with the features | CUSTOMER_KEY_TTL_MS after its last entry |
 | `{pN}g:<customer>` | parts: of whom a linked record is made, written with the features | CUSTOMER_KEY_TTL_MS |
 | `{pN}e:<customer>` | links: identities, entities and lineage, written with the features | CUSTOMER_KEY_TTL_MS |
 | `{pN}events` | log of events, a stream | EVENT_LOG_ENTRIES_MAX |
@@ -17,6 +18,7 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `{policy}:changes` | stream of snapshot versions and the offers each changed | 1,000 entries |
 | `learner` | checkpoint of the learner, a hash | for good |
 | `config:<version>` | configuration files by version, for reading old records | for good |
+| `layouts` | which configuration a layout of features belongs to, a hash by layout version | for good |
 | `meta` | format of the store and number of partitions, a hash | for good |
 """
 
@@ -37,6 +39,7 @@ __all__ = [
     "FeatureWrite",
     "Feed",
     "LogEntry",
+    "PartlyUnavailable",
     "PolicyBoard",
     "State",
     "Store",
@@ -53,6 +56,14 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):
     """The store did not answer in time, is loading, or is away. Whether a write took place is not known."""
+
+
+class PartlyUnavailable(StoreUnavailable):
+    """Of several nodes, some did not answer: `found` has (features, ledger) of each customer, None where unknown."""
+
+    def __init__(self, message: str, found: "Sequence[tuple[bytes | None, bytes | None] | None]") -> None:
+        super().__init__(message)
+        self.found = found
 
 
 class StoreFull(StoreError):
@@ -96,6 +107,7 @@ class DecisionCommit(NamedTuple):
 
 PARTS: Final = "g"
 LINKS: Final = "e"
+TIMELINE: Final = "t"
 """Kinds of values that stand beside a customer's features: the letters of their keys."""
 
 
@@ -103,7 +115,7 @@ class Beside(NamedTuple):
     """A further value of a customer, written in the same step as the features or not at all."""
 
     kind: str
-    """PARTS or LINKS."""
+    """PARTS, LINKS or TIMELINE."""
     value: bytes
     expected: bytes | None = None
     """First bytes of the value that it replaces; b"": there is none; None: whatever is there."""
@@ -120,14 +132,21 @@ class FeatureWrite:
     customer: str
     expected: bytes
     record: bytes
+    timeline: bytes = b""
+    """Written together with the features; b"": the timeline stays as it is."""
     beside: tuple[Beside, ...] = ()
+
+    @property
+    def values(self) -> tuple[Beside, ...]:
+        """All that is written beside the record."""
+        return (*self.beside, Beside(TIMELINE, self.timeline)) if self.timeline else self.beside
 
 
 class State(Protocol):
     """What a decision reads and writes. Every call is one round trip."""
 
     async def read(self, customers: Sequence[str]) -> list[tuple[bytes | None, bytes | None]]:
-        """(features, ledger) of each customer. Raises StoreUnavailable."""
+        """(features, ledger) of each customer. Raises StoreUnavailable; PartlyUnavailable if some could be read."""
         ...
 
     async def commit_decisions(self, commits: Sequence[DecisionCommit]) -> list[Offset | Conflict | StoreError]:
@@ -142,7 +161,11 @@ class State(Protocol):
 
 
 class DecisionLog(Protocol):
-    """The log of decisions and outcomes."""
+    """The log of decisions and outcomes.
+
+    Of a log on several nodes, a node that stops answering makes one read fail; while it is away, reads of several
+    partitions pass over its partitions.
+    """
 
     async def entries(self, positions: Sequence[tuple[int, Offset]]) -> list[bytes | None]:
         """Entries by (partition, offset); None where there is none (any more)."""
@@ -154,10 +177,18 @@ class DecisionLog(Protocol):
 
 
 class Feed(Protocol):
-    """The log of events and the features folded from it."""
+    """The log of events and the features folded from it.
+
+    Of several nodes, one that is away takes only its own partitions along: `folded` and `backlog` leave them out,
+    `read_events` passes over them as DecisionLog says, and raises StoreUnavailable once they can be read again, because
+    their positions may no longer be what they were.
+    """
 
     async def append_events(self, events: Sequence[tuple[str, bytes]]) -> list[Offset]:
-        """Append (customer, event bytes); all durable when it returns. Raises StoreUnavailable or StoreFull."""
+        """Append (customer, event bytes); all durable when it returns. Raises StoreUnavailable or StoreFull.
+
+        When it raises, events of other partitions may have been appended: send all again with the same ids.
+        """
         ...
 
     async def backlog(self) -> dict[int, int]:
@@ -180,10 +211,14 @@ class Feed(Protocol):
         """The value of one kind (PARTS or LINKS) of each customer."""
         ...
 
+    async def read_timelines(self, customers: Sequence[str]) -> list[bytes | None]:
+        """Timeline of each customer."""
+        ...
+
     async def write_features(
         self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
     ) -> list[bool]:
-        """Write the features of customers of one partition and the position folded, in one atomic step.
+        """Write features, and timelines, of customers of one partition and the position folded, in one atomic step.
 
         False where `expected` no longer matched: that customer was not written, and the position stays where it is
         until a call can write all that it is given. The position only moves forward.
@@ -221,6 +256,14 @@ class PolicyBoard(Protocol):
 
     async def save_config(self, version: str, text: bytes) -> None:
         """Keep a configuration by its version; writing it again is harmless."""
+        ...
+
+    async def save_layout(self, layout: int, config: str) -> None:
+        """Keep which configuration has a layout of features; writing it again is harmless."""
+        ...
+
+    async def load_layouts(self) -> dict[int, str]:
+        """Versions of configurations by the version of their layout."""
         ...
 
     async def load_config(self, version: str) -> bytes | None:

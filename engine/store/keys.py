@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
-from engine.store.base import LINKS, PARTS
+from engine.store.base import LINKS, PARTS, TIMELINE
 
 DEAD: Final = b"dead"
 POLICY: Final = b"policy"
@@ -12,6 +12,7 @@ POLICY_CHANGES: Final = b"{policy}:changes"
 """The braces put it into the slot of `policy`, so that both change in one atomic step on a cluster too."""
 POLICY_HEAD: Final = b"_head"
 LEARNER: Final = b"learner"
+LAYOUTS: Final = b"layouts"
 META: Final = b"meta"
 
 
@@ -32,7 +33,7 @@ class Keys:
         self._partitions = partitions
         self._features = [tag + b"f:" for tag in tags]
         self._ledger = [tag + b"l:" for tag in tags]
-        self._beside = {kind: [tag + kind.encode() + b":" for tag in tags] for kind in (PARTS, LINKS)}
+        self._beside = {kind: [tag + kind.encode() + b":" for tag in tags] for kind in (PARTS, LINKS, TIMELINE)}
 
     # These spell partition_of() out, so that a name is encoded once on the hot path.
 
@@ -45,6 +46,10 @@ class Keys:
         """Key of a value beside a customer's features."""
         name = customer.encode()
         return self._beside[kind][crc32(name) % self._partitions] + name
+
+    def timeline(self, customer: str) -> bytes:
+        """Key of a customer's timeline."""
+        return self.beside(TIMELINE, customer)
 
     def ledger_and_log(self, customer: str) -> tuple[bytes, bytes]:
         """Key of a customer's ledger and key of the decision log of the same partition."""

@@ -12,6 +12,7 @@ from engine import limits
 from engine.store.base import (
     LINKS,
     PARTS,
+    TIMELINE,
     Conflict,
     DecisionCommit,
     FeatureWrite,
@@ -100,7 +101,8 @@ class MemoryStore:
         self._limits = (event_log_entries_max, decision_log_entries_max, dead_letters_max)
         self._features = _Values(clock_ms)
         self._ledgers = _Values(clock_ms)
-        self._beside = {kind: _Values(clock_ms) for kind in (PARTS, LINKS)}
+        self._timelines = _Values(clock_ms)
+        self._beside = {PARTS: _Values(clock_ms), LINKS: _Values(clock_ms), TIMELINE: self._timelines}
         self._events = [_Log(clock_ms) for _ in range(partitions)]
         self._decisions = [_Log(clock_ms) for _ in range(partitions)]
         self._folded = [Offset.ZERO] * partitions
@@ -109,6 +111,7 @@ class MemoryStore:
         self._changes = _Log(clock_ms)
         self._checkpoint: dict[str, bytes] = {}
         self._configs: dict[str, bytes] = {}
+        self._layouts: dict[int, str] = {}
         self._arrived = asyncio.Event()
 
     # --- State ------------------------------------------------------------------------------------------------------
@@ -186,10 +189,14 @@ class MemoryStore:
         """The value of one kind of each customer."""
         return [self._beside[kind].get(customer) for customer in customers]
 
+    async def read_timelines(self, customers: Sequence[str]) -> list[bytes | None]:
+        """Timeline of each customer."""
+        return [self._timelines.get(customer) for customer in customers]
+
     async def write_features(
         self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
     ) -> list[bool]:
-        """Write features and the position folded; trim the log."""
+        """Write features, timelines and the position folded; trim the log."""
         written = [self._as_expected(write) for write in writes]
         for write, matches in zip(writes, written, strict=True):
             if not matches:
@@ -198,7 +205,7 @@ class MemoryStore:
                 self._features.put(write.customer, write.record)
             else:
                 self._features.drop(write.customer)
-            for beside in write.beside:
+            for beside in write.values:
                 self._beside[beside.kind].put(write.customer, beside.value)
         if all(written) and folded > self._folded[partition]:
             self._folded[partition] = folded
@@ -208,7 +215,7 @@ class MemoryStore:
     def _as_expected(self, write: FeatureWrite) -> bool:
         return self._features.matches(write.customer, write.expected) and all(
             self._beside[beside.kind].matches(write.customer, beside.expected)
-            for beside in write.beside
+            for beside in write.values
             if beside.expected is not None
         )
 
@@ -249,6 +256,14 @@ class MemoryStore:
     async def save_config(self, version: str, text: bytes) -> None:
         """Keep a configuration by its version."""
         self._configs[version] = text
+
+    async def save_layout(self, layout: int, config: str) -> None:
+        """Keep which configuration has a layout."""
+        self._layouts[layout] = config
+
+    async def load_layouts(self) -> dict[int, str]:
+        """Versions of configurations by the version of their layout."""
+        return dict(self._layouts)
 
     async def load_config(self, version: str) -> bytes | None:
         """A configuration kept earlier."""

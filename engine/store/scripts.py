@@ -188,7 +188,7 @@ def write_features(
     command += [b"%d" % folded.ms, b"%d" % folded.seq, b"%d" % events, ttl_ms, log_max, b"%d" % TRIM_ENTRIES_MAX]
     command.append(b"%d" % len(writes))
     for write in writes:
-        command += (write.expected, write.record, b"%d" % len(write.beside))
-        for beside in write.beside:
+        command += (write.expected, write.record, b"%d" % len(write.values))
+        for beside in write.values:
             command += (beside.value, b"0" if beside.expected is None else b"1", beside.expected or b"")
     return tuple(command)

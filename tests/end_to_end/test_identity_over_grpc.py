@@ -73,15 +73,16 @@ def test_a_link_is_made_looked_at_and_taken_back_on_the_command_line(engine: Eng
 
 
 def test_killing_ingest_while_many_log_in_loses_and_doubles_nothing(engine: EngineProcess, client: Client) -> None:
-    visitors = range(40)
+    visitors, killed = range(40), None
     for number in visitors:
         cookie = common_pb2.Identity(kind="cookie", value=f"v{number}")
         publish(client, 1, f"a{number}", identities=[cookie])
         publish(client, 10, f"b{number}", customer_id=f"carl-{number}", identities=[cookie])
         publish(client, 100, f"c{number}", identities=[cookie])
         if number % 10 == 5:
-            wait_until(lambda: "ingest" in engine.pids, 20, "ingest is back")
-            engine.signal("ingest", signal.SIGKILL)
+            if killed is not None:
+                engine.wait_ready(replaced=killed)
+            killed = engine.signal("ingest", signal.SIGKILL)
     for number in visitors:
         wait_until(lambda n=number: spent(client, customer_id=f"carl-{n}") == 111, 20, "all of it is merged")
     stub = identities_pb2_grpc.IdentitiesStub(client.channel)

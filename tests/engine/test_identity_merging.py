@@ -15,6 +15,7 @@ from engine.identity import link_entry, unlink_entry
 from engine.ingest import Ingest
 from engine.links import Links, moved_to
 from engine.store import LINKS, MemoryStore, StoreUnavailable
+from engine.timeline import Keeper
 from features import Event, FeatureSpec, Layout, Offset, parse_duration_ms
 
 HOUR_MS = 3_600_000
@@ -27,6 +28,11 @@ LAYOUT = Layout.compile(
         FeatureSpec("mean_7d", "mean", "buy", attribute="amount", resolution=0.01, window_ms=parse_duration_ms("7d")),
         FeatureSpec("last", "last", "buy", attribute="amount"),
         FeatureSpec("since", "recency", "visit"),
+        FeatureSpec("least_7d", "min", "buy", attribute="amount", window_ms=parse_duration_ms("7d")),
+        FeatureSpec("most", "max", "buy", attribute="amount"),
+        FeatureSpec("first", "first", "buy", attribute="amount"),
+        FeatureSpec("distinct_7d", "distinct", "buy", attribute="amount", window_ms=parse_duration_ms("7d")),
+        FeatureSpec("at_this_hour", "hour_share", "visit", window_ms=parse_duration_ms("7d")),
     ]
 )
 COOKIES = ("cookie=c1", "phone=p1")
@@ -70,13 +76,13 @@ async def drain(store: CrashingStore, dice: Random) -> None:
     """Fold all, by processes that crash, begin anew, now and then at the beginning, and two at a time."""
 
     async def work() -> None:
-        ingest = Ingest(LAYOUT, store, batch_max=dice.choice((1, 2, 1_000)))
+        ingest = Ingest(LAYOUT, store, Keeper({}), batch_max=dice.choice((1, 2, 1_000)))
         while True:
             try:
                 if not await ingest.round(0):
                     return
             except StoreUnavailable:
-                ingest = Ingest(LAYOUT, store, batch_max=dice.choice((1, 2, 1_000)))
+                ingest = Ingest(LAYOUT, store, Keeper({}), batch_max=dice.choice((1, 2, 1_000)))
                 if dice.random() < 0.2:
                     ingest._after = dict.fromkeys(range(store.partitions), Offset.ZERO)
 

@@ -206,8 +206,8 @@ async def test_values_beside_are_written_with_the_features_or_not_at_all(store: 
     home, (anna, bob, carl) = same_partition(store, 3)
     assert await store.read_beside(PARTS, []) == []
     first = [
-        FeatureWrite(anna, b"", b"1anna", (Beside(PARTS, b"1parts", b""), Beside(LINKS, b"links"))),
-        FeatureWrite(bob, b"", b"1bob", (Beside(LINKS, b"bob's", b"other"),)),
+        FeatureWrite(anna, b"", b"1anna", beside=(Beside(PARTS, b"1parts", b""), Beside(LINKS, b"links"))),
+        FeatureWrite(bob, b"", b"1bob", beside=(Beside(LINKS, b"bob's", b"other"),)),
         FeatureWrite(carl, b"", b"1carl"),
     ]
     assert await store.write_features(home, first, Offset(10, 0), 3) == [True, False, True]
@@ -215,9 +215,9 @@ async def test_values_beside_are_written_with_the_features_or_not_at_all(store: 
     assert await store.read_beside(LINKS, [anna, bob]) == [b"links", None]
     assert await store.read_features([anna, bob, carl]) == [b"1anna", None, b"1carl"]
     again = [
-        FeatureWrite(carl, b"1", b"2carl", (Beside(LINKS, b"carl's"),)),
-        FeatureWrite(anna, b"1", b"lost", (Beside(LINKS, b"lost"), Beside(PARTS, b"lost", b"0"))),
-        FeatureWrite(bob, b"", b"1bob", (Beside(PARTS, b"\x00\xff", b""), Beside(LINKS, b"bob's", b""))),
+        FeatureWrite(carl, b"1", b"2carl", beside=(Beside(LINKS, b"carl's"),)),
+        FeatureWrite(anna, b"1", b"lost", beside=(Beside(LINKS, b"lost"), Beside(PARTS, b"lost", b"0"))),
+        FeatureWrite(bob, b"", b"1bob", beside=(Beside(PARTS, b"\x00\xff", b""), Beside(LINKS, b"bob's", b""))),
     ]
     assert await store.write_features(home, again, Offset(11, 0), 3) == [True, False, True]
     assert await store.read_features([anna, bob, carl]) == [b"1anna", b"1bob", b"2carl"]
@@ -230,10 +230,33 @@ async def test_an_empty_record_leaves_a_customer_without_features(store: Store) 
     assert await store.write_features(home, [FeatureWrite(anna, b"", b"")], Offset(10, 0), 1) == [True]
     assert await store.read_features([anna]) == [None]
     assert await store.write_features(home, [FeatureWrite(anna, b"", b"1anna")], Offset(11, 0), 1) == [True]
-    gone = FeatureWrite(anna, b"1", b"", (Beside(PARTS, b"parts", b""),))
+    gone = FeatureWrite(anna, b"1", b"", beside=(Beside(PARTS, b"parts", b""),))
     assert await store.write_features(home, [gone], Offset(12, 0), 1) == [True]
     assert await store.read([anna]) == [(None, None)]
     assert await store.read_beside(PARTS, [anna]) == [b"parts"]
+
+async def test_a_timeline_is_written_with_the_features_or_not_at_all(store: Store) -> None:
+    """What arrives together is seen together: entries of a customer whose features were not written stay away, too."""
+    home, (anna, bob, carl) = same_partition(store, 3)
+    assert await store.read_timelines([]) == []
+    first = [
+        FeatureWrite(anna, b"", b"1anna", b"anna's"),
+        FeatureWrite(bob, b"0", b"1bob", b"bob's"),
+        FeatureWrite(carl, b"", b"1carl"),
+    ]
+    assert await store.write_features(home, first, Offset(10, 0), 3) == [True, False, True]
+    assert await store.read_timelines([carl, bob, anna]) == [None, None, b"anna's"]
+    second = [
+        FeatureWrite(carl, b"1", b"2carl", b"carl's"),
+        FeatureWrite(anna, b"1", b"2anna"),
+        FeatureWrite(bob, b"", b"1bob", b"bob's"),
+    ]
+    assert await store.write_features(home, second, Offset(10, 0), 3) == [True, True, True]
+    assert await store.read_timelines([anna, bob, carl]) == [b"anna's", b"bob's", b"carl's"], "b'' leaves it as it is"
+    again = [FeatureWrite(anna, b"1", b"3anna", b"lost"), FeatureWrite(bob, b"1", b"2bob", b"bob's\x00\xff")]
+    assert await store.write_features(home, again, Offset(11, 0), 2) == [False, True]
+    assert await store.read_timelines([anna, bob]) == [b"anna's", b"bob's\x00\xff"]
+    assert await store.read([anna]) == [(b"2anna", None)]
 
 
 async def test_the_position_folded_only_moves_forward(store: Store) -> None:
