@@ -189,3 +189,24 @@ async def test_a_request_is_repeated_by_its_id_after_the_customer_was_resolved()
     by_id = await decide(engine, customer_id="ann", request_id="call-1")
     assert first.decision_id == again.decision_id == by_id.decision_id
     assert again.repeated and by_id.repeated
+
+
+async def test_a_customer_is_shown_with_all_that_happened_under_linked_names() -> None:
+    """Events of both, and what was decided for the visitor, which can still be reported on."""
+    engine = SmallEngine(SHOP.replace(b"  - type: purchase\n", b"  - type: purchase\n    timeline: true\n"))
+    for number, who in ((1, {"identities": [COOKIE]}), (2, {"customer_id": "ann"})):
+        event = events_pb2.Event(id=f"{number}", source="s", type="purchase", **who)
+        event.attributes["amount"].CopyFrom(value_of(float(number)))
+        await engine.service.publish(events_pb2.PublishRequest(events=[event]))
+    await engine.settle()
+    visited = await decide(engine, identities=[COOKIE])
+    await decide(engine, customer_id="ann", identities=[COOKIE])
+    await link(engine, "r1", "ann", same_customer_ids=["b17"])
+    found = await engine.customer("ann")
+    assert list(found.identities) == [COOKIE], "another customer id is no trace"
+    kinds = [customers_pb2.TimelineKind.Name(entry.kind) for entry in found.timeline]
+    assert kinds.count("TIMELINE_KIND_USE") == 2
+    assert visited.decision_id in {entry.decision_id for entry in found.timeline}
+    receipt = await engine.report(visited.decision_id, visited.offers[0].offer_id, "accepted")
+    assert not receipt.duplicate
+    assert (await engine.customer("b17")).customer_id == "ann"

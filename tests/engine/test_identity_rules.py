@@ -332,6 +332,32 @@ def test_where_the_log_is_cut_into_batches_changes_no_byte(steps: list[tuple[str
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("known", [True, False])
+async def test_parts_of_another_configuration_are_carried_over_or_left_alone(world: World, known: bool) -> None:
+    """The part was told under the old features; the customer's event comes under the new ones."""
+    await world.buy("cookie=c", 1)
+    await world.link("cookie=c", "ann")
+    await world.buy("ann", 10)
+    await world.fold()
+    before = [await world.store.read_features(["ann"]), await world.store.read_beside(PARTS, ["ann"])]
+    more = [*LAYOUT.specs, FeatureSpec("bought", "count", "buy")]
+    layout = Layout.compile(more, older=[LAYOUT.specs] if known else ())
+    world.ingest = Ingest(layout, world.store, Keeper({}), entities=KINDS)
+    await world.buy("ann", 100)
+    await world.fold()
+    [record] = await world.store.read_features(["ann"])
+    if known:
+        assert layout.values(record, world.now_ms) == {"spent": 111.0, "bought": 1.0}
+        await world.unlink("cookie=c", "ann")
+        await world.fold()
+        [record] = await world.store.read_features(["ann"])
+        assert layout.values(record, world.now_ms)["spent"] == 110.0
+    else:
+        assert [[record], await world.store.read_beside(PARTS, ["ann"])] == before
+        [refusal] = world.refusals
+        assert refusal.startswith("the state of customer 'ann' cannot be written: record is of layout")
+
+
 async def test_damaged_links_begin_anew_and_the_event_still_counts(world: World) -> None:
     await world.buy("ann", 1)
     await world.link("cookie=c", "ann")
