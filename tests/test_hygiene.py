@@ -99,7 +99,7 @@ def test_every_key_stands_in_the_table_of_keys() -> None:
     """docs/architecture.md shows the same table as engine/store/base.py, and it has every key that keys.py makes."""
     text = (ROOT / "engine" / "store" / "base.py").read_text()
     rows = re.findall(r"^\| `(.+?)` \|.*$", text, re.MULTILINE)
-    made = {f"{{pN}}{part}" for part in ("f:<customer>", "l:<customer>", "events", "decisions", "folded")}
+    made = {f"{{pN}}{part}" for part in ("f:<customer>", "l:<customer>", "events", "decisions", "folded", "marks")}
     made |= {key.decode() for key in (keys.DEAD, keys.POLICY, keys.POLICY_CHANGES, keys.LEARNER, keys.META)}
     assert set(rows) == made | {"config:<version>"}
     architecture = (ROOT / "docs" / "architecture.md").read_text()

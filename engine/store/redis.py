@@ -19,7 +19,7 @@ import orjson
 
 from engine import limits
 from engine.store import keys, scripts
-from engine.store.base import Conflict, DecisionCommit, FeatureWrite, LogEntry, StoreError, StoreUnavailable
+from engine.store.base import Conflict, DecisionCommit, FeatureWrite, LogEntry, Mark, StoreError, StoreUnavailable
 from engine.store.readers import Readers
 from engine.store.wire import Address, Command, Connection, Reply, ScriptMissing, checked
 from features import Offset
@@ -214,6 +214,18 @@ class RedisStore:
         commands = [(b"HMGET", folded, b"ms", b"seq") for folded in self._keys.folded]
         replies = checked(await self._bulk.pipeline(commands, self._write_s))
         return {partition: Offset(int(ms or 0), int(seq or 0)) for partition, (ms, seq) in enumerate(replies)}
+
+    async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> list[bool] | Conflict:
+        """Write features and a mark in one atomic step, all or nothing."""
+        customers = [self._keys.features(write.customer) for write in writes]
+        command = scripts.write_marked(self._keys.marks[partition], customers, writes, mark, _CUSTOMER_TTL_MS)
+        [matching] = checked(await self._run(self._bulk, [command], self._write_s))
+        return Conflict() if matching is None else [match == 1 for match in matching]
+
+    async def marks(self, partition: int) -> dict[str, bytes]:
+        """All marks of a partition."""
+        [flat] = checked(await self._bulk.pipeline([(b"HGETALL", self._keys.marks[partition])], self._write_s))
+        return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
     # --- PolicyBoard ------------------------------------------------------------------------------------------------
 
