@@ -18,10 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.catalogue import Catalogue
+from engine.cli_history import backfill, dataset
+from engine.cli_parts import config_option as _config_option
+from engine.cli_parts import told as _told
 from engine.config import load
 from engine.datafolder import DataFolder
 from engine.embedded import EmbeddedStore
-from engine.errors import OpportuneError
 from engine.ledger import hash_of
 from engine.lifecycle import REPORTABLE
 from engine.replaying import replay_at, store_of
@@ -31,13 +33,6 @@ from opportune.v1 import decisions_pb2, decisions_pb2_grpc, feedback_pb2, feedba
 
 _TABLE_COLUMNS_MIN: Final = 160
 
-_config_option = click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="The configuration, a YAML file.",
-)
 _address_option = click.option(
     "--grpc", "address", default="127.0.0.1:50051", show_default=True, help="Where the engine answers."
 )
@@ -309,13 +304,8 @@ def replay(config_path: Path, data_path: Path | None, redis_url: str | None, sto
     sys.exit(findings.verdict)
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors with a message for people, without a traceback."""
-    try:
-        yield
-    except OpportuneError as error:
-        raise click.ClickException(str(error)) from error
+main.add_command(backfill)
+main.add_command(dataset)
 
 
 if __name__ == "__main__":

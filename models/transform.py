@@ -159,10 +159,10 @@ class Transform:
         x: npt.NDArray[np.int8] = _apply(dense, self._numeric, self._ranges, self._hot, self.dimension)
         return x
 
-    def restore(self, x: npt.NDArray[np.int8]) -> npt.NDArray[np.float64]:
+    def restore(self, x: npt.NDArray[np.int8], always: Sequence[bool] = ()) -> npt.NDArray[np.float64]:
         """Values of shape (B, sources) that x of shape (B, d) stands for: each the middle of its step, clipped values
-        the end of their range. NaN where x is 0 in the columns of an input, which says missing or the middle of the
-        range, and for sources that are no input.
+        the end of their range. NaN for sources that are no input and where x is 0, which says missing or the middle of
+        the range; `always`, of shape (sources,), says of which sources it is the middle because they are never missing.
 
         >>> transform = Transform.compile(
         ...     [InputSpec("age", "linear", 20, 80), InputSpec("job", "one_hot", categories=3)], sources=["job", "age"])
@@ -177,7 +177,9 @@ class Transform:
         values = np.full((len(x), self._sources), np.nan)
         for (column, source, log), (low, _, scale) in zip(self._numeric.tolist(), self._ranges.tolist(), strict=True):
             scaled = (x[:, column] + float(STEPS)) / scale
-            values[:, source] = np.where(x[:, column] == 0, np.nan, low + (np.expm1(scaled) if log else scaled))
+            values[:, source] = low + (np.expm1(scaled) if log else scaled)
+            if not (always and always[source]):
+                values[x[:, column] == 0, source] = np.nan
         for column, source, categories in self._hot.tolist():
             hot = x[:, column : column + categories] == STEPS
             values[:, source] = np.where(hot.any(axis=1), hot.argmax(axis=1), np.nan)

@@ -44,15 +44,16 @@ from engine.history.folding import EVENTS_AT_ONCE, EventMaker, folded, merged
 from engine.history.loading import EVENTS, Told, stage
 from engine.history.mapping import Reading
 from engine.history.rows import Span, Tally, schema_of
-from engine.history.staging import Staging, bucket, buckets_for, groups
+from engine.history.staging import Staging, bucket, buckets_for, groups, runs_of
 from engine.store.base import Conflict, FeatureWrite, Mark, Store, StoreError, StoreFull, StoreUnavailable
-from features import Event, RecordError
+from features import RecordError
 
 log = logging.getLogger(__name__)
 
 CHUNK_CUSTOMERS: Final = 256
 """Customers that are written in one atomic step: the store serves nobody meanwhile, for about a millisecond."""
 CHUNK_EVENTS: Final = 20_000
+assert CHUNK_EVENTS <= EVENTS_AT_ONCE, "a chunk of several customers is folded at once"
 AWAY_MS_MAX: Final = 60_000
 """How long a store that is away is waited for."""
 CONFLICTS_MAX: Final = 1_000
@@ -106,7 +107,7 @@ def file_id(reading: Reading) -> str:
 
 
 async def job_of(store: Store, catalogue: Catalogue, readings: Sequence[Reading], span: Span, report: Report) -> Job:
-    """The job of those files that no finished job has loaded. Raises NotAllowed if an unfinished one has one of them."""
+    """The job of those files that no finished job has loaded. Raises NotAllowed if an unfinished one has any."""
     marks = await store.marks(_HOME)
     new: dict[str, Reading] = {}
     owners: dict[str, str] = {}
@@ -185,7 +186,7 @@ async def _claim(store: Store, job: Job, catalogue: Catalogue, span: Span, tally
         "files": [str(reading.file.path) for reading in job.readings],
     }
     if job.manifest is None:
-        letters = [(row.encode(errors="replace"), f"backfill: {told}") for row, told in tally.kept]
+        letters = [(row.encode(errors="replace"), f"backfill: {told}") for _, row, told in tally.kept]
         await store.dead_letters(letters)
         # Somebody who claims it at this moment has read the same files.
         await store.write_marked(_HOME, [], Mark(f"job:{job.id}", b"", orjson.dumps(manifest)))
@@ -290,27 +291,21 @@ class _Partition:
 
     def _folded(self, rows: pl.DataFrame) -> dict[str, bytes]:
         """Records of the customers of sorted rows, from their history alone."""
-        lengths = rows["customer"].rle()
-        customers: list[str] = lengths.struct.field("value").to_list()
-        counts: list[int] = lengths.struct.field("len").to_list()
-        records: list[bytes | None] = [None] * len(customers)
-        start = 0
-        pending: list[tuple[int, list[Event]]] = []
-        for at, count in enumerate(counts):
-            # One customer may have more events than fit as objects.
-            for piece in range(0, count, EVENTS_AT_ONCE):
-                size = min(EVENTS_AT_ONCE, count - piece)
-                part = rows[start + piece : start + piece + size]
-                pending.append((at, self._maker.events(part, range(piece + 1, piece + size + 1))))
-                if piece + size < count:
-                    [records[at]] = folded(self._layout, [records[at]], [pending.pop()[1]])
-            start += count
-        due = [at for at, _ in pending]
-        for at, record in zip(
-            due, folded(self._layout, [records[at] for at in due], [new for _, new in pending]), strict=True
-        ):
-            records[at] = record
-        return {customer: record for customer, record in zip(customers, records, strict=True) if record is not None}
+        runs = runs_of(rows["customer"])
+        if rows.height <= EVENTS_AT_ONCE:
+            events = self._maker.events(rows, [n for _, start, end in runs for n in range(1, end - start + 1)])
+            histories = [events[start:end] for _, start, end in runs]
+            made = folded(self._layout, [None] * len(runs), histories)
+            return {customer: record for (customer, _, _), record in zip(runs, made, strict=True)}
+        # A group is larger only if it is one customer.
+        [(customer, _, _)] = runs
+        record: bytes | None = None
+        for start in range(0, rows.height, EVENTS_AT_ONCE):
+            part = rows[start : start + EVENTS_AT_ONCE]
+            numbers = range(start + 1, start + part.height + 1)
+            [record] = folded(self._layout, [record], [self._maker.events(part, numbers)])
+        assert record is not None
+        return {customer: record}
 
 
 def _place(mark: bytes) -> Place:

@@ -44,16 +44,12 @@ class EventMaker:
                             row[column.name] = value
             for place, row in zip(at.tolist(), given, strict=True):
                 attributes[place] = row
-        columns = zip(
-            rows["id"].to_list(), types.tolist(), rows["time_ms"].to_list(), attributes, first, strict=True
-        )
+        columns = zip(rows["id"].to_list(), types.tolist(), rows["time_ms"].to_list(), attributes, first, strict=True)
         names = self._types
         return [Event(id_hash, names[t], time_ms, given, Offset(0, n)) for id_hash, t, time_ms, given, n in columns]
 
 
-def folded(
-    layout: Layout, records: Sequence[bytes | None], events: Sequence[Sequence[Event]]
-) -> list[bytes]:
+def folded(layout: Layout, records: Sequence[bytes | None], events: Sequence[Sequence[Event]]) -> list[bytes]:
     """The next record of each customer."""
     return [layout.fold(record, new).record for record, new in zip(records, events, strict=True)]
 

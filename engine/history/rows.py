@@ -83,8 +83,8 @@ class Tally:
     """Outside of the span of time that was asked for."""
     refused: dict[str, int] = field(default_factory=dict)
     """Rows refused, by reason."""
-    kept: list[tuple[str, str]] = field(default_factory=list)
-    """(row, what is wrong with it) of the first of each reason."""
+    kept: list[tuple[str, str, str]] = field(default_factory=list)
+    """(reason, row, what is wrong with it) of the first of each reason."""
 
     def refuse(self, reason: str, count: int, sample: Iterator[tuple[str, str]]) -> None:
         """Count rows refused for a reason and keep some of them."""
@@ -92,7 +92,7 @@ class Tally:
         self.refused[reason] = before + count
         for _ in range(min(REFUSED_KEPT_A_REASON_MAX - before, REFUSED_KEPT_MAX - len(self.kept), count)):
             row, told = next(sample)
-            self.kept.append((row[:_ROW_BYTES_SHOWN_MAX], told))
+            self.kept.append((reason, row[:_ROW_BYTES_SHOWN_MAX], told))
 
     @property
     def refused_in_all(self) -> int:

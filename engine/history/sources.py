@@ -7,6 +7,9 @@ parsed one by one, for the same reason.
 A row is numbered as an editor numbers it if no value holds a line break: the first one after the header of a CSV is 2.
 """
 
+import contextlib
+import csv
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -89,8 +92,12 @@ class _Tail:
         self._tail = tail
         self._told = told
         self.closed = False
+        self.ended = False
+        """Set to be asked for nothing more."""
 
     def read(self, size: int = -1) -> bytes:
+        if self.ended:
+            return b""
         data: bytes = self._source.read(size)
         self._told()
         if not data:
@@ -128,13 +135,15 @@ def _delimiter(file: File) -> str:
 
 def _csv_names(file: File) -> list[str]:
     stream, _ = _opened(file, lambda read: None)
-    parse = pa.csv.ParseOptions(delimiter=_delimiter(file), newlines_in_values=True, invalid_row_handler=_skip)
-    with stream, pa.csv.open_csv(stream, parse_options=parse) as reader:
-        return list(reader.schema.names)
-
-
-def _skip(row: Any) -> str:
-    return "skip"
+    with stream:
+        text = stream.read(BLOCK_BYTES)
+    try:
+        names = next(csv.reader(io.StringIO(text.decode("utf-8-sig", "strict")), delimiter=_delimiter(file)), [])
+    except UnicodeDecodeError:
+        names = next(csv.reader(io.StringIO(text.decode("utf-8-sig", "replace")), delimiter=_delimiter(file)), [])
+    if not any(names):
+        raise InvalidArgument(f"{file.path}: expected a first row with the names of the columns")
+    return names
 
 
 def _csv(file: File, columns: Sequence[str], progress: Callable[[int], None]) -> Iterator[Batch]:
@@ -150,8 +159,9 @@ def _csv(file: File, columns: Sequence[str], progress: Callable[[int], None]) ->
     tail = ("\n" + _delimiter(file).join([_LAST] * len(names)) + "\n").encode()
     # One column is always read, so that the last row is seen.
     wanted = list(columns) or names[:1]
+    stream = _Tail(source, tail, told)
     reader = pa.csv.open_csv(
-        pa.PythonFile(_Tail(source, tail, told), "r"),
+        pa.PythonFile(stream, "r"),
         # With threads the numbers of bad rows would not be known.
         read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
         parse_options=pa.csv.ParseOptions(
@@ -162,7 +172,7 @@ def _csv(file: File, columns: Sequence[str], progress: Callable[[int], None]) ->
         ),
     )
     next_row, ended = 2, False
-    with reader:
+    try:
         for part in reader:
             assert not ended, "nothing stands behind the last row"
             frame = pl.DataFrame(pl.from_arrow(part))
@@ -173,6 +183,13 @@ def _csv(file: File, columns: Sequence[str], progress: Callable[[int], None]) ->
             refused, bad[:] = bad[:taken], bad[taken:]
             next_row += frame.height + taken
             yield Batch(frame, numbers, refused)
+    finally:
+        # It reads ahead in a thread; left alone in the middle of that, it takes the process down at its end.
+        stream.ended = True
+        with contextlib.suppress(pa.ArrowException):
+            for _ in reader:
+                pass
+        reader.close()
     if not ended:
         raise InvalidArgument(f"{file.path}: a quotation mark opened in row {next_row} or behind it is never closed")
     if bad:

@@ -88,16 +88,22 @@ def bucket(folder: Path, kind: str, number: int) -> pl.DataFrame | None:
 
 def groups(customers: pl.Series, most: int, rows_max: int) -> Iterator[tuple[int, int]]:
     """(start, end) of groups of whole customers in a sorted column: at most `most`, at most `rows_max` rows."""
-    lengths = customers.rle().struct.field("len").to_list()
-    start = end = count = 0
-    for length in lengths:
-        if count and (count >= most or end - start + length > rows_max):
-            yield start, end
-            start, count = end, 0
-        end += length
+    start = stop = count = 0
+    for _, begin, end in runs_of(customers):
+        if count and (count >= most or end - start > rows_max):
+            yield start, begin
+            start, count = begin, 0
+        stop = end
         count += 1
     if count:
-        yield start, end
+        yield start, stop
+
+
+def runs_of(customers: pl.Series) -> list[tuple[str, int, int]]:
+    """(customer, first row, row behind the last) of each customer of a sorted column."""
+    runs = customers.rle()
+    ends: list[int] = runs.struct.field("len").cast(pl.Int64).cum_sum().to_list()
+    return list(zip(runs.struct.field("value").to_list(), [0, *ends[:-1]], ends, strict=True)) if ends else []
 
 
 def _path(folder: Path, kind: str, number: int) -> Path:
