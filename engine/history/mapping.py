@@ -70,6 +70,12 @@ class Source(BaseModel):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     map: dict[Name, Column] = Field(default_factory=dict)
 
+    @property
+    def columns(self) -> set[str]:
+        """All columns that are named."""
+        named = {self.type_column, self.customer, self.time, self.id, *self.map.values()}
+        return {column for column in named if column is not None}
+
     @model_validator(mode="after")
     def _whole(self) -> "Source":
         if self.format == "cloudevents":

@@ -29,7 +29,7 @@ BLOCK_BYTES: Final = 4 * 1024 * 1024
 """Of a CSV that are parsed at once; no row may be longer."""
 BATCH_ROWS: Final = 65_536
 SAMPLE_ROWS: Final = 1_000
-"""Of JSON lines that are looked through for the names of columns."""
+"""Of JSON lines that are looked through for the names of columns, and more until all that are named were seen."""
 _LAST: Final = "\x02the last row\x03"
 
 Refused = tuple[int, str, str]
@@ -62,7 +62,8 @@ def columns_of(file: File) -> dict[str, pl.DataType]:
         for number, (_, value) in enumerate(_json_lines(file)):
             if isinstance(value, dict):
                 found |= dict.fromkeys(_paths(value), pl.String())
-            if number >= SAMPLE_ROWS:
+            # A column may be there for rare events only; one that is nowhere costs a whole reading, and an error.
+            if number >= SAMPLE_ROWS and file.source.columns <= found.keys():
                 break
         return found
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, EOFError) as error:
