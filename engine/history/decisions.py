@@ -79,6 +79,10 @@ async def write(store: Store, catalogue: Catalogue, out: Path, from_ms: int | No
     """Write all decisions made in a span of time. Raises StoreError, DataFolderError."""
     written = Written()
     partitions = [await _outcomes(store, partition) for partition in range(store.partitions)]
+    # The log ends at one moment, in whichever partition that was heard of.
+    clock_ms = max(partition.clock_ms for partition in partitions)
+    for partition in partitions:
+        partition.clock_ms = clock_ms
     catalogues = await _catalogues(store, catalogue, partitions, written)
     schema = _schema(catalogues)
     part = out.with_name(out.name + ".part")

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import inspect
 import json
 import os
 import signal
@@ -9,21 +10,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import orjson
 import pytest
 
+from engine import ingest as ingest_module
 from engine.catalogue import Catalogue
 from engine.errors import NotAllowed, Overloaded, Unavailable
 from engine.history import backfill as loader
 from engine.ingest import Ingest
 from engine.ledger import hash_of
+from engine.replay import Verdict
+from engine.replaying import replay
 from engine.store import FeatureWrite, Mark, MemoryStore, RedisStore, Store, StoreFull, StoreUnavailable
-from features import Layout
+from features import Event, FoldResult, Layout, Offset
 from tests.history.past import NOW_MS, PARTITIONS, ROOT, SHOP, catalogue_of, cdnow, load, memory, records
 from tests.store.conftest import Server
 
@@ -58,9 +63,9 @@ def live(store: Store, catalogue: Catalogue, rows: Sequence[Row]) -> None:
 
     async def run() -> None:
         ingest = Ingest(catalogue.layout, store, batch_max=50)
-        for number, (who, at, amount, shop, online) in enumerate(rows):
+        for who, at, amount, shop, online in rows:
             attributes = {"amount": amount, "online": online} | ({"shop": shop} if shop else {})
-            data = orjson.dumps([who, hash_of(f"live\0{number}"), "purchase", at, attributes])
+            data = orjson.dumps([who, hash_of(f"live\0{who} {at} {amount}"), "purchase", at, attributes])
             await store.append_events([(who, data)])
         while await ingest.round(0):
             pass
@@ -102,44 +107,113 @@ def test_history_and_then_live_is_as_live_all_along(tmp_path: Path, seed: int) -
     assert_equal_features(catalogue, all_live, loaded, rows)
 
 
-@pytest.mark.skipif(not hasattr(Layout, "merge"), reason="records cannot be merged yet")
+class Remembering:
+    """A layout that can merge, because it remembers the events of every record it has made."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._events: dict[bytes, list[Event]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layout, name)
+
+    def fold(self, record: bytes | None, events: Sequence[Event]) -> FoldResult:
+        result = self._layout.fold(record, events)
+        self._events[result.record] = [*(self._events[record] if record else []), *events]
+        return result
+
+    def merge(self, records: Sequence[bytes]) -> bytes:
+        events = [event for record in records for event in self._events[record]]
+        past = [event for event in events if event.offset.ms == 0]
+        past = [replace(event, offset=Offset(0, number)) for number, event in enumerate(past, 1)]
+        now = [event for event in events if event.offset.ms]
+        return self.fold(None, past + now).record
+
+
+@pytest.fixture(params=["remembered", "merged"])
+def merging(request: pytest.FixtureRequest) -> Catalogue:
+    """A catalogue whose layout can merge: the real one, once it can, and one that remembers."""
+    catalogue = catalogue_of()
+    if request.param == "remembered":
+        return replace(catalogue, layout=cast(Layout, Remembering(catalogue.layout)))
+    if not hasattr(Layout, "merge"):
+        pytest.skip("records cannot be merged yet")
+    return catalogue
+
+
 @pytest.mark.parametrize("seed", range(5))
-def test_live_first_and_history_behind_it_is_as_live_all_along(tmp_path: Path, seed: int) -> None:
-    catalogue, rows = catalogue_of(), rows_of(seed)
+def test_live_first_and_history_behind_it_is_as_live_all_along(
+    tmp_path: Path, seed: int, merging: Catalogue
+) -> None:
+    rows = rows_of(seed)
     cut = Random(seed).randrange(len(rows))
     all_live, loaded = memory(), memory()
-    live(all_live, catalogue, rows)
-    live(loaded, catalogue, rows[cut:])
+    live(all_live, merging, rows)
+    live(loaded, merging, rows[cut:])
     before = {name: data for name, data in zip(everybody(rows), records(loaded, everybody(rows)), strict=True) if data}
-    load(loaded, catalogue, tmp_path, file_of(tmp_path / "history.csv", rows[:cut]))
-    assert_equal_features(catalogue, all_live, loaded, rows)
+    load(loaded, merging, tmp_path, file_of(tmp_path / "one.csv", rows[: cut // 2]))
+    load(loaded, merging, tmp_path, file_of(tmp_path / "two.csv", rows[cut // 2 : cut]))
+    assert_equal_features(merging, all_live, loaded, rows)
     for name, data in before.items():
         [after] = records(loaded, [name])
-        assert catalogue.layout.watermark(after)[0] == catalogue.layout.watermark(data)[0], "redelivery stays known"
+        assert after is not None
+        assert merging.layout.watermark(after)[0] == merging.layout.watermark(data)[0], "redelivery stays known"
 
 
-@pytest.mark.skipif(not hasattr(Layout, "merge"), reason="records cannot be merged yet")
-def test_an_ingest_process_that_read_before_the_merge_does_not_write_over_it(tmp_path: Path) -> None:
-    catalogue, rows = catalogue_of(), rows_of(1)
-    all_live, loaded = memory(), memory()
-    live(all_live, catalogue, rows)
-    live(loaded, catalogue, rows[300:350])
-    write, history = MemoryStore.write_features, file_of(tmp_path / "history.csv", rows[:300])
+def test_a_customer_whom_an_ingest_process_writes_to_meanwhile_is_merged_again(
+    tmp_path: Path, merging: Catalogue
+) -> None:
+    rows = rows_of(1)
+    all_live = memory()
+    live(all_live, merging, rows)
+
+    class Busy(MemoryStore):
+        """Between a backfill's reading and its writing live events are folded."""
+
+        waiting: Sequence[Row] = rows[300:]
+
+        async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> Any:
+            if writes and self.waiting:
+                batch, self.waiting = self.waiting[:10], self.waiting[10:]
+                await asyncio.to_thread(live, self, merging, batch)
+            return await super().write_marked(partition, writes, mark)
+
+    store = Busy(PARTITIONS, lambda: NOW_MS)
+    load(store, merging, tmp_path, file_of(tmp_path / "history.csv", rows[:300]))
+    assert len(store.waiting) < 60, "there was something in between"
+    live(store, merging, store.waiting)
+    assert_equal_features(merging, all_live, store, rows)
+
+
+@pytest.mark.xfail(
+    "HEADER_CAS_BYTES" in inspect.getsource(ingest_module),
+    reason="ingest compares the watermark only, and a merge leaves that as it is",
+    strict=True,
+)
+def test_an_ingest_process_that_read_before_the_merge_does_not_write_over_it(
+    tmp_path: Path, merging: Catalogue
+) -> None:
+    rows = rows_of(1)
+    all_live = memory()
+    live(all_live, merging, rows)
+    history = file_of(tmp_path / "history.csv", rows[:300])
 
     class Late(MemoryStore):
         """Between an ingest's reading and its writing a whole backfill takes place, once."""
 
-        done = False
+        armed = False
 
         async def write_features(self, *arguments: Any) -> list[bool]:
-            if not self.done:
-                self.done = True
-                await asyncio.to_thread(load, self, catalogue, tmp_path, history)
-            return await write(self, *arguments)
+            if self.armed:
+                self.armed = False
+                await asyncio.to_thread(load, self, merging, tmp_path, history)
+            return await super().write_features(*arguments)
 
-    loaded.__class__ = Late
-    live(loaded, catalogue, rows[350:])
-    assert_equal_features(catalogue, all_live, loaded, rows)
+    store = Late(PARTITIONS, lambda: NOW_MS)
+    live(store, merging, rows[300:350])
+    store.armed = True
+    live(store, merging, rows[350:])
+    assert_equal_features(merging, all_live, store, rows)
 
 
 def test_the_order_and_the_split_of_files_make_no_difference(tmp_path: Path) -> None:
@@ -150,6 +224,18 @@ def test_the_order_and_the_split_of_files_make_no_difference(tmp_path: Path) -> 
     report = load(parts, catalogue, tmp_path, odd, even)
     assert report.events == len(rows)
     assert records(whole, everybody(rows)) == records(parts, everybody(rows))
+
+
+def test_replay_says_that_history_came_from_elsewhere(tmp_path: Path) -> None:
+    catalogue, rows, store = catalogue_of(), rows_of(8), memory()
+    live(store, catalogue, rows[:50])
+    assert asyncio.run(replay(catalogue, store, now_ms=NOW_MS)).verdict is Verdict.EQUAL
+    others = [("x" + row[0], *row[1:]) for row in rows]
+    load(store, catalogue, tmp_path, file_of(tmp_path / "history.csv", others))
+    live(store, catalogue, others[:3])
+    found = asyncio.run(replay(catalogue, store, now_ms=NOW_MS))
+    assert found.verdict is Verdict.CANNOT_TELL
+    assert found.caveats == ["history was loaded from files: the event log alone does not make those features"]
 
 
 # --- exactly once ---------------------------------------------------------------------------------------------------
@@ -184,7 +270,9 @@ def test_events_with_the_same_id_count_once(tmp_path: Path) -> None:
     store = memory()
     report = load(store, catalogue, tmp_path, SOURCE | {"files": [str(path)], "id": "id"})
     assert (report.events, report.duplicates) == (103, 1), "however far apart the two are"
-    ann, bob = (catalogue.layout.values(record, BEGIN_MS + 10_000)["spent"] for record in records(store, ["ann", "bob"]))
+    ann, bob = (
+        catalogue.layout.values(record, BEGIN_MS + 10_000)["spent"] for record in records(store, ["ann", "bob"])
+    )
     assert (ann, bob) == (403.0, 8.0)
 
 
@@ -293,9 +381,12 @@ def test_an_unfinished_job_keeps_its_files_and_its_features(tmp_path: Path) -> N
 
 
 def test_two_at_once_are_one(tmp_path: Path) -> None:
-    with loader.work_folder(tmp_path, "job"), pytest.raises(NotAllowed, match="another process"):
-        with loader.work_folder(tmp_path, "job"):
-            pass
+    with (
+        loader.work_folder(tmp_path, "job"),
+        pytest.raises(NotAllowed, match="another process"),
+        loader.work_folder(tmp_path, "job"),
+    ):
+        pass
     assert list(tmp_path.iterdir()) == [], "a folder goes when its block has ended well"
 
 
@@ -368,7 +459,9 @@ async def _read(url: str, customers: Sequence[str]) -> list[bytes | None]:
     store = RedisStore(url, 8)
     try:
         return [
-            record for at in range(0, len(customers), 1_000) for record in await store.read_features(customers[at : at + 1_000])
+            record
+            for at in range(0, len(customers), 1_000)
+            for record in await store.read_features(customers[at : at + 1_000])
         ]
     finally:
         await store.close()

@@ -10,8 +10,8 @@ from engine.catalogue import Catalogue
 from engine.history import asof, loading
 from tests.history.past import (
     HEAD,
-    cdnow,
     catalogue_of,
+    cdnow,
     expected,
     load,
     memory,
@@ -74,7 +74,7 @@ def check_as_of(
         assert same(frame[name], wanted[name]), name
 
 
-# --- CDNOW: eighteen months of purchases of 23,570 people, by the day --------------------------------------------------
+# --- CDNOW: eighteen months of purchases of 23,570 people, by the day ------------------------------------------------
 
 CDNOW = HEAD + "events:\n  - type: purchase\n    attributes: {amount: {type: number}}\nfeatures:\n"
 
@@ -110,7 +110,7 @@ def test_cdnow_as_of_five_times(cdnow_file: Path, tmp_path: Path) -> None:
     check_as_of(catalogue, tmp_path, CDNOW_SOURCE | {"files": [str(cdnow_file)]}, events, some, nows_ms)
 
 
-# --- Complete Journey: a year of baskets, to the second, with refunds and coupons ---------------------------------------
+# --- Complete Journey: a year of baskets, to the second, with refunds and coupons ------------------------------------
 
 JOURNEY = (
     HEAD
@@ -121,7 +121,9 @@ JOURNEY_SOURCE = {"type": "item", "customer": "household_id", "time": "transacti
 
 def journey() -> tuple[Path, pl.DataFrame]:
     path = shared("complete-journey/transactions_sample.csv.gz")
-    frame = pl.read_csv(path, schema_overrides={"household_id": pl.String}, infer_schema_length=None).with_row_index("row")
+    frame = pl.read_csv(path, schema_overrides={"household_id": pl.String}, infer_schema_length=None).with_row_index(
+        "row"
+    )
     time_ms = frame["transaction_timestamp"].str.to_datetime("%Y-%m-%dT%H:%M:%S%#z").dt.epoch("ms")
     return path, frame.select(
         "row", "sales_value", "retail_disc", customer="household_id", type=pl.lit("item"), time_ms=time_ms
@@ -146,7 +148,7 @@ def test_complete_journey_as_of_four_times(tmp_path: Path) -> None:
     check_as_of(catalogue, tmp_path, JOURNEY_SOURCE | {"files": [str(path)]}, events, households, nows_ms)
 
 
-# --- Starbucks: offers and transactions, hour by hour, several types in one file of JSON lines --------------------------
+# --- Starbucks: offers and transactions, hour by hour, several types in one file of JSON lines -----------------------
 
 STARBUCKS = (
     HEAD
