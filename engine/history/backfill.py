@@ -53,14 +53,7 @@ from features import RecordError
 
 log = logging.getLogger(__name__)
 
-CHUNK_CUSTOMERS: Final = 256
-"""Customers that are written in one atomic step: the store serves nobody meanwhile, for about a millisecond."""
-CHUNK_EVENTS: Final = 20_000
-assert CHUNK_EVENTS <= EVENTS_AT_ONCE, "a chunk of several customers is folded at once"
-AWAY_MS_MAX: Final = 60_000
-"""How long a store that is away is waited for."""
-CONFLICTS_MAX: Final = 1_000
-"""Times that a chunk is tried again because customers of it were written to meanwhile."""
+assert limits.BACKFILL_EVENTS_BATCH_MAX <= EVENTS_AT_ONCE, "a chunk of several customers is folded at once"
 _PAUSE_S: Final = 0.2
 _FORM: Final = 1
 _HOME: Final = 0
@@ -128,8 +121,8 @@ async def job_of(store: Store, catalogue: Catalogue, readings: Sequence[Reading]
     # In this order, so that it is the same job however the files are listed.
     new = dict(sorted(new.items()))
     buckets = buckets_for([reading.file.path for reading in new.values()], store.partitions)
-    cut = [_FORM, CHUNK_CUSTOMERS, CHUNK_EVENTS, store.partitions, buckets]
-    canonical = [*cut, span.from_ms, span.until_ms, *new]
+    cut = [limits.BACKFILL_CUSTOMERS_BATCH_MAX, limits.BACKFILL_EVENTS_BATCH_MAX, store.partitions, buckets]
+    canonical = [_FORM, *cut, span.from_ms, span.until_ms, *new]
     job = blake2b(orjson.dumps(canonical), digest_size=8).hexdigest()
     for name, owner_id in owners.items():
         if owner_id != job:
@@ -234,7 +227,7 @@ class _Partition:
             rows, duplicates = without_duplicates(rows)
             self._report.duplicates += duplicates
             self._told.events_folded(duplicates)
-            for chunk, (start, end) in enumerate(groups(rows["customer"], CHUNK_CUSTOMERS, CHUNK_EVENTS), 1):
+            for chunk, (start, end) in enumerate(_chunks(rows), 1):
                 self._report.events += end - start
                 if _place(self._at) >= (number, chunk):
                     self._report.done_before += end - start
@@ -254,7 +247,7 @@ class _Partition:
             except StoreUnavailable as error:
                 # Whether it was written is not known; the mark says so when the store is back.
                 away_since_s = away_since_s or time.monotonic()
-                if (time.monotonic() - away_since_s) * 1e3 > AWAY_MS_MAX:
+                if (time.monotonic() - away_since_s) * 1e3 > limits.BACKFILL_AWAY_MS_MAX:
                     raise
                 log.warning("the store is away, trying again: %s", error)
                 await asyncio.sleep(_PAUSE_S)
@@ -264,7 +257,7 @@ class _Partition:
         mark = Mark(self._mark, self._at, b"%d.%d" % place)
         writes: dict[str, FeatureWrite] = {}
         missing = list(history)
-        for _ in range(CONFLICTS_MAX):
+        for _ in range(limits.BACKFILL_CONFLICT_RETRIES_MAX):
             if _place(self._at) >= place:
                 return
             for customer, live in zip(missing, await self._store.read_features(missing), strict=True):
@@ -319,6 +312,10 @@ def _place(mark: bytes) -> Place:
     """
     number, _, chunk = mark.partition(b".")
     return (int(number), int(chunk)) if mark else (-1, 0)
+
+
+def _chunks(rows: pl.DataFrame) -> Iterator[tuple[int, int]]:
+    return groups(rows["customer"], limits.BACKFILL_CUSTOMERS_BATCH_MAX, limits.BACKFILL_EVENTS_BATCH_MAX)
 
 
 def without_duplicates(rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:

@@ -31,9 +31,6 @@ from engine.history.mapping import Reading
 from engine.history.sources import Batch, Refused, batches, json_batches
 from engine.ledger import hash_of
 
-REFUSED_KEPT_MAX: Final = 1_000
-"""Refused rows that are kept to be shown and for the dead letters."""
-REFUSED_KEPT_A_REASON_MAX: Final = 50
 _ROW_BYTES_SHOWN_MAX: Final = 4_096
 
 Mask = npt.NDArray[np.bool_]
@@ -90,7 +87,8 @@ class Tally:
         """Count rows refused for a reason and keep some of them."""
         before = self.refused.get(reason, 0)
         self.refused[reason] = before + count
-        for _ in range(min(REFUSED_KEPT_A_REASON_MAX - before, REFUSED_KEPT_MAX - len(self.kept), count)):
+        room = limits.BACKFILL_REASON_LETTERS_MAX - before, limits.BACKFILL_LETTERS_MAX - len(self.kept)
+        for _ in range(min(*room, count)):
             row, told = next(sample)
             self.kept.append((reason, row[:_ROW_BYTES_SHOWN_MAX], told))
 

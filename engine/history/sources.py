@@ -22,11 +22,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from engine import limits
 from engine.errors import InvalidArgument
 from engine.history.mapping import File
 
-BLOCK_BYTES: Final = 4 * 1024 * 1024
-"""Of a CSV that are parsed at once; no row may be longer."""
 BATCH_ROWS: Final = 65_536
 SAMPLE_ROWS: Final = 1_000
 """Of JSON lines that are looked through for the names of columns, and more until all that are named were seen."""
@@ -137,7 +136,7 @@ def _delimiter(file: File) -> str:
 def _csv_names(file: File) -> list[str]:
     stream, _ = _opened(file, lambda read: None)
     with stream:
-        text = stream.read(BLOCK_BYTES)
+        text = stream.read(limits.HISTORY_BLOCK_BYTES)
     try:
         names = next(csv.reader(io.StringIO(text.decode("utf-8-sig", "strict")), delimiter=_delimiter(file)), [])
     except UnicodeDecodeError:
@@ -164,7 +163,7 @@ def _csv(file: File, columns: Sequence[str], progress: Callable[[int], None]) ->
     reader = pa.csv.open_csv(
         pa.PythonFile(stream, "r"),
         # With threads the numbers of bad rows would not be known.
-        read_options=pa.csv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False),
+        read_options=pa.csv.ReadOptions(block_size=limits.HISTORY_BLOCK_BYTES, use_threads=False),
         parse_options=pa.csv.ParseOptions(
             delimiter=_delimiter(file), newlines_in_values=True, invalid_row_handler=wrong_length
         ),
@@ -229,13 +228,13 @@ def _json_lines(file: File, progress: Callable[[int], None] = lambda read: None)
     source, told = _opened(file, progress)
     rest = b""
     with source:
-        while block := source.read(BLOCK_BYTES):
+        while block := source.read(limits.HISTORY_BLOCK_BYTES):
             told()
             *lines, rest = (rest + block).split(b"\n")
             for line in lines:
                 yield line, _parsed(line)
-            if len(rest) > BLOCK_BYTES:
-                raise InvalidArgument(f"{file.path}: a line of more than {BLOCK_BYTES} bytes")
+            if len(rest) > limits.HISTORY_BLOCK_BYTES:
+                raise InvalidArgument(f"{file.path}: a line of more than {limits.HISTORY_BLOCK_BYTES} bytes")
     yield rest, _parsed(rest)
 
 

@@ -15,10 +15,9 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from engine import limits
 from engine.history.rows import Schema
 
-BUCKET_BYTES: Final = 64 * 1024 * 1024
-"""Of the files, unpacked: so much of them goes into one bucket, which takes a few times of it in memory."""
 BUCKETS_A_PARTITION_MAX: Final = 128
 _PACKED_FACTOR: Final = 8
 _ORDER: Final = ["customer", "time_ms", "file", "row"]
@@ -30,7 +29,7 @@ def buckets_for(paths: list[Path], partitions: int) -> int:
     for path in paths:
         loose = path.suffix.lower() in (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson")
         size += path.stat().st_size * (1 if loose else _PACKED_FACTOR)
-    return min(BUCKETS_A_PARTITION_MAX, 1 + size // (BUCKET_BYTES * partitions))
+    return min(BUCKETS_A_PARTITION_MAX, 1 + size // (limits.HISTORY_BUCKET_BYTES * partitions))
 
 
 class Staging:

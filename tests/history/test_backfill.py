@@ -20,6 +20,7 @@ import orjson
 import pytest
 
 from engine import ingest as ingest_module
+from engine import limits
 from engine.catalogue import Catalogue
 from engine.errors import NotAllowed, Overloaded, Unavailable
 from engine.history import backfill as loader
@@ -298,7 +299,7 @@ class Crashing(MemoryStore):
 
 @pytest.mark.parametrize("after", [False, True], ids=["before a write", "after a write"])
 def test_a_crash_at_any_write_leaves_the_same_bytes(tmp_path: Path, after: bool, monkeypatch: Any) -> None:
-    monkeypatch.setattr(loader, "CHUNK_CUSTOMERS", 4)
+    monkeypatch.setattr(limits, "BACKFILL_CUSTOMERS_BATCH_MAX", 4)
     catalogue, rows = catalogue_of(), rows_of(3)
     source = file_of(tmp_path / "history.csv", rows)
     undisturbed = memory()
@@ -326,7 +327,7 @@ def test_a_crash_at_any_write_leaves_the_same_bytes(tmp_path: Path, after: bool,
 
 
 def test_a_store_that_does_not_answer_is_asked_again_and_nothing_counts_twice(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(loader, "CHUNK_CUSTOMERS", 4)
+    monkeypatch.setattr(limits, "BACKFILL_CUSTOMERS_BATCH_MAX", 4)
     monkeypatch.setattr(loader, "_PAUSE_S", 0.001)
     catalogue, rows, dice = catalogue_of(), rows_of(4), Random(4)
     undisturbed = memory()
@@ -345,7 +346,7 @@ def test_a_store_that_does_not_answer_is_asked_again_and_nothing_counts_twice(tm
     store = Silent(PARTITIONS, lambda: NOW_MS)
     load(store, catalogue, tmp_path, source)
     assert records(store, everybody(rows)) == records(undisturbed, everybody(rows))
-    monkeypatch.setattr(loader, "AWAY_MS_MAX", 10)
+    monkeypatch.setattr(limits, "BACKFILL_AWAY_MS_MAX", 10)
     gone = memory()
     monkeypatch.setattr(gone, "read_features", _raiser(StoreUnavailable("no answer")))
     with pytest.raises(Unavailable, match="run the same command again"):
@@ -395,7 +396,7 @@ def test_one_customer_with_more_events_than_are_folded_at_once(tmp_path: Path, m
     once, pieces = memory(), memory()
     source = file_of(tmp_path / "history.csv", rows)
     load(once, catalogue, tmp_path, source)
-    monkeypatch.setattr(loader, "CHUNK_EVENTS", 10)
+    monkeypatch.setattr(limits, "BACKFILL_EVENTS_BATCH_MAX", 10)
     monkeypatch.setattr(loader, "EVENTS_AT_ONCE", 30)
     load(pieces, catalogue, tmp_path, source)
     assert records(once, everybody(rows)) == records(pieces, everybody(rows))

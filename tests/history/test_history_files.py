@@ -377,7 +377,7 @@ def test_the_clock_of_these_tests_is_behind_the_years_they_use() -> None:
 
 
 def test_rows_are_numbered_over_blocks_and_behind_bad_ones(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("engine.history.sources.BLOCK_BYTES", 4_096)
+    monkeypatch.setattr("engine.limits.HISTORY_BLOCK_BYTES", 4_096)
     lines = ["who,at,amount"]
     for row in range(2, 3_000):
         lines.append(f"ann,{DAY},{row}" if row % 7 else f"ann,{DAY}" if row % 2 else f"ann,{DAY},bad{row}")
