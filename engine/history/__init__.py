@@ -2,7 +2,7 @@
 
     files ──► sources ──► rows: checked ──► staging: sorted by customer and time ──► folding ──► backfill
                                                                                         └──────► asof
-    decision log ──────────────────────────────────────────────────────────────────────────────► dataset
+    decision log ──────────────────────────────────────────────────────────────────────────────► decisions
 
     mapping   which column is what, and the errors when it is not
     sources   CSV, Parquet, JSON lines and CloudEvents lines, in batches of bounded size
@@ -12,7 +12,7 @@
     loading   all of that for the commands: files read, checked and sorted
     backfill  the job: claimed, resumed and finished by marks in the store
     asof      features as they would have been at given times (the point-in-time join)
-    dataset   training rows from the decision log
+    decisions training rows from the decision log
 
 Nothing in here is imported by the processes that serve: polars and pyarrow are loaded by the commands that need them.
 """
