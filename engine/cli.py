@@ -17,11 +17,13 @@ from rich.table import Table
 from engine import cli_customer
 from engine.catalogue import Catalogue
 from engine.cli_calls import address_option, call, show
+from engine.cli_history import backfill, dataset
 from engine.cli_identity import identity
+from engine.cli_parts import config_option as _config_option
+from engine.cli_parts import told as _told
 from engine.config import load
 from engine.datafolder import DataFolder
 from engine.embedded import EmbeddedStore
-from engine.errors import OpportuneError
 from engine.featurecheck.command import check_features
 from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_MAX
 from engine.ledger import hash_of
@@ -42,13 +44,6 @@ from opportune.v1 import (
 
 _TABLE_COLUMNS_MIN: Final = 160
 
-_config_option = click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="The configuration, a YAML file.",
-)
 
 
 def _store_url(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
@@ -380,13 +375,8 @@ def replay(config_path: Path, data_path: Path | None, redis_url: str | None, sto
     sys.exit(findings.verdict)
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors with a message for people, without a traceback."""
-    try:
-        yield
-    except OpportuneError as error:
-        raise click.ClickException(str(error)) from error
+main.add_command(backfill)
+main.add_command(dataset)
 
 
 if __name__ == "__main__":

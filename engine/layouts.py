@@ -19,6 +19,13 @@ log = logging.getLogger(__name__)
 _LOOK_AGAIN_S: Final = 1.0
 
 
+async def keep_layout(store: PolicyBoard, config: str, text: bytes, layout: Layout) -> None:
+    """Have others find a configuration and its layout, and make the layout know theirs. Raises StoreError."""
+    await store.save_config(config, text)
+    await store.save_layout(layout.version, config)
+    await learn_layouts(store, layout)
+
+
 async def learn_layouts(store: PolicyBoard, layout: Layout) -> int:
     """Make a layout know the records of all others in the store; returns how many were new to it. Raises StoreError."""
     learnt = 0

@@ -100,6 +100,24 @@ INSTANCES_TRACKED_MAX: Final = 500_000
 LATE_OUTCOME_MS_MAX: Final = 180 * 86_400_000
 """After its window a decision still accepts outcomes for this long."""
 
+# --- history from files ---------------------------------------------------------------------------------------------
+HISTORY_BLOCK_BYTES: Final = 4 * 1024 * 1024
+"""Of a CSV or of JSON lines that are parsed at once; no row may be longer."""
+HISTORY_BUCKET_BYTES: Final = 64 * 1024 * 1024
+"""Of the files, unpacked, that are sorted in memory at once, which takes a few times of it."""
+BACKFILL_CUSTOMERS_BATCH_MAX: Final = 256
+"""Customers that are written in one atomic step: the store serves nobody meanwhile, for about a millisecond."""
+BACKFILL_EVENTS_BATCH_MAX: Final = 20_000
+"""Events of a batch of several customers."""
+BACKFILL_CONFLICT_RETRIES_MAX: Final = 1_000
+"""Times that a batch is tried again because customers of it were written to meanwhile."""
+BACKFILL_AWAY_MS_MAX: Final = 60_000
+"""How long a backfill waits for a store that is away."""
+BACKFILL_LETTERS_MAX: Final = 1_000
+"""Refused rows of a backfill that become dead letters."""
+BACKFILL_REASON_LETTERS_MAX: Final = 50
+"""Of these, rows refused for the same reason."""
+
 # --- processes ------------------------------------------------------------------------------------------------------
 DRAIN_MS_MAX: Final = 5_000
 """From SIGTERM to the end of a worker: what is acknowledged is written, what is queued is answered."""
@@ -125,6 +143,8 @@ assert TIMELINE_PAGE_ENTRIES <= TIMELINE_PAGE_ENTRIES_MAX
 assert DECIDE_BATCH_MAX <= DECIDE_QUEUE_MAX
 # Events that may wait must still be in the log when their turn comes: what is acknowledged is not trimmed unfolded.
 assert EVENT_BACKLOG_MAX + EVENTS_PER_CALL_MAX * 64 <= EVENT_LOG_ENTRIES_MAX
+# The dead letters of one backfill do not push out all others.
+assert BACKFILL_LETTERS_MAX * 10 <= DEAD_LETTERS_MAX
 # A worker drains within the time that everything together has, and the store still has time to write its file.
 assert DRAIN_MS_MAX + 5_000 <= STOP_MS_MAX
 # What a customer remembers of links is enough to recognise a request to link everything that may be linked.

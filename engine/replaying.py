@@ -60,6 +60,8 @@ async def replay(
         events = await _features(store, partition, again, findings, progress)
         if events >= event_log_entries_max:
             findings.caveats.append(_trimmed("event", partition, events))
+    if any(name.startswith("job:") for name in await store.marks(0)):
+        findings.caveats.append("history was loaded from files: the event log alone does not make those features")
     kept = await store.load_checkpoint()
     read_up_to = Learner.restore(catalogue, store.partitions, kept).offsets
     learner = Learner(catalogue, store.partitions)

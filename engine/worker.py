@@ -25,7 +25,7 @@ from engine.catalogue import Catalogue
 from engine.config import load
 from engine.errors import OpportuneError
 from engine.ingest import Ingest
-from engine.layouts import LayoutWatch, learn_layouts
+from engine.layouts import LayoutWatch, keep_layout, learn_layouts
 from engine.learning import Learning
 from engine.limits import DRAIN_MS_MAX, PARTITIONS
 from engine.policywatch import PolicyWatch
@@ -100,9 +100,7 @@ async def _work(role: Role, settings: Settings) -> None:
     catalogue = Catalogue.compile(config, version, text, str(settings.config))
     store = await _open(settings)
     try:
-        await store.save_config(version, text)
-        await store.save_layout(catalogue.layout.version, version)
-        await learn_layouts(store, catalogue.layout)
+        await keep_layout(store, version, text, catalogue.layout)
         # What was made so far lives as long as the process: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()

@@ -101,7 +101,7 @@ def test_every_key_stands_in_the_table_of_keys() -> None:
     """docs/architecture.md shows the same table as engine/store/base.py, and it has every key that keys.py makes."""
     text = (ROOT / "engine" / "store" / "base.py").read_text()
     rows = re.findall(r"^\| `(.+?)` \|.*$", text, re.MULTILINE)
-    parts = ("f:<customer>", "l:<customer>", "t:<customer>", "events", "decisions", "folded")
+    parts = ("f:<customer>", "l:<customer>", "t:<customer>", "events", "decisions", "folded", "marks")
     made = {f"{{pN}}{part}" for part in parts}
     made |= {f"{{pN}}{kind}:<customer>" for kind in (PARTS, LINKS)}
     single = (keys.DEAD, keys.POLICY, keys.POLICY_CHANGES, keys.LEARNER, keys.LAYOUTS, keys.META)

@@ -13,6 +13,7 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `{pN}events` | log of events, a stream | EVENT_LOG_ENTRIES_MAX |
 | `{pN}decisions` | log of decisions and outcomes in causal order, a stream | DECISION_LOG_ENTRIES_MAX |
 | `{pN}folded` | position up to which the event log is folded, and how many events that was | for good |
+| `{pN}marks` | how far work beside the event log has come, such as a backfill, a hash | for good |
 | `dead` | dead letters, a stream | DEAD_LETTERS_MAX |
 | `policy` | the served policy, a hash: one field an offer, and `_head` | for good |
 | `{policy}:changes` | stream of snapshot versions and the offers each changed | 1,000 entries |
@@ -39,6 +40,7 @@ __all__ = [
     "FeatureWrite",
     "Feed",
     "LogEntry",
+    "Mark",
     "PartlyUnavailable",
     "PolicyBoard",
     "State",
@@ -142,6 +144,14 @@ class FeatureWrite:
         return (*self.beside, Beside(TIMELINE, self.timeline)) if self.timeline else self.beside
 
 
+class Mark(NamedTuple):
+    """How far some work has come, to be set to `value` if it is still `expected` (b"": not there)."""
+
+    name: str
+    expected: bytes
+    value: bytes
+
+
 class State(Protocol):
     """What a decision reads and writes. Every call is one round trip."""
 
@@ -228,6 +238,18 @@ class Feed(Protocol):
 
     async def folded(self) -> dict[int, Offset]:
         """Position up to which each partition of the event log is folded."""
+        ...
+
+    async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> list[bool] | Conflict:
+        """Write the features of customers of one partition and set a mark of that partition, all or nothing.
+
+        Conflict if the mark is not as expected. Otherwise whether each `expected` still matches: if all do, everything
+        is written; if one does not, nothing is. The position folded stays as it is.
+        """
+        ...
+
+    async def marks(self, partition: int) -> dict[str, bytes]:
+        """All marks of a partition."""
         ...
 
 

@@ -30,6 +30,7 @@ class Keys:
         self.events = [tag + b"events" for tag in tags]
         self.decisions = [tag + b"decisions" for tag in tags]
         self.folded = [tag + b"folded" for tag in tags]
+        self.marks = [tag + b"marks" for tag in tags]
         self._partitions = partitions
         self._features = [tag + b"f:" for tag in tags]
         self._ledger = [tag + b"l:" for tag in tags]

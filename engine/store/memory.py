@@ -17,6 +17,7 @@ from engine.store.base import (
     DecisionCommit,
     FeatureWrite,
     LogEntry,
+    Mark,
     StoreError,
     partition_of,
 )
@@ -106,6 +107,7 @@ class MemoryStore:
         self._events = [_Log(clock_ms) for _ in range(partitions)]
         self._decisions = [_Log(clock_ms) for _ in range(partitions)]
         self._folded = [Offset.ZERO] * partitions
+        self._marks: list[dict[str, bytes]] = [{} for _ in range(partitions)]
         self._policy_head: bytes | None = None
         self._policy: dict[str, bytes] = {}
         self._changes = _Log(clock_ms)
@@ -222,6 +224,21 @@ class MemoryStore:
     async def folded(self) -> dict[int, Offset]:
         """Position up to which each partition of the event log is folded; Offset.ZERO where nothing is."""
         return dict(enumerate(self._folded))
+
+    async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> list[bool] | Conflict:
+        """Write features and a mark, all or nothing."""
+        if self._marks[partition].get(mark.name, b"") != mark.expected:
+            return Conflict()
+        matching = [self._features.matches(write.customer, write.expected) for write in writes]
+        if all(matching):
+            for write in writes:
+                self._features.put(write.customer, write.record)
+            self._marks[partition][mark.name] = mark.value
+        return matching
+
+    async def marks(self, partition: int) -> dict[str, bytes]:
+        """All marks of a partition."""
+        return dict(self._marks[partition])
 
     # --- PolicyBoard ------------------------------------------------------------------------------------------------
 

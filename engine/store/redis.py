@@ -26,6 +26,7 @@ from engine.store.base import (
     DecisionCommit,
     FeatureWrite,
     LogEntry,
+    Mark,
     PartlyUnavailable,
     StoreError,
     StoreUnavailable,
@@ -302,6 +303,18 @@ class RedisStore:
         for parts in replies if self._cluster is None or not found else found.values():
             checked(list(parts))
         return found
+
+    async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> list[bool] | Conflict:
+        """Write features and a mark in one atomic step, all or nothing."""
+        customers = [self._keys.features(write.customer) for write in writes]
+        command = scripts.write_marked(self._keys.marks[partition], customers, writes, mark, _CUSTOMER_TTL_MS)
+        [matching] = checked(await self._run(self._bulk, [command], self._write_s))
+        return Conflict() if matching is None else [match == 1 for match in matching]
+
+    async def marks(self, partition: int) -> dict[str, bytes]:
+        """All marks of a partition."""
+        [flat] = checked(await self._bulk.pipeline([(b"HGETALL", self._keys.marks[partition])], self._write_s))
+        return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
     # --- PolicyBoard ------------------------------------------------------------------------------------------------
 

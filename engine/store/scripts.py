@@ -13,7 +13,7 @@ from struct import Struct
 from typing import Final
 
 from engine.limits import INGEST_BATCH_MAX
-from engine.store.base import Conflict, FeatureWrite, StoreError
+from engine.store.base import Conflict, FeatureWrite, Mark, StoreError
 from engine.store.wire import Command, Reply
 from features import Offset
 
@@ -125,8 +125,25 @@ return written
 """
 )
 
+# All or nothing: what is written twice counts twice, and one mark cannot say which half was written.
+_WRITE_MARKED: Final = _script(
+    _MATCHES
+    + """
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return false end
+local matching, all = {}, true
+for i = 2, #KEYS do
+  if matches(KEYS[i], ARGV[2 * i + 1]) then matching[i - 1] = 1 else matching[i - 1], all = 0, false end
+end
+if not all then return matching end
+for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[2 * i + 2], 'PX', ARGV[4]) end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return matching
+"""
+)
+
 LOAD: Final[tuple[Command, ...]] = tuple(
-    (b"SCRIPT", b"LOAD", script.source) for script in (_COMMIT_DECISION, _COMMIT_OUTCOME, _WRITE_FEATURES)
+    (b"SCRIPT", b"LOAD", script.source)
+    for script in (_COMMIT_DECISION, _COMMIT_OUTCOME, _WRITE_FEATURES, _WRITE_MARKED)
 )
 """Commands that teach a server all scripts; it forgets them when it restarts."""
 
@@ -191,4 +208,19 @@ def write_features(
         command += (write.expected, write.record, b"%d" % len(write.values))
         for beside in write.values:
             command += (beside.value, b"0" if beside.expected is None else b"1", beside.expected or b"")
+    return tuple(command)
+
+
+def write_marked(
+    marks: bytes, keys: Sequence[bytes], writes: Sequence[FeatureWrite], mark: Mark, ttl_ms: bytes
+) -> Command:
+    """If the mark is as expected and every key begins with its `expected`, write all records and set the mark.
+
+    `keys` are those of the customers of `writes`, in order. Reply: nil if the mark is another; else a list, 1 where the
+    key was as expected and 0 where not; with a 0 in it nothing was written.
+    """
+    command = [b"EVALSHA", _WRITE_MARKED.sha, b"%d" % (len(keys) + 1), marks, *keys]
+    command += [mark.name.encode(), mark.expected, mark.value, ttl_ms]
+    for write in writes:
+        command += (write.expected, write.record)
     return tuple(command)

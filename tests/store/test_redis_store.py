@@ -17,6 +17,7 @@ from engine.store import (
     Conflict,
     DecisionCommit,
     FeatureWrite,
+    Mark,
     RedisStore,
     StoreError,
     StoreFull,
@@ -40,6 +41,7 @@ async def fill(store: RedisStore) -> None:
     home = partition_of("anna", store.partitions)
     besides = tuple(Beside(kind, b"value") for kind in (PARTS, LINKS))
     await store.write_features(home, [FeatureWrite("anna", b"", b"features", b"timeline", besides)], offset, 1)
+    await store.write_marked(home, [], Mark("job", b"", b"1"))
     await store.commit_decisions([commit("anna"), commit("bob")])
     await store.commit_outcome("anna", b"head", b"ledger", b"outcome")
     await store.dead_letters([(b"payload", "reason")])
@@ -63,11 +65,12 @@ async def test_every_key_goes_away_in_time_unless_listed(redis_store, server) ->
     await fill(redis_store)
     home = b"{p%d}" % partition_of("anna", PARTITIONS)
     names = await server.keys()
-    assert {home + b"f:anna", home + b"l:anna", home + b"folded", *FOR_GOOD} < set(names)
-    assert {home + kind + b":anna" for kind in (b"t", b"g", b"e")} < set(names)
+    ours = {home + name for name in (b"f:anna", b"l:anna", b"t:anna", b"folded", b"marks")}
+    assert ours | set(FOR_GOOD) < set(names)
+    assert {home + kind + b":anna" for kind in (b"g", b"e")} < set(names)
     for name in names:
         ttl_ms = await server.say(b"PTTL", name)
-        listed = name in FOR_GOOD or name.endswith((b"}events", b"}decisions", b"}folded"))
+        listed = name in FOR_GOOD or name.endswith((b"}events", b"}decisions", b"}folded", b"}marks"))
         if listed:
             assert ttl_ms == -1, name
         else:

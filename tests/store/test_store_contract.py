@@ -5,7 +5,18 @@ import struct
 import time
 from collections.abc import Awaitable, Callable
 
-from engine.store import LINKS, PARTS, Beside, Conflict, DecisionCommit, FeatureWrite, LogEntry, Store, partition_of
+from engine.store import (
+    LINKS,
+    PARTS,
+    Beside,
+    Conflict,
+    DecisionCommit,
+    FeatureWrite,
+    LogEntry,
+    Mark,
+    Store,
+    partition_of,
+)
 from features import Offset
 
 MakeStore = Callable[..., Awaitable[Store]]
@@ -296,6 +307,29 @@ async def test_a_wrong_count_of_events_is_put_right_at_the_end_of_the_log(store:
     await store.write_features(home, [], offsets[-1], 1)
     await store.append_events([(anna, b"event")] * 3)
     assert (await store.backlog())[home] == 3
+
+
+# --- marks -----------------------------------------------------------------------------------------------------------
+
+
+async def test_features_and_a_mark_are_written_together_or_not_at_all(store: Store) -> None:
+    home, (anna, bob) = same_partition(store, 2)
+    assert await store.marks(home) == {}
+    first = [FeatureWrite(anna, b"", b"1anna"), FeatureWrite(bob, b"", b"1bob")]
+    assert await store.write_marked(home, first, Mark("job", b"", b"1")) == [True, True]
+    assert await store.marks(home) == {"job": b"1"}
+    again = [FeatureWrite(anna, b"1anna", b"2anna")]
+    assert isinstance(await store.write_marked(home, again, Mark("job", b"", b"1")), Conflict), "it was done before"
+    stale = [FeatureWrite(anna, b"1anna", b"2anna"), FeatureWrite(bob, b"0", b"2bob")]
+    assert await store.write_marked(home, stale, Mark("job", b"1", b"2")) == [True, False]
+    assert await store.read_features([anna, bob]) == [b"1anna", b"1bob"], "one is not as expected: nothing is written"
+    assert await store.marks(home) == {"job": b"1"}
+    assert await store.write_marked(home, again, Mark("job", b"1", b"2")) == [True]
+    assert await store.write_marked(home, [], Mark("other", b"", b"\xff")) == []
+    assert await store.read_features([anna, bob]) == [b"2anna", b"1bob"]
+    assert await store.marks(home) == {"job": b"2", "other": b"\xff"}
+    assert await store.marks((home + 1) % store.partitions) == {}, "a mark belongs to its partition"
+    assert (await store.folded())[home] == Offset.ZERO
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------
