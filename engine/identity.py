@@ -166,6 +166,18 @@ def advance(
     return turn.result(stored)
 
 
+def with_history(
+    layout: Layout, name: str, stored: Stored, join: Callable[[bytes | None], bytes]
+) -> Advanced:
+    """What a linked name is with events that its log does not have; `join` adds them to the record of its own.
+
+    Raises what `join` raises, and VersionError.
+    """
+    turn = _Turn[Happened](layout, lambda record, _: record or b"", name, stored, {})
+    turn.join(join)
+    return turn.result(stored)
+
+
 class _Turn(Generic[Entry]):
     """One call of `advance`."""
 
@@ -215,6 +227,13 @@ class _Turn(Generic[Entry]):
         if changed and parts.to:
             self._changed.setdefault(parts.to, (events[-1].time_ms, "", ""))
         parts.at = max(parts.at, events[-1].offset)
+
+    def join(self, join: Callable[[bytes | None], bytes]) -> None:
+        """Change the record of whoever the events count for."""
+        parts = self.parts
+        parts.own[parts.to] = join(parts.own.get(parts.to))
+        if parts.to:
+            self._changed[parts.to] = (parts.since_ms, "", "")
 
     def _take_entities(self, events: Sequence[Entry]) -> bool:
         changed = False

@@ -201,18 +201,20 @@ class MemoryStore:
         """Write features, timelines and the position folded; trim the log."""
         written = [self._as_expected(write) for write in writes]
         for write, matches in zip(writes, written, strict=True):
-            if not matches:
-                continue
-            if write.record:
-                self._features.put(write.customer, write.record)
-            else:
-                self._features.drop(write.customer)
-            for beside in write.values:
-                self._beside[beside.kind].put(write.customer, beside.value)
+            if matches:
+                self._write(write)
         if all(written) and folded > self._folded[partition]:
             self._folded[partition] = folded
             self._events[partition].trim(self._limits[0], folded)
         return written
+
+    def _write(self, write: FeatureWrite) -> None:
+        if write.record:
+            self._features.put(write.customer, write.record)
+        else:
+            self._features.drop(write.customer)
+        for beside in write.values:
+            self._beside[beside.kind].put(write.customer, beside.value)
 
     def _as_expected(self, write: FeatureWrite) -> bool:
         return self._features.matches(write.customer, write.expected) and all(
@@ -229,10 +231,10 @@ class MemoryStore:
         """Write features and a mark, all or nothing."""
         if self._marks[partition].get(mark.name, b"") != mark.expected:
             return Conflict()
-        matching = [self._features.matches(write.customer, write.expected) for write in writes]
+        matching = [self._as_expected(write) for write in writes]
         if all(matching):
             for write in writes:
-                self._features.put(write.customer, write.record)
+                self._write(write)
             self._marks[partition][mark.name] = mark.value
         return matching
 

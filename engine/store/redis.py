@@ -305,11 +305,22 @@ class RedisStore:
         return found
 
     async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> list[bool] | Conflict:
-        """Write features and a mark in one atomic step, all or nothing."""
-        customers = [self._keys.features(write.customer) for write in writes]
-        command = scripts.write_marked(self._keys.marks[partition], customers, writes, mark, _CUSTOMER_TTL_MS)
+        """Write features, values beside them and a mark in one atomic step, all or nothing."""
+        values = [(self._keys.features(write.customer), write.expected, write.record) for write in writes]
+        of = list(range(len(writes)))
+        for at, write in enumerate(writes):
+            for beside in write.beside:
+                assert beside.expected is not None, "what is written beside a mark is compared"
+                values.append((self._keys.beside(beside.kind, write.customer), beside.expected, beside.value))
+                of.append(at)
+        command = scripts.write_marked(self._keys.marks[partition], values, mark, _CUSTOMER_TTL_MS)
         [matching] = checked(await self._run(self._bulk, [command], self._write_s))
-        return Conflict() if matching is None else [match == 1 for match in matching]
+        if matching is None:
+            return Conflict()
+        result = [True] * len(writes)
+        for at, match in zip(of, matching, strict=True):
+            result[at] &= match == 1
+        return result
 
     async def marks(self, partition: int) -> dict[str, bytes]:
         """All marks of a partition."""

@@ -135,7 +135,10 @@ for i = 2, #KEYS do
   if matches(KEYS[i], ARGV[2 * i + 1]) then matching[i - 1] = 1 else matching[i - 1], all = 0, false end
 end
 if not all then return matching end
-for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[2 * i + 2], 'PX', ARGV[4]) end
+for i = 2, #KEYS do
+  if ARGV[2 * i + 2] == '' then redis.call('DEL', KEYS[i])
+  else redis.call('SET', KEYS[i], ARGV[2 * i + 2], 'PX', ARGV[4]) end
+end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return matching
 """
@@ -212,15 +215,15 @@ def write_features(
 
 
 def write_marked(
-    marks: bytes, keys: Sequence[bytes], writes: Sequence[FeatureWrite], mark: Mark, ttl_ms: bytes
+    marks: bytes, values: Sequence[tuple[bytes, bytes, bytes]], mark: Mark, ttl_ms: bytes
 ) -> Command:
-    """If the mark is as expected and every key begins with its `expected`, write all records and set the mark.
+    """If the mark is as expected and every key begins with what is expected, write all values and set the mark.
 
-    `keys` are those of the customers of `writes`, in order. Reply: nil if the mark is another; else a list, 1 where the
-    key was as expected and 0 where not; with a 0 in it nothing was written.
+    `values` are (key, expected, value), all of the slot of `marks`; an empty value removes the key. Reply: nil if the
+    mark is another; else a list, 1 where the key was as expected and 0 where not; with a 0 in it nothing was written.
     """
-    command = [b"EVALSHA", _WRITE_MARKED.sha, b"%d" % (len(keys) + 1), marks, *keys]
+    command = [b"EVALSHA", _WRITE_MARKED.sha, b"%d" % (len(values) + 1), marks, *(key for key, _, _ in values)]
     command += [mark.name.encode(), mark.expected, mark.value, ttl_ms]
-    for write in writes:
-        command += (write.expected, write.record)
+    for _, expected, value in values:
+        command += (expected, value)
     return tuple(command)

@@ -236,6 +236,17 @@ async def test_values_beside_are_written_with_the_features_or_not_at_all(store: 
     assert await store.read_beside(LINKS, [anna, bob, carl]) == [b"links", b"bob's", b"carl's"]
 
 
+async def test_what_stands_beside_is_written_with_a_mark_or_nothing_is(store: Store) -> None:
+    home, (anna, bob) = same_partition(store, 2)
+    first = [FeatureWrite(anna, b"", b"1anna", beside=(Beside(PARTS, b"1parts", b""),)), FeatureWrite(bob, b"", b"1bob")]
+    assert await store.write_marked(home, first, Mark("job", b"", b"1")) == [True, True]
+    assert await store.read_beside(PARTS, [anna, bob]) == [b"1parts", None]
+    again = [FeatureWrite(bob, b"1", b"2bob"), FeatureWrite(anna, b"1", b"2anna", beside=(Beside(PARTS, b"2", b"0"),))]
+    assert await store.write_marked(home, again, Mark("job", b"1", b"2")) == [True, False]
+    assert await store.read_features([anna, bob]) == [b"1anna", b"1bob"]
+    assert (await store.read_beside(PARTS, [anna]), await store.marks(home)) == ([b"1parts"], {"job": b"1"})
+
+
 async def test_an_empty_record_leaves_a_customer_without_features(store: Store) -> None:
     home, [anna] = same_partition(store, 1)
     assert await store.write_features(home, [FeatureWrite(anna, b"", b"")], Offset(10, 0), 1) == [True]
