@@ -238,7 +238,8 @@ async def test_values_beside_are_written_with_the_features_or_not_at_all(store: 
 
 async def test_what_stands_beside_is_written_with_a_mark_or_nothing_is(store: Store) -> None:
     home, (anna, bob) = same_partition(store, 2)
-    first = [FeatureWrite(anna, b"", b"1anna", beside=(Beside(PARTS, b"1parts", b""),)), FeatureWrite(bob, b"", b"1bob")]
+    parts = (Beside(PARTS, b"1parts", b""),)
+    first = [FeatureWrite(anna, b"", b"1anna", beside=parts), FeatureWrite(bob, b"", b"1bob")]
     assert await store.write_marked(home, first, Mark("job", b"", b"1")) == [True, True]
     assert await store.read_beside(PARTS, [anna, bob]) == [b"1parts", None]
     again = [FeatureWrite(bob, b"1", b"2bob"), FeatureWrite(anna, b"1", b"2anna", beside=(Beside(PARTS, b"2", b"0"),))]
