@@ -100,7 +100,7 @@ def test_every_key_stands_in_the_table_of_keys() -> None:
     text = (ROOT / "engine" / "store" / "base.py").read_text()
     rows = re.findall(r"^\| `(.+?)` \|.*$", text, re.MULTILINE)
     made = {f"{{pN}}{part}" for part in ("f:<customer>", "l:<customer>", "events", "decisions", "folded")}
-    made |= {key.decode() for key in (keys.DEAD, keys.POLICY, keys.POLICY_CHANGES, keys.LEARNER, keys.META)}
+    made |= {key.decode() for key in (keys.DEAD, keys.POLICY, keys.POLICY_CHANGES, keys.LEARNER, keys.KAFKA, keys.META)}
     assert set(rows) == made | {"config:<version>"}
     architecture = (ROOT / "docs" / "architecture.md").read_text()
     assert [row for row in re.findall(r"^\| `.+$", text, re.MULTILINE) if row not in architecture] == []

@@ -19,7 +19,15 @@ import orjson
 
 from engine import limits
 from engine.store import keys, scripts
-from engine.store.base import Conflict, DecisionCommit, FeatureWrite, LogEntry, StoreError, StoreUnavailable
+from engine.store.base import (
+    Conflict,
+    DecisionCommit,
+    FeatureWrite,
+    LogEntry,
+    StoreError,
+    StoreUnavailable,
+    partition_of,
+)
 from engine.store.readers import Readers
 from engine.store.wire import Address, Command, Connection, Reply, ScriptMissing, checked
 from features import Offset
@@ -214,6 +222,31 @@ class RedisStore:
         commands = [(b"HMGET", folded, b"ms", b"seq") for folded in self._keys.folded]
         replies = checked(await self._bulk.pipeline(commands, self._write_s))
         return {partition: Offset(int(ms or 0), int(seq or 0)) for partition, (ms, seq) in enumerate(replies)}
+
+    async def write_records(self, writes: Sequence[FeatureWrite]) -> list[bool]:
+        """Write features of customers of any partitions: one atomic step a partition, all in one round trip."""
+        homes: dict[int, list[int]] = {}
+        for at, write in enumerate(writes):
+            homes.setdefault(partition_of(write.customer, self.partitions), []).append(at)
+        commands = [
+            scripts.write_records(
+                [self._keys.features(writes[at].customer) for at in home], [writes[at] for at in home], _CUSTOMER_TTL_MS
+            )
+            for home in homes.values()
+        ]
+        replies = checked(await self._run(self._bulk, commands, self._write_s)) if commands else []
+        written = [False] * len(writes)
+        for home, reply in zip(homes.values(), replies, strict=True):
+            for at, done in zip(home, reply, strict=True):
+                written[at] = done == 1
+        return written
+
+    async def remember(self, name: str, first: bytes | None = None) -> bytes | None:
+        """What is noted about the broker under a name."""
+        read = (b"HGET", keys.KAFKA, name.encode())
+        claim: list[Command] = [] if first is None else [(b"HSETNX", keys.KAFKA, name.encode(), first)]
+        *_, note = checked(await self._hot.pipeline([*claim, read], self._write_s))
+        return None if note is None else bytes(note)
 
     # --- PolicyBoard ------------------------------------------------------------------------------------------------
 

@@ -115,8 +115,24 @@ return written
 """
 )
 
+_WRITE_RECORDS: Final = _script(
+    _MATCHES
+    + """
+local written = {}
+for i = 1, #KEYS do
+  written[i] = 0
+  if matches(KEYS[i], ARGV[2 * i]) then
+    redis.call('SET', KEYS[i], ARGV[2 * i + 1], 'PX', ARGV[1])
+    written[i] = 1
+  end
+end
+return written
+"""
+)
+
 LOAD: Final[tuple[Command, ...]] = tuple(
-    (b"SCRIPT", b"LOAD", script.source) for script in (_COMMIT_DECISION, _COMMIT_OUTCOME, _WRITE_FEATURES)
+    (b"SCRIPT", b"LOAD", script.source)
+    for script in (_COMMIT_DECISION, _COMMIT_OUTCOME, _WRITE_FEATURES, _WRITE_RECORDS)
 )
 """Commands that teach a server all scripts; it forgets them when it restarts."""
 
@@ -174,6 +190,14 @@ def write_features(
     """
     command = [b"EVALSHA", _WRITE_FEATURES.sha, b"%d" % (len(keys) + 2), folded_key, log, *keys]
     command += [b"%d" % folded.ms, b"%d" % folded.seq, b"%d" % events, ttl_ms, log_max, b"%d" % TRIM_ENTRIES_MAX]
+    for write in writes:
+        command += (write.expected, write.record)
+    return tuple(command)
+
+
+def write_records(keys: Sequence[bytes], writes: Sequence[FeatureWrite], ttl_ms: bytes) -> Command:
+    """Write each record whose key, one of one partition, begins with `expected`. Reply: a list, 1 or 0 for each."""
+    command = [b"EVALSHA", _WRITE_RECORDS.sha, b"%d" % len(keys), *keys, ttl_ms]
     for write in writes:
         command += (write.expected, write.record)
     return tuple(command)
