@@ -8,16 +8,18 @@ computes one while the store commits another. One batch, step by step:
 2. read all states in one round trip;
 3. decide (engine.decide, pure);
 4. commit ledger, record and log of each in one round trip: only then is a decision acknowledged;
-5. answer; whoever lost a race for a ledger goes into the next batch.
+5. announce them, where others read along (Kafka);
+6. answer; whoever lost a race for a ledger goes into the next batch.
 
-If 2 or 4 fail, the answers are the catalogue's fallback offers, marked as degraded, and nothing is promised about them.
+If 2, 4 or 5 fail, the answers are the catalogue's fallback offers, marked as degraded, and nothing is promised about
+them.
 """
 
 import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -62,6 +64,10 @@ class Fallback:
 Answer = Decided | Repeat | Fallback
 
 
+Announce = Callable[[Sequence[Decided]], Awaitable[None]]
+"""Tells others of decisions that are durable. Raises StoreError if it is not known whether they learnt of it."""
+
+
 class Promise(Protocol):
     """Who waits for an answer. An asyncio.Future is one; a call of the native front answers without one."""
 
@@ -88,7 +94,7 @@ class _Waiting:
 class Decider:
     """Decides for whoever calls `submit` or `enqueue`, in batches. One event loop."""
 
-    def __init__(self, catalogue: Catalogue, store: State) -> None:
+    def __init__(self, catalogue: Catalogue, store: State, announce: Announce | None = None) -> None:
         self.catalogue = catalogue
         self.policy = Policy.empty(
             catalogue.offer_ids,
@@ -99,6 +105,7 @@ class Decider:
         self.policy_known = True
         """False while the policy that was learnt cannot be loaded; decisions are then marked as degraded."""
         self._store = store
+        self._announce = announce
         self._queue: deque[_Waiting] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._in_flight: set[str] = set()
@@ -193,16 +200,23 @@ class Decider:
         except StoreError as error:
             self._fall_back([waiting for waiting, _ in drafted], COMMIT_FAILED, error)
             return
-        committed = 0
+        decided: list[tuple[_Waiting, Decided]] = []
         for (waiting, draft), position in zip(drafted, positions, strict=True):
             if isinstance(position, Offset):
-                _answer(waiting, Decided(draft, position))
-                committed += 1
+                decided.append((waiting, Decided(draft, position)))
             elif isinstance(position, Conflict):
                 self._again(waiting)
             else:
                 self._fall_back([waiting], COMMIT_FAILED, position)
-        metrics.DECISIONS.labels("no").inc(committed)
+        if self._announce is not None and decided:
+            try:
+                await self._announce([each for _, each in decided])
+            except StoreError as error:
+                self._fall_back([waiting for waiting, _ in decided], COMMIT_FAILED, error)
+                return
+        for waiting, each in decided:
+            _answer(waiting, each)
+        metrics.DECISIONS.labels("no").inc(len(decided))
 
     def _again(self, waiting: _Waiting) -> None:
         metrics.DECIDE_CONFLICTS.inc()

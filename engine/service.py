@@ -35,11 +35,13 @@ from engine.ledger import CAS_BYTES, Ledger, LedgerError
 from engine.lifecycle import OPEN, Stage, expected_after, may_follow
 from engine.limits import (
     DECIDE_CONFLICT_RETRIES_MAX,
+    DECIDE_PUBLISH_WAIT_MS_MAX,
     EVENT_BACKLOG_MAX,
     EVENTS_PER_CALL_MAX,
     LATE_OUTCOME_MS_MAX,
     WRITES_QUEUED_MAX,
 )
+from engine.outlets import Inlet, Outlet
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, parse_decision_id
 from engine.store.base import Conflict, Store, StoreError, StoreFull, StoreUnavailable, partition_of
 from features import Offset
@@ -63,11 +65,21 @@ def wall_clock_ms() -> int:
 class Service:
     """All five services on one catalogue and one store."""
 
-    def __init__(self, catalogue: Catalogue, store: Store, clock: Clock = wall_clock_ms) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        store: Store,
+        clock: Clock = wall_clock_ms,
+        *,
+        inlet: Inlet | None = None,
+        outlet: Outlet | None = None,
+    ) -> None:
         self.catalogue = catalogue
         self.store = store
         self.clock = clock
-        self.decider = Decider(catalogue, store)
+        self._inlet: Inlet = inlet or store
+        self._outlet = outlet
+        self.decider = Decider(catalogue, store, None if outlet is None else self._announce)
         self._writer = AnswerWriter(catalogue)
         self._catalogues = {catalogue.version: catalogue}
         self._tasks: set[asyncio.Future[None]] = set()
@@ -121,7 +133,22 @@ class Service:
         if record is None:
             raise NotFound(f"request_id {shown(ask.request_id)} was answered before, but its record was retired")
         response = answers.repeated(catalogue, record, partition, answer.position, ask)
-        return b"".join((response.SerializeToString(), *self._writer.open_offers(partition, answer.seen)))
+        written = b"".join((response.SerializeToString(), *self._writer.open_offers(partition, answer.seen)))
+        if self._outlet is not None:
+            # The first answer may have got lost between the store and the outlet.
+            with _store_errors():
+                await self._outlet.decisions([(ask.customer, written)], DECIDE_PUBLISH_WAIT_MS_MAX)
+        return written
+
+    async def _announce(self, decided: Sequence[Decided]) -> None:
+        """Publish decisions that are durable, before they are answered. Raises StoreUnavailable."""
+        assert self._outlet is not None
+        answered = []
+        for each in decided:
+            customer = each.draft.ask.customer
+            home = partition_of(customer, self.store.partitions)
+            answered.append((customer, self._writer.write(each.draft, home, each.position)))
+        await self._outlet.decisions(answered, DECIDE_PUBLISH_WAIT_MS_MAX)
 
     async def explain(self, request: decisions_pb2.ExplainRequest) -> decisions_pb2.ExplainResponse:
         """Decisions.Explain."""
@@ -181,6 +208,13 @@ class Service:
                     partition, position, record.customer, rank, window_end_ms, outcome
                 )
                 if response is not None:
+                    if self._outlet is not None:
+                        # Also one that was recorded before: the first time it may not have got as far as here.
+                        told = feedback_pb2.ReportRequest()
+                        told.CopyFrom(request)
+                        told.time_ms = outcome.time_ms
+                        with _store_errors():
+                            await self._outlet.outcome(record.customer, told.SerializeToString())
                     return response
         raise Unavailable("the customer's ledger kept changing; report it again with the same outcome_id")
 
@@ -275,14 +309,14 @@ class Service:
         with self._write(), _store_errors():
             if good:
                 await self._check_backlog()
-                positions = await self.store.append_events(good)
+                positions = await self._inlet.append_events(good)
                 response.positions.extend(
-                    decision_id(partition_of(customer, self.store.partitions), position)
+                    decision_id(partition_of(customer, self._inlet.partitions), position)
                     for (customer, _), position in zip(good, positions, strict=True)
                 )
             if bad:
                 metrics.EVENTS_REJECTED.inc(len(bad))
-                await self.store.dead_letters(bad)
+                await self._inlet.dead_letters(bad)
         response.accepted = len(good)
         metrics.EVENTS.labels("all").inc(len(good))
         return response
@@ -290,7 +324,7 @@ class Service:
     async def _check_backlog(self) -> None:
         """Refuse events that the log might have to drop before they are folded."""
         if time.monotonic() - self._backlog_read_s > _BACKLOG_FRESH_S:
-            self._backlog = max((await self.store.backlog()).values(), default=0)
+            self._backlog = max((await self._inlet.backlog()).values(), default=0)
             self._backlog_read_s = time.monotonic()
             metrics.EVENTS_WAITING.set(self._backlog)
         if self._backlog > EVENT_BACKLOG_MAX:
