@@ -78,6 +78,8 @@ KAFKA_COMMIT_MS: Final = 500
 """Least time between two commits of what was folded; so much is delivered again after a crash, and changes nothing."""
 KAFKA_SESSION_MS_MAX: Final = 6_000
 """A worker that was not heard of for this long loses its partitions to the others."""
+KAFKA_HEARTBEAT_MS: Final = 500
+"""With its heartbeat a worker learns that partitions move: all wait for the last to learn it."""
 KAFKA_STALL_MS_MAX: Final = 20_000
 """A worker that gets nothing for so long although there is something for it ends and is started again."""
 KAFKA_LOOK_MS: Final = 5_000
@@ -121,6 +123,8 @@ assert DECIDE_BATCH_MAX <= DECIDE_QUEUE_MAX
 assert EVENT_BACKLOG_MAX + EVENTS_PER_CALL_MAX * 64 <= EVENT_LOG_ENTRIES_MAX
 # A worker drains within the time that everything together has, and the store still has time to write its file.
 assert DRAIN_MS_MAX + 5_000 <= STOP_MS_MAX
+# A few heartbeats may be lost.
+assert KAFKA_HEARTBEAT_MS * 5 <= KAFKA_SESSION_MS_MAX
 # A takeover is over before the supervisor would take its worker for one that does not start.
 assert KAFKA_SESSION_MS_MAX < KAFKA_STALL_MS_MAX < START_MS_MAX
 # A process that gives up on the broker says so before the supervisor kills it.

@@ -16,12 +16,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from engine.catalogue import Catalogue
 from engine.config import load
+from engine.ingest import logged_event
 from engine.kafka.producer import Outgoing, Producer
 from engine.kafka.topics import Brokers, Incarnation, Topics, attach
 from engine.ledger import hash_of
 from engine.limits import PARTITIONS
 from engine.store import LogEntry, RedisStore
-from engine.ingest import logged_event
 from features import Event
 from tests.engine_process import CONFIG, ROOT
 from tests.waiting import wait_until
@@ -144,12 +144,12 @@ class Cluster:
                     return expected
                 wrong = [customer for customer, record in expected.items() if found[customer] != record]
                 if time.monotonic() > deadline_s:
-                    layout = self.catalogue.layout
-                    for customer in wrong[:5]:
-                        record = found[customer]
-                        print(customer, layout.values(expected[customer], NOW_MS), layout.header(expected[customer]))
-                        print("   found", record and (layout.values(record, NOW_MS), layout.header(record)))
-                    raise AssertionError(f"{len(wrong)} of {len(expected)} records differ: {wrong[:5]}")
+                    layout, seen = self.catalogue.layout, wrong[0]
+                    told = [
+                        record and (layout.values(record, NOW_MS), layout.header(record))
+                        for record in (expected[seen], found[seen])
+                    ]
+                    raise AssertionError(f"{len(wrong)} of {len(expected)} records differ: {seen}: {told}")
                 await asyncio.sleep(0.05)
 
         return self.run(compare)
