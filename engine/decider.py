@@ -19,7 +19,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -64,8 +64,17 @@ class Fallback:
 Answer = Decided | Repeat | Fallback
 
 
-Announce = Callable[[Sequence[Decided]], Awaitable[None]]
-"""Tells others of decisions that are durable. Raises StoreError if it is not known whether they learnt of it."""
+class Announcer(Protocol):
+    """Who tells others of decisions."""
+
+    @property
+    def away(self) -> str:
+        """Why nobody could be told a moment ago; "" if nothing is known to be in the way."""
+        ...
+
+    async def announce(self, decided: Sequence[Decided]) -> None:
+        """Tell of decisions that are durable. Raises StoreError if it is not known whether others learnt of them."""
+        ...
 
 
 class Promise(Protocol):
@@ -94,7 +103,7 @@ class _Waiting:
 class Decider:
     """Decides for whoever calls `submit` or `enqueue`, in batches. One event loop."""
 
-    def __init__(self, catalogue: Catalogue, store: State, announce: Announce | None = None) -> None:
+    def __init__(self, catalogue: Catalogue, store: State, outlet: Announcer | None = None) -> None:
         self.catalogue = catalogue
         self.policy = Policy.empty(
             catalogue.offer_ids,
@@ -105,7 +114,7 @@ class Decider:
         self.policy_known = True
         """False while the policy that was learnt cannot be loaded; decisions are then marked as degraded."""
         self._store = store
-        self._announce = announce
+        self._outlet = outlet
         self._queue: deque[_Waiting] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._in_flight: set[str] = set()
@@ -173,6 +182,10 @@ class Decider:
             self._workers.discard(task)
 
     async def _decide(self, batch: Sequence[_Waiting]) -> None:
+        if self._outlet is not None and self._outlet.away:
+            # Before anything is committed: nobody shall have an open offer that he is not told of, for long.
+            self._fall_back(batch, COMMIT_FAILED, StoreError(self._outlet.away))
+            return
         asks = [waiting.ask for waiting in batch]
         try:
             states = await self._store.read([ask.customer for ask in asks])
@@ -208,9 +221,9 @@ class Decider:
                 self._again(waiting)
             else:
                 self._fall_back([waiting], COMMIT_FAILED, position)
-        if self._announce is not None and decided:
+        if self._outlet is not None and decided:
             try:
-                await self._announce([each for _, each in decided])
+                await self._outlet.announce([each for _, each in decided])
             except StoreError as error:
                 self._fall_back([waiting for waiting, _ in decided], COMMIT_FAILED, error)
                 return

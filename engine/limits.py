@@ -50,6 +50,8 @@ DECIDE_STATE_WAIT_MS_MAX: Final = 250
 DECIDE_COMMIT_WAIT_MS_MAX: Final = 500
 DECIDE_PUBLISH_WAIT_MS_MAX: Final = 500
 """How long a decision that is durable waits for Kafka to have it too, before it is answered from the fallback list."""
+KAFKA_AWAY_MS: Final = 1_000
+"""After Kafka did not take decisions, further ones are answered from the fallback list for so long, without a wait."""
 DECIDE_CONFLICT_RETRIES_MAX: Final = 8
 """Times a decision is made again because another server changed the same customer's ledger."""
 WRITE_WAIT_MS_MAX: Final = 2_000

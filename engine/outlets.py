@@ -34,6 +34,11 @@ class Inlet(Protocol):
 class Outlet(Protocol):
     """Where decisions and outcomes are told to others, after the store has them and before the caller is answered."""
 
+    @property
+    def away(self) -> str:
+        """Why nothing could be published a moment ago; "" if nothing is known to be in the way."""
+        ...
+
     async def decisions(self, answers: Sequence[tuple[str, bytes]], wait_ms: int) -> None:
         """Publish (customer, DecideResponse bytes). Raises StoreUnavailable."""
         ...

@@ -79,7 +79,7 @@ class Service:
         self.clock = clock
         self._inlet: Inlet = inlet or store
         self._outlet = outlet
-        self.decider = Decider(catalogue, store, None if outlet is None else self._announce)
+        self.decider = Decider(catalogue, store, None if outlet is None else self)
         self._writer = AnswerWriter(catalogue)
         self._catalogues = {catalogue.version: catalogue}
         self._tasks: set[asyncio.Future[None]] = set()
@@ -140,7 +140,12 @@ class Service:
                 await self._outlet.decisions([(ask.customer, written)], DECIDE_PUBLISH_WAIT_MS_MAX)
         return written
 
-    async def _announce(self, decided: Sequence[Decided]) -> None:
+    @property
+    def away(self) -> str:
+        """Why decisions could not be published a moment ago; "" if nothing is in the way."""
+        return "" if self._outlet is None else self._outlet.away
+
+    async def announce(self, decided: Sequence[Decided]) -> None:
         """Publish decisions that are durable, before they are answered. Raises StoreUnavailable."""
         assert self._outlet is not None
         answered = []

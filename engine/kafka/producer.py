@@ -7,6 +7,7 @@ taken; who sends again with the same ids changes nothing.
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +16,7 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from engine.errors import BrokerError
 from engine.kafka.topics import REQUEST_MS_MAX, Brokers, Incarnation, Topics, check
-from engine.limits import DEAD_LETTER_BYTES_MAX, KAFKA_LOOK_MS, KAFKA_START_MS_MAX, WRITE_WAIT_MS_MAX
+from engine.limits import DEAD_LETTER_BYTES_MAX, KAFKA_AWAY_MS, KAFKA_LOOK_MS, KAFKA_START_MS_MAX, WRITE_WAIT_MS_MAX
 from engine.store.base import StoreUnavailable
 from features import Offset
 
@@ -152,6 +153,8 @@ class KafkaLog:
         self._known = known
         self._refusal = ""
         """Why nothing may be written: the topic is another one."""
+        self._away = ""
+        self._ask_again_s = 0.0
 
     @property
     def partitions(self) -> int:
@@ -186,11 +189,20 @@ class KafkaLog:
         """Keep (payload, reason) of refused input. Raises StoreUnavailable."""
         await self._producer.send(dead_letters(self._topics, letters, "publish"))
 
+    @property
+    def away(self) -> str:
+        """Why decisions could not be published, for KAFKA_AWAY_MS after that was seen; then the next batch tries."""
+        return self._away if time.monotonic() < self._ask_again_s else ""
+
     async def decisions(self, answers: Sequence[tuple[str, bytes]], wait_ms: int) -> None:
         """Publish (customer, DecideResponse bytes). Raises StoreUnavailable."""
-        self._may_write()
-        topic = self._topics.decisions
-        await self._producer.send([self._record(topic, customer, data) for customer, data in answers], wait_ms)
+        try:
+            self._may_write()
+            records = [self._record(self._topics.decisions, customer, data) for customer, data in answers]
+            await self._producer.send(records, wait_ms)
+        except StoreUnavailable as error:
+            self._away, self._ask_again_s = str(error), time.monotonic() + KAFKA_AWAY_MS / 1e3
+            raise
 
     async def outcome(self, customer: str, report: bytes) -> None:
         """Publish a ReportRequest, as bytes. Raises StoreUnavailable."""

@@ -101,7 +101,7 @@ class Cluster:
 
     # --- workers ----------------------------------------------------------------------------------------------------
 
-    def start_worker(self, *sources: str, wait: bool = True) -> WorkerProcess:
+    def start_worker(self, *sources: str, wait: bool = True, **other: Any) -> WorkerProcess:
         at = len(self._workers)
         settings = {
             "config": str(self.config),
@@ -111,7 +111,7 @@ class Cluster:
             "topic_partitions": TOPIC_PARTITIONS,
             "sources": list(sources),
             "folder": str(self.folder / f"faust-{at}"),
-        }
+        } | other
         worker = WorkerProcess(settings, self.folder / f"worker-{at}.log")
         self._workers.append(worker)
         if wait:
