@@ -10,6 +10,7 @@ them as the worker does, which shows what the fold and the store cost alone.
 
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -52,6 +53,7 @@ def run(*, small: bool) -> Report:
     report = Report("kafka", generator())
     if not report.generator.startswith("h2load"):
         report.notes.append(HOW_TO_GET_H2LOAD)
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # a topic that was just made has no leader for a moment
     size, events, seconds = (SMALL, 5_000, 4) if small else (Size(customers=10_000), 200_000, 30)
     with broker() as kafka:
         _throughput(kafka, size, events, report)
@@ -63,7 +65,10 @@ def run(*, small: bool) -> Report:
 
 
 def _throughput(kafka: str, size: Size, events: int, report: Report) -> None:
-    with tempfile.TemporaryDirectory(prefix="opportune-bench-", ignore_cleanup_errors=True) as path, _store(path) as url:
+    with (
+        tempfile.TemporaryDirectory(prefix="opportune-bench-", ignore_cleanup_errors=True) as path,
+        _store(path) as url,
+    ):
         config = Path(path) / "config.yaml"
         config.write_bytes(config_text(size))
         settings = {"kafka": kafka, "redis": url, "config": str(config), "events": events, "folder": path}
@@ -109,8 +114,8 @@ async def _fill(settings: dict[str, Any], customers: int) -> None:
         batch = []
         for number, who in enumerate(dice.integers(customers, size=2_000).tolist(), start):
             customer = customer_id(who)
-            attributes = {"amount_0": number / 7, "amount_1": 2.5}
-            value = orjson.dumps([customer, number + 1, f"channel.event_{number % 8}", now_ms + number // 10, attributes])
+            kind, attributes = f"channel.event_{number % 8}", {"amount_0": number / 7, "amount_1": 2.5}
+            value = orjson.dumps([customer, number + 1, kind, now_ms + number // 10, attributes])
             batch.append(Outgoing(known.topic, known.partition_of(customer), customer.encode(), value))
         await producer.send(batch[: settings["events"] - start], 30_000)
     await producer.close(5.0)
@@ -169,7 +174,8 @@ async def _agent(settings: dict[str, Any]) -> None:
         await member.run(meter.done, lambda: None)
         await _check(known, settings)
         return
-    app = worker.new_app(Topics(f"{settings['prefix']}-{settings['kind'].replace(' ', '-')}"), settings["kafka"], folder)
+    group = Topics(f"{settings['prefix']}-{settings['kind'].replace(' ', '-')}")
+    app = worker.new_app(group, settings["kafka"], folder)
     own_reading = settings["kind"] == "empty"
 
     async def agent(stream: Any) -> None:
@@ -202,7 +208,7 @@ async def _check(known: Any, settings: dict[str, Any]) -> None:
 def _freshness(kafka: str, size: Size, seconds: int, report: Report) -> None:
     settings = {"kafka": kafka, "prefix": f"bench-{time.time_ns()}", "topic_partitions": PARTITIONS}
     with scratch() as folder:
-        settings["folder"] = str(folder.parent / "faust")
+        settings["faust_folder"] = str(folder.parent / "faust")
         with engine(size, folder, **settings) as running:
             uvloop.run(_probe(running, seconds, report))
 

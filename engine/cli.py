@@ -190,7 +190,7 @@ def _kafka_settings(
         "prefix": prefix,
         "topic_partitions": topic_partitions,
         "sources": list(sources),
-        "folder": str(folder.path / "faust"),
+        "faust_folder": str(folder.path / "faust"),
     }
 
 

@@ -62,7 +62,7 @@ class Settings(BaseModel):
     prefix: str = "opportune"
     topic_partitions: int = 32
     sources: tuple[str, ...] = ()
-    folder: Path = Path()
+    faust_folder: Path = Path()
     """Where Faust may keep files."""
 
 
@@ -226,7 +226,7 @@ async def ingest(settings: Settings, catalogue: Catalogue, store: RedisStore, st
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
         async with AsyncExitStack() as closing:
             attached = await _attached(settings, store, closing)
-            member = faust_worker.Worker(catalogue, store, *attached, settings.folder, settings.sources)
+            member = faust_worker.Worker(catalogue, store, *attached, settings.faust_folder, settings.sources)
             await member.run(stop, _ready)
         return
     worker = Ingest(catalogue.layout, store)

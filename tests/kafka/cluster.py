@@ -110,7 +110,7 @@ class Cluster:
             "prefix": self.topics.prefix,
             "topic_partitions": TOPIC_PARTITIONS,
             "sources": list(sources),
-            "folder": str(self.folder / f"faust-{at}"),
+            "faust_folder": str(self.folder / f"faust-{at}"),
         } | other
         worker = WorkerProcess(settings, self.folder / f"worker-{at}.log")
         self._workers.append(worker)
