@@ -57,6 +57,7 @@ def new_app(topics: Topics, servers: str, folder: Path, **settings: Any) -> faus
     # Every line of its log that an operator should see is a warning; the rest is the chatter of each start.
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.ERROR)  # warns whenever partitions move
     session_s = KAFKA_SESSION_MS_MAX / 1e3
     return faust.App(
         topics.group,
@@ -68,6 +69,8 @@ def new_app(topics: Topics, servers: str, folder: Path, **settings: Any) -> faus
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=_BUFFER_EVENTS,
         stream_wait_empty=False,
+        # Faust's own assignment is for tables, and leaves workers idle that get no full share.
+        table_standby_replicas=0,
         broker_session_timeout=session_s,
         broker_heartbeat_interval=KAFKA_HEARTBEAT_MS / 1e3,
         broker_request_timeout=REQUEST_MS_MAX / 1e3,
@@ -137,6 +140,7 @@ class Worker:
         self._app.on_partitions_assigned.connect(self._on_assigned)
         self._app.on_partitions_revoked.connect(self._on_revoked)
         self._agent(topics.events, self._fold)
+        self._sources = sources
         for source in sources:
             self._agent(source, self._repartition)
 
@@ -145,6 +149,7 @@ class Worker:
 
         Raises BrokerError if the topic becomes another one or nothing is delivered any more.
         """
+        await self._check_sources()
         await self._producer.open()
         stopping: asyncio.Future[Any] = asyncio.create_task(stop.wait())
         assigned: asyncio.Future[Any] = asyncio.create_task(self._assigned.wait())
@@ -165,6 +170,15 @@ class Worker:
             for task in (stopping, assigned, *tasks):
                 task.cancel()
             await self._stop()
+
+    async def _check_sources(self) -> None:
+        own = {self._topics.events, self._topics.decisions, self._topics.outcomes, self._topics.dead}
+        there = await self._brokers.look(*self._sources) if self._sources else {}
+        for source in self._sources:
+            if source in own:
+                raise BrokerError(f"--source {source}: that is a topic of this engine, expected one of others")
+            if source not in there:
+                raise BrokerError(f"--source {source}: there is no such topic at {self._brokers.servers}")
 
     # --- the agents -------------------------------------------------------------------------------------------------
 

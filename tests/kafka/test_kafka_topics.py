@@ -115,3 +115,13 @@ def test_a_worker_ends_when_the_topic_gets_more_partitions(cluster: Cluster) -> 
         assert worker.process.wait(20) == 1
         assert f"topic {cluster.topics.events} has 6 partitions, the store was filled from 4" in worker.words
         assert "To go on with what is there now" in worker.words
+
+
+def test_sources_that_are_none_are_refused(cluster: Cluster) -> None:
+    workers = [
+        (cluster.start_worker("nowhere", wait=False), "--source nowhere: there is no such topic at "),
+        (cluster.start_worker(cluster.topics.dead, wait=False), "that is a topic of this engine"),
+    ]
+    for worker, told in workers:
+        assert worker.process.wait(20) == 1
+        assert told in worker.words
