@@ -90,6 +90,9 @@ class Broker:
             "transaction.state.log.min.isr": 1,
             "share.coordinator.state.topic.replication.factor": 1,
             "group.initial.rebalance.delay.ms": 0,
+            # A broker that was killed may come back once its session is over.
+            "broker.session.timeout.ms": 2_000,
+            "broker.heartbeat.interval.ms": 500,
             "num.network.threads": 1,
             "num.io.threads": 2,
             "log.cleaner.enable": "false",

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from engine.catalogue import Catalogue
 from engine.config import load
-from engine.errors import OpportuneError
+from engine.errors import BrokerError, OpportuneError
 from engine.ingest import Ingest
 from engine.kafka.producer import KafkaLog, Producer
 from engine.kafka.topics import Brokers, Incarnation, Topics, attach, refuse_other_broker
@@ -206,6 +206,8 @@ async def _attached(
     settings: Settings, store: RedisStore, closing: AsyncExitStack
 ) -> tuple[Brokers, Topics, Incarnation]:
     assert settings.kafka is not None
+    # While a broker is away aiokafka logs a dozen lines a second. What of it matters is told by those who call it.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     brokers, topics = Brokers(settings.kafka), Topics(settings.prefix)
     closing.push_async_callback(brokers.close)
     await brokers.open()
@@ -227,7 +229,19 @@ async def ingest(settings: Settings, catalogue: Catalogue, store: RedisStore, st
         async with AsyncExitStack() as closing:
             attached = await _attached(settings, store, closing)
             member = faust_worker.Worker(catalogue, store, *attached, settings.faust_folder, settings.sources)
-            await member.run(stop, _ready)
+            failure = None
+            try:
+                await member.run(stop, _ready)
+            except BrokerError as error:
+                failure = error
+            if member.stuck:
+                # All that is done is written, and Faust may wait for a broker that is away for as long as it likes.
+                if failure is not None:
+                    log.error("%s", failure)
+                logging.shutdown()
+                os._exit(0 if failure is None else 1)
+            if failure is not None:
+                raise failure
         return
     worker = Ingest(catalogue.layout, store)
     await _until(stop, worker.run(), worker.stop)

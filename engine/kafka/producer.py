@@ -163,6 +163,7 @@ class KafkaLog:
 
     async def watch(self) -> None:
         """See to it that nothing is written when the topic has become another one. Runs until it is cancelled."""
+        answers = True
         while True:
             await asyncio.sleep(KAFKA_LOOK_MS / 1e3)
             try:
@@ -173,7 +174,13 @@ class KafkaLog:
                     log.error("events are refused: %s", error)
                 self._refusal = str(error)
             except (KafkaError, TimeoutError, OSError) as error:
-                log.debug("the topics cannot be looked at: %s", error)
+                if answers:
+                    log.warning("Kafka does not answer, so neither events nor decisions are acknowledged: %s", error)
+                answers = False
+                continue
+            if not answers:
+                log.warning("Kafka answers again")
+            answers = True
 
     async def append_events(self, events: Sequence[tuple[str, bytes]]) -> list[Offset]:
         """Positions of (customer, event bytes), all acknowledged. Raises StoreUnavailable."""

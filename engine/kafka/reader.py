@@ -94,7 +94,7 @@ class PartitionReader:
         return found
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        deadline_s = asyncio.get_running_loop().time() + KAFKA_STALL_MS_MAX / 1e3
+        deadline_s, told = asyncio.get_running_loop().time() + KAFKA_STALL_MS_MAX / 1e3, False
         while True:
             try:
                 async with self._in_use, asyncio.timeout(REQUEST_MS_MAX / 1e3):
@@ -102,5 +102,7 @@ class PartitionReader:
             except (KafkaError, TimeoutError, OSError) as error:
                 if asyncio.get_running_loop().time() > deadline_s:
                     raise
-                log.warning("the broker does not answer, trying again: %s", error)
+                if not told:
+                    log.warning("the broker does not answer, trying again: %s", error)
+                told = True
             await asyncio.sleep(_RETRY_S)

@@ -54,10 +54,9 @@ _BUFFER_EVENTS: Final = 4 * INGEST_BATCH_MAX
 
 def new_app(topics: Topics, servers: str, folder: Path, **settings: Any) -> faust.App:
     """A Faust app without web server, tables and topics of its own; its data folder is made if it is not there."""
-    # Every line of its log that an operator should see is a warning; the rest is the chatter of each start.
-    for name in ("faust", "mode", "aiokafka"):
+    # What an operator should see of its log is a warning; the rest is the chatter of each start.
+    for name in ("faust", "mode"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.ERROR)  # warns whenever partitions move
     session_s = KAFKA_SESSION_MS_MAX / 1e3
     return faust.App(
         topics.group,
@@ -134,7 +133,10 @@ class Worker:
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._assigned = asyncio.Event()
         self._stopping = False
+        self.stuck = False
+        """After `run`: Faust did not end in time. Nothing is left to do, but its tasks and thread are there."""
         self._committed: dict[Place, int] = {}
+        self._starts: dict[Place, int] = {}
         self._in_hand: set[str] = set()
         """Topics of which a batch is being dealt with."""
         self._app.on_partitions_assigned.connect(self._on_assigned)
@@ -262,6 +264,7 @@ class Worker:
         self._sequencer.forget(places)
         for place in places:
             self._committed.pop(place, None)
+            self._starts.pop(place, None)
 
     async def _finish(self, wait_s: float) -> None:
         deadline_s = time.monotonic() + wait_s
@@ -292,12 +295,13 @@ class Worker:
                 moved_s = time.monotonic()
                 continue
             now = {place: self._sequencer.expected(place) for place in places}
-            # A partition of which nothing came yet stands where the group stands.
-            waiting = [
-                place
-                for place in places
-                if (await self._reader.start_of(place) if now[place] is None else now[place] or 0) < ends[place]
-            ]
+            waiting = []
+            for place, at in now.items():
+                if at is None:
+                    # Nothing came of it yet, so it stands where the group stood when it became this worker's.
+                    at = self._starts[place] = self._starts.get(place) or await self._reader.start_of(place)
+                if at < ends[place]:
+                    waiting.append(place)
             if now != last or self._in_hand or not waiting:
                 last, moved_s = now, time.monotonic()
             elif time.monotonic() - moved_s > KAFKA_STALL_MS_MAX / 1e3:
@@ -309,10 +313,13 @@ class Worker:
     async def _stop(self) -> None:
         self._stopping = True
         if self._app.started and not self._app.crashed:
-            await self._finish(DRAIN_MS_MAX / 2e3)
-        for closing in (self._app.stop(), self._producer.close(DRAIN_MS_MAX / 8e3), self._reader.close()):
-            try:
-                async with asyncio.timeout(DRAIN_MS_MAX / 8e3):
-                    await closing
-            except (TimeoutError, KafkaError, OSError) as error:
-                log.warning("not ended in time: %r", error)
+            await self._finish(DRAIN_MS_MAX / 4e3)
+        stopping = asyncio.ensure_future(self._app.stop())
+        await asyncio.wait([stopping], timeout=DRAIN_MS_MAX / 4e3)
+        self.stuck = not stopping.done()
+        await self._producer.close(DRAIN_MS_MAX / 8e3)
+        try:
+            async with asyncio.timeout(DRAIN_MS_MAX / 8e3):
+                await self._reader.close()
+        except (TimeoutError, KafkaError, OSError) as error:
+            log.warning("not ended in time: %r", error)

@@ -1,8 +1,10 @@
 """The whole engine with Kafka as its event log: one command, and what it promises."""
 
 import signal
+import subprocess
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,7 +14,7 @@ import pytest
 from bench.kafka_broker import Broker
 from features import Offset
 from opportune.v1 import decisions_pb2, events_pb2, feedback_pb2
-from tests.engine_process import EngineProcess, OwnRedis
+from tests.engine_process import ROOT, EngineProcess, OwnRedis
 from tests.faults.traffic import Traffic
 from tests.kafka.cluster import TOPIC_PARTITIONS, Cluster, Session
 from tests.waiting import wait_until
@@ -57,7 +59,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_when_anything_is_killed(
             engine.wait_ready(replaced=pid)
         if own_broker is not None:
             traffic.wait_for_more(30)
-            own_broker.kill()
+            own_broker.stop()
             own_broker.start()
         traffic.wait_for_more(50)
         traffic.stop()
@@ -126,7 +128,9 @@ def test_an_event_counts_in_the_next_decision_and_others_learn_of_all(engine: En
     assert dict(letter.headers)["reason"].startswith(b"type: no event type 'nothing' is declared")
 
 
-def test_without_workers_decisions_go_on_and_events_wait(engine: EngineProcess, cluster: Cluster) -> None:
+def test_without_workers_decisions_go_on_and_events_wait_for_some(
+    engine: EngineProcess, cluster: Cluster, tmp_path: Path
+) -> None:
     with engine.client() as client:
         stopped = engine.signal("ingest", signal.SIGSTOP)
         client.events.Publish(purchase("bob", 1), timeout=5)
@@ -135,8 +139,19 @@ def test_without_workers_decisions_go_on_and_events_wait(engine: EngineProcess, 
         assert not answer.state.known
         assert engine.pids["ingest"] == stopped
         engine.signal("ingest", signal.SIGKILL)
-        cluster.start_worker()  # one of `opportune ingest`, elsewhere
+    options = ("--kafka", cluster.kafka, "--redis", cluster.redis_url, "--prefix", cluster.topics.prefix)
+    log = tmp_path / "ingest.log"
+    with log.open("wb") as stderr:
+        elsewhere = subprocess.Popen(
+            engine.argv("ingest", *options, "--data", str(tmp_path / "data"), "--workers", "2"), cwd=ROOT, stderr=stderr
+        )
+    try:
+        wait_until(lambda: b"ready: 2 workers on " in log.read_bytes(), 40, "the workers are ready")
         assert "bob" in cluster.check()
+    finally:
+        elsewhere.terminate()
+    assert elsewhere.wait(15) == 0
+    assert {path.name for path in (tmp_path / "data" / "logs").iterdir()} == {"ingest-0.log", "ingest-1.log"}
 
 
 def test_a_publisher_is_told_when_kafka_is_away(engine: EngineProcess, own_broker: Broker | None) -> None:
