@@ -104,6 +104,10 @@ def serve(
     topic_partitions: int,
 ) -> None:
     """Run the engine: servers, ingest, learning and the private store, until Ctrl-C or SIGTERM."""
+    if kafka is not None:
+        _check_kafka(kafka, prefix, sources)
+    elif sources:
+        raise click.UsageError("--source is a topic of Kafka: expected --kafka, too")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     with _told():
         config, version, text = load(config_path)
@@ -120,8 +124,6 @@ def serve(
             }
             if kafka is not None:
                 settings |= _kafka_settings(kafka, prefix, sources, topic_partitions, folder)
-            elif sources:
-                raise click.UsageError("--source is a topic of Kafka: expected --kafka, too")
             serving = settings | {"grpc": grpc_at, "http": http_at, "transport": transport}
             workers = [worker_spec(f"serve-{n}", "serve", serving, stop_order=0) for n in range(servers)]
             workers += [worker_spec(role, role, settings, stop_order=1) for role in ("ingest", "learn")]
@@ -160,6 +162,7 @@ def ingest(
     topic_partitions: int,
 ) -> None:
     """Fold events from Kafka into the store, on as many machines as you like, until Ctrl-C or SIGTERM."""
+    _check_kafka(kafka, prefix, sources)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     with _told():
         config, version, text = load(config_path)
@@ -175,21 +178,25 @@ def ingest(
             sys.exit(Supervisor(folder, None, specs, ready).run())
 
 
-def _kafka_settings(
-    kafka: str, prefix: str, sources: tuple[str, ...], topic_partitions: int, folder: DataFolder
-) -> dict[str, Any]:
+def _check_kafka(kafka: str, prefix: str, sources: tuple[str, ...]) -> None:
     for server in kafka.split(","):
         host, _, port = server.strip().rpartition(":")
         if not host or not port.isdecimal():
             raise click.BadParameter(f"{server.strip()!r}, expected HOST:PORT[,HOST:PORT…]", param_hint="--kafka")
-    for name in (prefix, *sources):
+    for option, name in (("--prefix", prefix), *(("--source", source) for source in sources)):
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", name):
-            raise click.BadParameter(f"{name!r} is no name of a topic: letters, digits, '.', '_' and '-'")
+            message = f"{name!r} is no name of a topic, expected letters, digits, '.', '_' and '-'"
+            raise click.BadParameter(message, param_hint=option)
+
+
+def _kafka_settings(
+    kafka: str, prefix: str, sources: tuple[str, ...], topic_partitions: int, folder: DataFolder
+) -> dict[str, Any]:
     return {
         "kafka": kafka,
         "prefix": prefix,
         "topic_partitions": topic_partitions,
-        "sources": list(sources),
+        "sources": sources,
         "faust_folder": str(folder.path / "faust"),
     }
 

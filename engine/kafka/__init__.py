@@ -7,6 +7,8 @@
 
 topics.py    names, partitions, and whether the topics are those the store was filled from
 producer.py  what goes into Kafka: acknowledged by all in-sync replicas before anybody is told
+metadata.py  ids of topics, which the client library cannot ask for
+reader.py    partitions as they are, beside the consumer group
 sequence.py  records of a partition in order and without a gap, whatever the consumer skips or repeats
 folding.py   records into the store, by compare-and-set; the pure fold does the work
 repartition.py  events of foreign producers: checked as over HTTP, keyed by customer
