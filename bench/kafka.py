@@ -40,6 +40,7 @@ from engine.kafka.producer import Outgoing, Producer
 from engine.kafka.topics import Brokers, Topics, attach
 from engine.limits import INGEST_BATCH_MAX, KAFKA_LINGER_MS, PARTITIONS
 from engine.store.redis import RedisStore
+from engine.worker import ingest_of
 from opportune.v1 import events_pb2, events_pb2_grpc
 
 EVENTS_PER_S: Final = 2_000
@@ -164,7 +165,8 @@ async def _agent(settings: dict[str, Any]) -> None:
         brokers, store = Brokers(settings["kafka"]), await RedisStore.open(settings["redis"], PARTITIONS)
         await brokers.open()
         known = await attach(brokers, topics, store, 0, PARTITIONS)
-        member = worker.Worker(Catalogue.compile(config, version, text), store, brokers, topics, known, folder)
+        catalogue = Catalogue.compile(config, version, text)
+        member = worker.Worker(catalogue, ingest_of(catalogue, store), store, brokers, topics, known, folder)
         fold = member._folder.fold
 
         async def counted(events: dict[str, Any]) -> Any:

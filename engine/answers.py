@@ -207,17 +207,24 @@ def customer(
         _fill_freshness(response.state, header.watermark, max(header.latest_event_ms, 0), now_ms)
         response.events, response.duplicates, response.late = header.events, header.duplicates, header.late
     values = catalogue.layout.values(record, now_ms)
-    for feature in catalogue.config.features:
-        added = response.features.add(name=feature.name, unit=feature.unit)
+    known = catalogue.bare_layout.values(record, now_ms)
+    fresh = response.state
+    for feature in catalogue.config.all_features:
         value = values[feature.name]
+        added = response.features.add(
+            name=feature.name,
+            unit=feature.unit,
+            defaulted=value is not None and known[feature.name] is None,
+            latest_event_ms=fresh.latest_event_ms,
+            age_ms=fresh.age_ms,
+        )
         if value is not None:
             added.value.CopyFrom(plain_value(value))
     for entry in reversed(ledger.decisions):
         for offer in entry.offers:
-            at = catalogue.index_of_key.get(offer.key)
             response.offers.add(
                 decision_id=decision_id(partition, entry.position),
-                offer_id=catalogue.offer_ids[at] if at is not None else f"(removed, key {offer.key:08x})",
+                offer_id=catalogue.offer_name(offer.key),
                 stage=int(offer.stage),
                 served_ms=entry.time_ms,
                 expires_ms=offer.window_end_ms,

@@ -5,7 +5,7 @@ flag as 0 or 1, NaN where it is missing. The model reads its inputs from it, the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Self
 
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from engine.arbitration import Arbitration
 from engine.config import line_of
-from engine.config_schema import Attribute, Config, Fact, Input, Offer, key_of
+from engine.config_schema import Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
 from engine.errors import ConfigError
 from engine.rulebatch import RuleBatch
 from engine.rules import RuleError, Rules, Variable, words_of
+from engine.segments import Segments
+from engine.timeline import Keeper
 from features import Layout
 from models import InputSpec, Transform
 
@@ -86,6 +88,7 @@ class Catalogue:
     """Column of each fact of the conversation."""
     facts: Mapping[str, Fact]
     fallback: tuple[int, ...]
+    segments: Segments
 
     @classmethod
     def compile(cls, config: Config, version: str, text: bytes = b"", name: str = "configuration") -> Self:
@@ -96,13 +99,13 @@ class Catalogue:
             return ConfigError(f"{where}: {'.'.join(map(str, place))}: {error}")
 
         specs = config.feature_specs()
-        layout = Layout.compile(specs)
+        layout = Layout.compile(specs, config.timezone)
         columns = [
             Column(spec.name, "text" if spec.categories else "number", spec.categories, spec.default) for spec in specs
         ]
         fact_columns = {fact.name: len(columns) + at for at, fact in enumerate(config.context)}
         columns += [_fact_column(fact) for fact in config.context]
-        declared: list[Input | None] = [feature.input for feature in config.features]
+        declared: list[Input | None] = [feature.input for feature in config.all_features]
         declared += [fact.input for fact in config.context]
         inputs = [
             InputSpec(column.name, given.kind, given.range[0], given.range[1], len(column.categories))
@@ -121,6 +124,13 @@ class Catalogue:
                     Rules([rule], samples)
                 except RuleError as error:
                     problems.append(str(problem(("offers", at, "eligibility", i), error)))
+        known = columns[: len(specs)]
+        of_features = {column.name: samples[column.name] for column in known}
+        for at, segment in enumerate(config.segments):
+            try:
+                Rules([segment.when], of_features)
+            except RuleError as error:
+                problems.append(str(problem(("segments", at, "when"), error)))
         if problems:
             raise ConfigError("\n".join(problems))
         try:
@@ -176,6 +186,7 @@ class Catalogue:
             fact_columns=fact_columns,
             facts={fact.name: fact for fact in config.context},
             fallback=tuple(ids.index(offer) for offer in config.fallback),
+            segments=Segments(config.segments, known, of_features),
         )
 
     def placement_name(self, channel: int, placement: int) -> str:
@@ -186,6 +197,26 @@ class Catalogue:
     def event_types(self) -> Mapping[str, Mapping[str, Attribute]]:
         """Declared attributes by event type."""
         return {event.type: event.attributes for event in self.config.events}
+
+    def offer_name(self, key: int) -> str:
+        """Id of an offer by its key; of one that the configuration no longer has, the key."""
+        at = self.index_of_key.get(key)
+        return self.offer_ids[at] if at is not None else f"(removed, key {key:08x})"
+
+    @cached_property
+    def on_timeline(self) -> Mapping[str, OnTimeline]:
+        """How events stand on the timeline, by type, of the types that do."""
+        return {event.type: event.timeline for event in self.config.events if event.timeline is not None}
+
+    @cached_property
+    def keeper(self) -> Keeper:
+        """Keeps the timelines."""
+        return Keeper({event.type: event.kept() for event in self.config.events if event.timeline is not None})
+
+    @cached_property
+    def bare_layout(self) -> Layout:
+        """The same layout without defaults: it reads as missing what `layout` reads as its default."""
+        return Layout.compile([replace(spec, default=_NAN) for spec in self.layout.specs])
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:

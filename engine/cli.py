@@ -18,27 +18,34 @@ from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
 
+from engine import cli_customer
 from engine.catalogue import Catalogue
+from engine.cli_history import backfill, dataset
+from engine.cli_parts import config_option as _config_option
+from engine.cli_parts import told as _told
 from engine.config import load
 from engine.datafolder import DataFolder
 from engine.embedded import EmbeddedStore
-from engine.errors import OpportuneError
+from engine.featurecheck.command import check_features
+from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_MAX
 from engine.ledger import hash_of
 from engine.lifecycle import REPORTABLE
+from engine.registry import lacking_told, registry_of
 from engine.replaying import replay_at, store_of
 from engine.rpc import TRANSPORTS
+from engine.store.wire import Address
 from engine.supervisor import Supervisor, worker_spec
-from opportune.v1 import decisions_pb2, decisions_pb2_grpc, feedback_pb2, feedback_pb2_grpc
+from opportune.v1 import (
+    customers_pb2,
+    customers_pb2_grpc,
+    decisions_pb2,
+    decisions_pb2_grpc,
+    feedback_pb2,
+    feedback_pb2_grpc,
+)
 
 _TABLE_COLUMNS_MIN: Final = 160
 
-_config_option = click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="The configuration, a YAML file.",
-)
 _address_option = click.option(
     "--grpc", "address", default="127.0.0.1:50051", show_default=True, help="Where the engine answers."
 )
@@ -57,6 +64,13 @@ _topic_partitions_option = click.option(
     show_default=True,
     help="Partitions of Kafka topics that are not there yet: as many workers can share the work.",
 )
+def _store_url(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+    """Refuse what names no store before anything is started."""
+    try:
+        Address.parse_all(url or "unix:///")
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return url
 
 
 @click.group()
@@ -80,7 +94,12 @@ def main() -> None:
 @click.option(
     "--servers", type=click.IntRange(1, 64), default=1, show_default=True, help="Server processes on the port."
 )
-@click.option("--redis", "redis_url", help="Your Redis or Valkey instead of the private one: redis://… or unix://…")
+@click.option(
+    "--redis",
+    "redis_url",
+    callback=_store_url,
+    help="Your Redis, Valkey or cluster instead of the private store: redis[s]://HOST:PORT[,HOST:PORT…] or unix://PATH",
+)
 @click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
 @click.option("--fsync", type=click.Choice(["everysec", "always"]), default="everysec", show_default=True)
 @click.option("--transport", type=click.Choice(TRANSPORTS), default="native", show_default=True)
@@ -243,47 +262,65 @@ def validate(config_path: Path) -> None:
         f"{config_path}: {config.name}, version {version}: {len(catalogue.offers)} offers, {len(catalogue.rules)} rules"
         f", {len(catalogue.layout.names)} features, {catalogue.transform.dimension} inputs of the model"
     )
+    for line in lacking_told(config):
+        click.echo(f"note: {line}", err=True)
 
 
 @main.command()
 @_config_option
-def features(config_path: Path) -> None:
-    """List the features: what each means, where it lies in a customer's record, what it costs."""
+@click.option("--check", is_flag=True, help="Report on the quality of the features' data instead of listing them.")
+@click.option("--data", "data_path", type=click.Path(path_type=Path), help="To check: data folder, running or not.")
+@click.option("--redis", "redis_url", help="To check: the store of an engine that has its own, redis://… or unix://…")
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the same there.")
+@click.option(
+    "--sample", type=click.IntRange(1, CUSTOMERS_SAMPLED_MAX), default=CUSTOMERS_SAMPLED, show_default=True,
+    help="To check: customers whose features are read.",
+)  # fmt: skip
+def features(
+    config_path: Path, check: bool, data_path: Path | None, redis_url: str | None, json_path: Path | None, sample: int
+) -> None:
+    """List the features: what each means, where it lies in a customer's record, what it costs.
+
+    With --check: what is wrong with their data. Exit code 0: nothing. 1: something, at the level of a warning or worse.
+    2: cannot tell.
+    """
+    if check:
+        sys.exit(check_features(config_path, data_path, redis_url, json_path, sample))
+    if data_path or redis_url:
+        raise click.UsageError("--data and --redis belong to --check")
     with _told():
         config, version, text = load(config_path)
         catalogue = Catalogue.compile(config, version, text, str(config_path))
-    table = Table(title=f"{config.name}: {catalogue.layout.fixed_bytes} bytes a customer, and 8 an event id remembered")
-    for heading in (
-        "feature",
-        "function",
-        "event",
-        "attribute",
-        "window",
-        "offset",
-        "bytes",
-        "unit",
-        "meaning",
-        "owner",
-    ):
-        table.add_column(heading, justify="right" if heading in ("offset", "bytes") else "left")
+    table = Table(title=f"{config.name}: {len(config.features)} features, layout {catalogue.layout.version:08x}")
+    headings = ("feature", "function", "event", "value", "window", "keeps", "tiles", "bytes a tile")
+    for heading in (*headings, "unit", "meaning", "owner"):
+        table.add_column(heading, justify="right" if heading in ("tiles", "bytes a tile") else "left")
     rows = {row.name: row for row in catalogue.layout.describe()}
-    for feature in config.features:
+    for feature in config.all_features:
         row = rows[feature.name]
         window = "lifetime" if feature.window is None else f"{feature.window / 3_600_000:g} h"
         table.add_row(
             feature.name,
             feature.function,
-            feature.event,
-            feature.attribute or "",
+            feature.event or "",
+            feature.attribute or feature.value or "",
             window,
-            str(row.offset),
-            str(row.bytes),
+            row.keeps + (" (shared)" if row.shared else ""),
+            str(row.tiles or ""),
+            str(row.bytes_typical),
             feature.unit,
             feature.meaning,
             feature.owner,
         )
     # A table of ten columns needs room: in a pipe or a narrow terminal rich would cut every word of it.
     Console(width=max(Console().width, _TABLE_COLUMNS_MIN)).print(table)
+    for line in lacking_told(config):
+        click.echo(f"note: {line}", err=True)
+    if json_path is not None:
+        try:
+            json_path.write_text(json.dumps(registry_of(catalogue), indent=2))
+        except OSError as error:
+            raise click.ClickException(f"{json_path} cannot be written: {error.strerror}") from error
 
 
 # --- trying it by hand ----------------------------------------------------------------------------------------------
@@ -314,6 +351,41 @@ def decide(
     if explain and response.decision_id:
         asked = decisions_pb2.ExplainRequest(decision_id=response.decision_id)
         _show(_call(address, decisions_pb2_grpc.DecisionsStub, "Explain", asked))
+
+
+@main.command()
+@_address_option
+@click.option("--customer", required=True)
+@click.option(
+    "--kind", "kinds", multiple=True, type=click.Choice(cli_customer.KINDS), help="Only these entries; repeat for more."
+)
+@click.option("--channel", "channels", multiple=True, help="Only entries of this channel; repeat for more.")
+@click.option("--page-size", type=click.IntRange(min=0), default=0, help="Entries of the timeline.  [default: 50]")
+@click.option("--page", "page_token", default="", help="Token of the next page, as the page before told it.")
+@click.option("--json", "as_json", is_flag=True, help="The message as it came.")
+def customer(
+    address: str,
+    customer: str,
+    kinds: tuple[str, ...],
+    channels: tuple[str, ...],
+    page_size: int,
+    page_token: str,
+    as_json: bool,
+) -> None:
+    """Show what the engine knows of a customer: profile, features, complaint cases, timeline."""
+    request = customers_pb2.GetCustomerRequest(
+        customer_id=customer,
+        kinds=[f"TIMELINE_KIND_{kind.upper()}" for kind in kinds],
+        channels=channels,
+        page_size=page_size,
+        page_token=page_token,
+    )
+    found = _call(address, customers_pb2_grpc.CustomersStub, "Get", request)
+    if as_json:
+        _show(found)
+    else:
+        # In a pipe rich would cut what does not fit 80 columns.
+        cli_customer.show(Console(width=None if sys.stdout.isatty() else _TABLE_COLUMNS_MIN), found)
 
 
 @main.command()
@@ -382,7 +454,12 @@ def demo(calls: int | None, data_path: Path | None, concurrency: int, json_path:
 @main.command()
 @_config_option
 @click.option("--data", "data_path", type=click.Path(path_type=Path), help="Data folder of an engine, running or not.")
-@click.option("--redis", "redis_url", help="The store of an engine that has its own: redis://… or unix://…")
+@click.option(
+    "--redis",
+    "redis_url",
+    callback=_store_url,
+    help="The store of an engine that has its own: redis[s]://HOST:PORT[,HOST:PORT…] or unix://PATH",
+)
 @click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
 def replay(config_path: Path, data_path: Path | None, redis_url: str | None, store_binary: Path | None) -> None:
     """Make all state again from the logs and compare it byte for byte.
@@ -408,13 +485,8 @@ def replay(config_path: Path, data_path: Path | None, redis_url: str | None, sto
     sys.exit(findings.verdict)
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors with a message for people, without a traceback."""
-    try:
-        yield
-    except OpportuneError as error:
-        raise click.ClickException(str(error)) from error
+main.add_command(backfill)
+main.add_command(dataset)
 
 
 if __name__ == "__main__":

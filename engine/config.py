@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -18,6 +18,8 @@ from engine import limits
 from engine.config_check import Location, problems_of
 from engine.config_schema import NAME_PATTERN, Config
 from engine.errors import ConfigError
+
+FormT = TypeVar("FormT", bound=BaseModel)
 
 
 def load(path: Path) -> tuple[Config, str, bytes]:
@@ -37,6 +39,15 @@ def version_of(text: bytes) -> str:
 
 def parse(text: bytes, name: str = "configuration") -> Config:
     """Read and check a configuration. Raises ConfigError with one line a problem."""
+    config, tree = checked(text, name, Config, "a mapping that begins with 'opportune: 1'")
+    problems = list(problems_of(config))
+    if problems:
+        raise ConfigError("\n".join(f"{name}:{_line(tree, loc)}: {_place(loc)}: {what}" for loc, what in problems))
+    return config
+
+
+def checked(text: bytes, name: str, form: type[FormT], expected: str) -> tuple[FormT, Any]:
+    """(what a YAML text holds, its tree). Raises ConfigError with one line a problem; `expected` is for the whole."""
     if len(text) > limits.CONFIG_BYTES_MAX:
         raise ConfigError(f"{name}: more than {limits.CONFIG_BYTES_MAX} bytes")
     try:
@@ -50,9 +61,9 @@ def parse(text: bytes, name: str = "configuration") -> Config:
     except YAMLError as error:
         raise ConfigError(f"{name}:1: {error}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{name}:1: expected a mapping that begins with 'opportune: 1'")
+        raise ConfigError(f"{name}:1: expected {expected}")
     try:
-        config = Config.model_validate(_plain(tree))
+        return form.model_validate(_plain(tree)), tree
     except ValidationError as error:
         raise ConfigError(
             "\n".join(
@@ -60,10 +71,6 @@ def parse(text: bytes, name: str = "configuration") -> Config:
                 for problem in _told(error.errors(include_url=False))
             )
         ) from error
-    problems = list(problems_of(config))
-    if problems:
-        raise ConfigError("\n".join(f"{name}:{_line(tree, loc)}: {_place(loc)}: {what}" for loc, what in problems))
-    return config
 
 
 def line_of(text: bytes, place: Location) -> int:

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from engine.config_schema import Config, key_of
+from engine import limits
+from engine.config_schema import Config, EventType, Feature, key_of
+from features import ExpressionError, FeatureSpec, clock_of, compile_cel
 from features import validate as validate_features
 
 Location = tuple[int | str, ...]
@@ -30,6 +32,7 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     found += _check_names(config)
     found += _check_features(config)
     found += _check_facts(config)
+    found += _check_timelines(config)
     keys: dict[int, str] = {}
     for at, offer in enumerate(config.offers):
         other = keys.setdefault(key_of(offer.id), offer.id)
@@ -63,11 +66,14 @@ def _repeated(entries: tuple[Any, ...], place: str, attribute: str, what: str) -
 
 
 def _check_names(config: Config) -> list[tuple[Location, str]]:
-    """Features and facts share one space of names: both are variables in rules."""
+    """Features, facts and segments share one space of names: what is a variable in rules is never ambiguous."""
     found: list[tuple[Location, str]] = []
     seen: dict[str, str] = {}
-    named: list[tuple[str, int, str]] = [("features", at, f.name) for at, f in enumerate(config.features)]
+    named: list[tuple[str, int, str]] = [
+        ("features", at, one.name) for at, feature in enumerate(config.features) for one in feature.one_each()
+    ]
     named += [("context", at, f.name) for at, f in enumerate(config.context)]
+    named += [("segments", at, s.name) for at, s in enumerate(config.segments)]
     for place, at, name in named:
         if name in _CEL_WORDS:
             found.append(((place, at, "name"), f"{name!r} is a word of the rule language; choose another name"))
@@ -80,27 +86,59 @@ def _check_names(config: Config) -> list[tuple[Location, str]]:
 def _check_features(config: Config) -> list[tuple[Location, str]]:
     found: list[tuple[Location, str]] = []
     events = {event.type: event for event in config.events}
+    before: list[FeatureSpec] = []
     for at, feature in enumerate(config.features):
-        event = events.get(feature.event)
-        if event is None:
+        event = events.get(feature.event or "")
+        if event is not None:
+            found += [(("features", at, *place), problem) for place, problem in _misfits(feature, event)]
+        elif feature.function != "ratio":
             found.append((("features", at, "event"), f"no event type {feature.event!r}"))
             continue
-        for place, name in [("attribute", feature.attribute), *(("where", name) for name in feature.where)]:
-            if name and name not in event.attributes:
-                found.append((("features", at, place), f"event {event.type!r} has no attribute {name!r}"))
-        attribute = event.attributes.get(feature.attribute or "")
-        text = attribute is not None and attribute.type == "text"
-        if text and feature.function != "last":
-            found.append((("features", at, "function"), "a text can only be remembered: expected last"))
-        if text and attribute is not None and not attribute.values:
-            found.append((("features", at, "attribute"), "a text attribute needs its values declared to be a feature"))
-        one_hot = feature.input is not None and feature.input.kind == "one_hot"
-        if feature.input is not None and one_hot != (text and feature.function == "last"):
-            found.append((("features", at, "input"), "expected kind one_hot for a text, linear or log for a number"))
+        specs = [config.feature_spec(one) for one in feature.one_each()]
         try:
-            validate_features([config.feature_spec(feature)])
+            validate_features([*before, *specs])
+            before += specs
         except ValueError as error:
-            found.append((("features", at), str(error)))
+            problem = str(error)
+            if "the name is used twice" not in problem:  # told with the place of the other one
+                found.append((("features", at), problem))
+    if len(config.all_features) > limits.FEATURES_MAX:
+        found.append((("features",), f"{len(config.all_features)} features, at most {limits.FEATURES_MAX} are allowed"))
+    try:
+        clock_of(config.timezone)
+    except ValueError as error:
+        found.append((("timezone",), str(error)))
+    return found
+
+
+def _misfits(feature: Feature, event: EventType) -> list[tuple[Location, str]]:
+    """Where a feature asks its event for what it does not have."""
+    found: list[tuple[Location, str]] = []
+    named = [("attribute", feature.attribute), ("by", feature.by.attribute if feature.by else None)]
+    named += [("where", name) for name in (feature.where if isinstance(feature.where, dict) else ())]
+    for place, expression in (("value", feature.value), ("where", feature.where)):
+        if isinstance(expression, str):
+            try:
+                variables = compile_cel(expression).variables()
+            except ExpressionError as error:
+                found.append(((place,), str(error)))
+                continue
+            named += [(place, name) for name in variables if name not in ("hour", "weekday")]
+    found += [
+        ((place,), f"event {event.type!r} has no attribute {name!r}")
+        for place, name in named
+        if name and name not in event.attributes
+    ]
+    attribute = event.attributes.get(feature.attribute or "")
+    text = attribute is not None and attribute.type == "text"
+    remembered = feature.function in ("last", "first")
+    if text and not remembered and feature.function != "distinct":
+        found.append((("function",), "a text can only be remembered or told apart: expected last, first or distinct"))
+    if text and remembered and attribute is not None and not attribute.values:
+        found.append((("attribute",), "a text attribute needs its values declared to be a feature"))
+    one_hot = feature.input is not None and feature.input.kind == "one_hot"
+    if feature.input is not None and one_hot != (text and remembered):
+        found.append((("input",), "expected kind one_hot for a text, linear or log for a number"))
     return found
 
 
@@ -118,4 +156,25 @@ def _check_facts(config: Config) -> list[tuple[Location, str]]:
             found.append((("context", at, "default"), f"expected a {fact.type}, got {default!r}"))
         elif fact.values and default is not None and default not in fact.values:
             found.append((("context", at, "default"), f"expected one of {', '.join(fact.values)}"))
+    return found
+
+
+def _check_timelines(config: Config) -> list[tuple[Location, str]]:
+    found: list[tuple[Location, str]] = []
+    for at, event in enumerate(config.events):
+        entry, place = event.timeline, ("events", at, "timeline")
+        if entry is None:
+            continue
+        for name, where in entry.named().items():
+            if name not in event.attributes:
+                found.append(((*place, *where), f"event {event.type!r} has no attribute {name!r}"))
+        if len(event.kept()) > limits.TIMELINE_ATTRIBUTE_ENTRIES_MAX:
+            most = f"at most {limits.TIMELINE_ATTRIBUTE_ENTRIES_MAX} are kept; name those to be kept in text"
+            found.append((place, f"{len(event.kept())} attributes, {most}"))
+        complaint = entry.kind == "complaint"
+        if complaint and not entry.case and not entry.same:
+            found.append((place, "complaints need case or same, or every one of them would be a case of its own"))
+        if not complaint:
+            given = entry.model_fields_set & {"case", "same", "within", "closes"}
+            found += [((*place, name), "only complaints have it: expected kind: complaint") for name in sorted(given)]
     return found

@@ -2,13 +2,15 @@
 engine.config_check, reading files in engine.config.
 """
 
-from typing import Annotated, Literal
+import re
+from functools import cached_property
+from typing import Annotated, Final, Literal
 from zlib import crc32
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from engine import limits
-from features import FeatureSpec, parse_duration_ms
+from features import FeatureSpec, Function, parse_duration_ms
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
 
@@ -86,29 +88,132 @@ class Fact(Attribute):
     input: Input | None = None
 
 
+PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+"""An attribute in a text of the timeline: {name}."""
+
+
+def _text_with_placeholders(text: str) -> str:
+    if brace := re.search(r"[{}]", PLACEHOLDER.sub("", text)):
+        raise ValueError(f"{brace[0]!r} stands alone: expected attributes as {{name}}, without format")
+    return text
+
+
+TextWithPlaceholders = Annotated[str, Field(max_length=500), AfterValidator(_text_with_placeholders)]
+
+
+class OnTimeline(_Model):
+    """How events of a type stand on the customer's timeline."""
+
+    kind: Literal["contact", "complaint", "note", "use", "satisfaction"] = "use"
+    channel: TextWithPlaceholders = ""
+    text: TextWithPlaceholders = ""
+    author: Name | None = None
+    case: Name | None = None
+    same: tuple[Name, ...] = ()
+    within: DurationMs = 7 * 86_400_000
+    closes: bool | Annotated[dict[Name, Finite | bool | str], Field(min_length=1)] = False
+
+    def named(self) -> dict[str, tuple[str | int, ...]]:
+        """Attributes that it names, what tells complaints apart first, each with its place in here."""
+        closing = self.closes if isinstance(self.closes, dict) else {}
+        named: list[tuple[str | None, tuple[str | int, ...]]] = [(self.case, ("case",))]
+        named += [(name, ("same", at)) for at, name in enumerate(self.same)]
+        named += [(name, ("closes", name)) for name in closing]
+        named += [(self.author, ("author",))]
+        for field, text in (("channel", self.channel), ("text", self.text)):
+            named += [(name, (field,)) for name in PLACEHOLDER.findall(text)]
+        found: dict[str, tuple[str | int, ...]] = {}
+        for name, place in named:
+            if name:
+                found.setdefault(name, place)
+        return found
+
+
+def _on_timeline(value: object) -> object:
+    return {} if value is True else None if value is False else value
+
+
 class EventType(_Model):
     """A type of event and its attributes."""
 
     type: Id
     attributes: dict[Name, Attribute] = Field(default_factory=dict, max_length=limits.CONTEXT_ENTRIES_MAX)
+    timeline: Annotated[OnTimeline | None, BeforeValidator(_on_timeline)] = None
+
+    def kept(self) -> tuple[str, ...]:
+        """Attributes that the timeline keeps: those that it names, and all if it has no text."""
+        if self.timeline is None:
+            return ()
+        named = self.timeline.named()
+        return tuple(named if self.timeline.text else dict.fromkeys([*named, *self.attributes]))
+
+
+class Segment(_Model):
+    """A name for the customers for whom a rule holds."""
+
+    name: Name
+    when: Annotated[str, Field(min_length=1)]
+
+
+class ByValue(_Model):
+    """One feature for each of some values of an attribute: `spent` by category becomes spent_food, spent_rent …"""
+
+    attribute: Name
+    values: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1, max_length=limits.FEATURES_MAX)
+
+    @staticmethod
+    def suffix(value: str) -> str:
+        """What a value adds to the name of the feature.
+
+        >>> ByValue.suffix("Food & Drink")
+        'food_drink'
+        """
+        return re.sub(r"[^a-z0-9]+", "_", value.lower()).strip("_")
 
 
 class Feature(_Model):
     """A feature: what it counts, sums or remembers of one type of event, and how it enters the model."""
 
     name: Name
-    event: Id
-    function: Literal["count", "sum", "mean", "last", "recency"]
+    event: Id | None = None
+    function: Function
     attribute: Name | None = None
-    where: dict[Name, Finite | bool | str] = Field(default_factory=dict)
+    value: Annotated[str, Field(min_length=1)] | None = None
+    where: dict[Name, Finite | bool | str] | Annotated[str, Field(min_length=1)] = Field(default_factory=dict)
+    by: ByValue | None = None
     window: DurationMs | None = None
     tile: DurationMs | None = None
+    half_life: DurationMs | None = None
+    numerator: Name | None = None
+    denominator: Name | None = None
     default: Finite | None = None
     resolution: Annotated[float, Field(gt=0, le=1e6)] = 1e-6
     meaning: str = ""
     unit: str = ""
     owner: str = ""
     input: Input | None = None
+
+    def one_each(self) -> tuple["Feature", ...]:
+        """The feature itself, or one for each value that it is `by`."""
+        if self.by is None:
+            return (self,)
+        assert isinstance(self.where, dict), "checked below"
+        return tuple(
+            self.model_copy(
+                update={
+                    "name": f"{self.name}_{ByValue.suffix(value)}",
+                    "by": None,
+                    "where": {**self.where, self.by.attribute: value},
+                }
+            )
+            for value in self.by.values
+        )
+
+    @model_validator(mode="after")
+    def _by_needs_pairs(self) -> "Feature":
+        if self.by is not None and isinstance(self.where, str):
+            raise ValueError("where: expected attributes and their values beside by, not an expression")
+        return self
 
 
 class Treatment(_Model):
@@ -161,6 +266,7 @@ class Config(_Model):
     opportune: Literal[1]
     name: Id
     language: str = "en"
+    timezone: str = "UTC"
     clock: Clock = Clock()
     limit: Annotated[int, Field(ge=1, le=limits.SLATE_MAX)] = 3
     silence: bool = True
@@ -168,33 +274,46 @@ class Config(_Model):
     context: tuple[Fact, ...] = Field(default=(), max_length=limits.CONTEXT_FACTS_MAX)
     events: tuple[EventType, ...] = ()
     features: tuple[Feature, ...] = Field(default=(), max_length=limits.FEATURES_MAX)
+    segments: tuple[Segment, ...] = Field(default=(), max_length=limits.RULES_MAX)
     offers: tuple[Offer, ...] = Field(min_length=1, max_length=limits.OFFERS_MAX)
     fallback: tuple[Id, ...] = Field(default=(), max_length=limits.SLATE_MAX)
     exploration: Exploration = Exploration()
     learning: Learning = Learning()
 
+    @cached_property
+    def all_features(self) -> tuple[Feature, ...]:
+        """The features, those by value one by one."""
+        return tuple(one for feature in self.features for one in feature.one_each())
+
     def feature_specs(self) -> tuple[FeatureSpec, ...]:
         """The features in the form that features.Layout compiles."""
-        return tuple(self.feature_spec(feature) for feature in self.features)
+        return tuple(self.feature_spec(feature) for feature in self.all_features)
 
     def feature_spec(self, feature: Feature) -> FeatureSpec:
         """One feature in that form."""
         declared = next((event.attributes for event in self.events if event.type == feature.event), {})
         attribute = declared.get(feature.attribute) if feature.attribute else None
-        categories = attribute.values if attribute is not None and feature.function == "last" else ()
+        categories = attribute.values if attribute is not None and feature.function in ("last", "first") else ()
+        pairs = feature.where if isinstance(feature.where, dict) else {}
         return FeatureSpec(
             name=feature.name,
             function=feature.function,
-            event=feature.event,
+            event=feature.event or "",
             attribute=feature.attribute,
+            value=feature.value,
             window_ms=feature.window,
             tile_ms=feature.tile,
-            where=tuple(sorted(feature.where.items())),
+            half_life_ms=feature.half_life,
+            where=tuple(sorted(pairs.items())),
+            condition=feature.where if isinstance(feature.where, str) else None,
             categories=categories,
+            numerator=feature.numerator,
+            denominator=feature.denominator,
             default=float("nan") if feature.default is None else feature.default,
             resolution=feature.resolution,
             meaning=feature.meaning,
             unit=feature.unit,
+            owner=feature.owner,
         )
 
 

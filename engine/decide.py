@@ -18,7 +18,7 @@ from engine import ledger, record
 from engine.arbitration import of_picks
 from engine.catalogue import Catalogue
 from engine.ledger import Glance
-from features import HEADER_CAS_BYTES, Offset, RecordError
+from features import HEADER_STATE_BYTES, Offset, RecordError
 from models import Policy, choose, dice, seed_of
 
 NOT_DEGRADED: Final = 0
@@ -147,7 +147,7 @@ def _decide_new(
     mean, sd = policy.score(x)
     score, spread, may, any_eligible = catalogue.arbitration.score(mean, sd, verdicts, channels, times)
     seeds = [
-        seed_of(ask.customer.encode(), data[:HEADER_CAS_BYTES] if data is not None else b"", seen.epoch)
+        seed_of(ask.customer.encode(), data[:HEADER_STATE_BYTES] if data is not None else b"", seen.epoch)
         for ask, data, seen in zip(asks, records, glances, strict=True)
     ]
     slates = choose(

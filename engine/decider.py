@@ -12,20 +12,20 @@ computes one while the store commits another. One batch, step by step:
 6. answer; whoever lost a race for a ledger goes into the next batch.
 
 If 2, 4 or 5 fail, the answers are the catalogue's fallback offers, marked as degraded, and nothing is promised about
-them.
+them. On a cluster 2 and 4 may fail for the customers of one node alone; the rest of the batch goes on.
 """
 
 import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from engine import metrics
 from engine.catalogue import Catalogue
-from engine.decide import Ask, Draft, Repeat, decide
+from engine.decide import STATE_UNREADABLE, Ask, Draft, Repeat, decide
 from engine.errors import Overloaded, Unavailable
 from engine.learner import posterior_options
 from engine.limits import (
@@ -34,7 +34,7 @@ from engine.limits import (
     DECIDE_CONFLICT_RETRIES_MAX,
     DECIDE_QUEUE_MAX,
 )
-from engine.store.base import Conflict, DecisionCommit, State, StoreError
+from engine.store.base import Conflict, DecisionCommit, PartlyUnavailable, State, StoreError
 from features import Offset
 from models import Policy
 
@@ -120,6 +120,8 @@ class Decider:
         self._in_flight: set[str] = set()
         """Customers of the batches in flight."""
         self._draining = False
+        self.on_unreadable: Callable[[], None] = lambda: None
+        """Called when a state could not be read: it may be of a configuration that is not known here yet."""
 
     async def submit(self, ask: Ask) -> Answer:
         """The answer to one request. Raises as `enqueue` does."""
@@ -186,13 +188,21 @@ class Decider:
             # Before anything is committed: nobody shall have an open offer that he is not told of, for long.
             self._fall_back(batch, COMMIT_FAILED, StoreError(self._outlet.away))
             return
-        asks = [waiting.ask for waiting in batch]
+        states: Sequence[tuple[bytes | None, bytes | None]]
         try:
-            states = await self._store.read([ask.customer for ask in asks])
+            states = await self._store.read([waiting.ask.customer for waiting in batch])
+        except PartlyUnavailable as error:
+            pairs = list(zip(batch, error.found, strict=True))
+            self._fall_back([waiting for waiting, state in pairs if state is None], STATE_STORE_UNAVAILABLE, error)
+            batch = [waiting for waiting, state in pairs if state is not None]
+            states = [state for _, state in pairs if state is not None]
         except StoreError as error:
             self._fall_back(batch, STATE_STORE_UNAVAILABLE, error)
             return
+        asks = [waiting.ask for waiting in batch]
         results = decide(self.catalogue, self.policy, asks, states, policy_known=self.policy_known)
+        if any(isinstance(result, Draft) and result.degraded == STATE_UNREADABLE for result in results):
+            self.on_unreadable()
         drafted: list[tuple[_Waiting, Draft]] = []
         for waiting, result in zip(batch, results, strict=True):
             if isinstance(result, Draft):

@@ -2,32 +2,77 @@
 
 One round: read new events of all partitions, fold them into the records of their customers, write the records where
 nobody else wrote meanwhile, together with the position reached, in one atomic step a partition. A crash anywhere leaves
-either the old position and old records or the new ones; what is read again is behind the records' watermarks.
+either the old position and old records or the new ones; what is read again is behind the records' watermarks. A
+customer's timeline is written in the same step as the record, so the same holds for its entries.
 """
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import orjson
 
 from engine.limits import INGEST_BATCH_MAX, INGEST_BLOCK_MS
 from engine.store.base import FeatureWrite, Feed, LogEntry, StoreError
-from features import HEADER_CAS_BYTES, Event, Layout, Offset, RecordError
+from engine.timeline import Keeper, TimelineError
+from features import EVENT_TIME_MS_MAX, HEADER_CAS_BYTES, Event, FoldResult, Layout, Offset, RecordError, VersionError
 
 log = logging.getLogger(__name__)
 
+Plain = float | str | bool
+
 _PAUSE_S: Final = 0.2
+
+
+async def _nothing_to_learn() -> int:
+    return 0
+
+
+class Logged(NamedTuple):
+    """An event of the log, as it stands there."""
+
+    id_hash: int
+    type: str
+    time_ms: int
+    attributes: dict[str, Plain]
+    offset: Offset
+    data: bytes
+
+
+def parsed(data: bytes) -> tuple[str, int, str, int, dict[str, Plain]]:
+    """(customer, id hash, type, time in ms, attributes) of an event's bytes. Raises ValueError if it is none."""
+    match orjson.loads(data):
+        case [str(customer), int(digest), str(event_type), int(time_ms), dict(attributes)] if (
+            0 <= digest < 2**64 and abs(time_ms) <= EVENT_TIME_MS_MAX
+        ):
+            return customer, digest, event_type, time_ms, attributes
+    raise ValueError("expected customer, id hash, type, time and attributes")
+
+
+def logged_event(entry: LogEntry) -> tuple[str, Event]:
+    """(customer, event) of an entry of the event log. Raises ValueError if it is none."""
+    customer, digest, event_type, time_ms, attributes = parsed(entry.data)
+    return customer, Event(digest, event_type, time_ms, attributes, entry.offset)
 
 
 class Ingest:
     """Folds one store's event log."""
 
-    def __init__(self, layout: Layout, store: Feed, batch_max: int = INGEST_BATCH_MAX) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        store: Feed,
+        keeper: Keeper,
+        batch_max: int = INGEST_BATCH_MAX,
+        learn: Callable[[], Awaitable[int]] | None = None,
+    ) -> None:
+        """`learn` makes the layout know records of other configurations, and says how many it did not know."""
         self._layout = layout
+        self._keeper = keeper
         self._store = store
         self._batch_max = batch_max
+        self._learn = learn or _nothing_to_learn
         self._after: dict[int, Offset] | None = None
         self._stopping = False
 
@@ -56,41 +101,87 @@ class Ingest:
         return sum(map(len, batches.values()))
 
     async def _fold(self, partition: int, entries: Sequence[LogEntry]) -> None:
-        by_customer: dict[str, list[Event]] = {}
+        by_customer: dict[str, list[Logged]] = {}
         for entry in entries:
             try:
-                customer, event = logged_event(entry)
+                customer, digest, event_type, time_ms, attributes = parsed(entry.data)
             except ValueError as error:
                 # Nothing of ours wrote it. It cannot be read any better later, and those behind it must not wait.
                 log.error("entry %s of partition %d is no event and is passed over: %s", entry.offset, partition, error)
                 continue
+            event = Logged(digest, event_type, time_ms, attributes, entry.offset, entry.data)
             by_customer.setdefault(customer, []).append(event)
+        last = entries[-1].offset
+        await self.fold(
+            by_customer,
+            lambda writes: self._store.write_features(partition, writes, last, len(entries)),
+            self._store.dead_letters,
+        )
+
+    async def fold(
+        self,
+        by_customer: dict[str, list[Logged]],
+        write: Callable[[Sequence[FeatureWrite]], Awaitable[list[bool]]],
+        refuse: Callable[[Sequence[tuple[bytes, str]]], Awaitable[None]],
+    ) -> None:
+        """Bring customers up to date: all written when it returns. Raises StoreError.
+
+        `write` says which records were still as they had been read; the others are read and folded again. `refuse`
+        keeps (payload, reason) of events that cannot be folded.
+        """
         while by_customer:
             records = await self._store.read_features(list(by_customer))
+            results = self._folded(list(by_customer.values()), records)
+            if any(isinstance(result, VersionError) for result in results) and await self._learn():
+                results = self._folded(list(by_customer.values()), records)
+            timelines = await self._timelines(by_customer)
             writes = []
-            for (customer, events), record in zip(by_customer.items(), records, strict=True):
-                writes.append(
-                    FeatureWrite(customer, (record or b"")[:HEADER_CAS_BYTES], self._next(customer, record, events))
-                )
-            written = await self._store.write_features(partition, writes, entries[-1].offset, len(entries))
+            for (customer, events), record, result in zip(by_customer.items(), records, results, strict=True):
+                if isinstance(result, VersionError):
+                    # Whoever knows its layout can read it: it stays, and the events are told to be lost on it.
+                    log.error("the state of customer %r stays as it is: %s", customer, result)
+                    reason = f"the state of customer {customer!r} cannot be written: {result}"
+                    await refuse([(event.data, reason) for event in events])
+                    continue
+                if isinstance(result, RecordError):
+                    # Damaged bytes cannot be read any better later. Starting anew keeps the customer served, and is
+                    # told.
+                    log.error("the state of customer %r is damaged and begins anew: %s", customer, result)
+                    [result] = self._folded([events], [None])
+                    assert isinstance(result, FoldResult)
+                expected = (record or b"")[:HEADER_CAS_BYTES]
+                writes.append(FeatureWrite(customer, expected, result.record, timelines.get(customer, b"")))
+            written = await write(writes)
             # Somebody else wrote first: two ingest processes meet only while one takes over from the other.
             by_customer = {
                 write.customer: by_customer[write.customer] for write, ok in zip(writes, written, strict=True) if not ok
             }
 
-    def _next(self, customer: str, record: bytes | None, events: Sequence[Event]) -> bytes:
+    def _folded(
+        self, events: Sequence[Sequence[Logged]], records: Sequence[bytes | None]
+    ) -> list[FoldResult | RecordError]:
+        rows = self._layout.rows()
+        for of_one in events:
+            rows.begin()
+            for event in of_one:
+                rows.add(*event[:4], event.offset.ms, event.offset.seq)
+        return self._layout.fold_rows(records, rows)
+
+    async def _timelines(self, by_customer: Mapping[str, Sequence[Logged]]) -> dict[str, bytes]:
+        """The next timelines of those who get an entry.
+
+        To be read after the records: if somebody writes in between, the record is no longer the one that was read, and
+        neither is written.
+        """
+        customers = [customer for customer, events in by_customer.items() if self._keeper.takes(events)]
+        if not customers:
+            return {}
+        found = zip(customers, await self._store.read_timelines(customers), strict=True)
+        return {customer: self._extended(customer, old, by_customer[customer]) for customer, old in found}
+
+    def _extended(self, customer: str, old: bytes | None, events: Sequence[Logged]) -> bytes:
         try:
-            result = self._layout.fold(record, events)
-        except RecordError as error:
-            # Damaged bytes cannot be read any better later. Starting anew keeps the customer served, and is told.
-            log.error("the state of customer %r is damaged and begins anew: %s", customer, error)
-            result = self._layout.fold(None, events)
-        return result.record
-
-
-def logged_event(entry: LogEntry) -> tuple[str, Event]:
-    """(customer, event) of an entry of the event log. Raises ValueError if it is none."""
-    match orjson.loads(entry.data):
-        case [str(customer), int(digest), str(event_type), int(time_ms), dict(attributes)]:
-            return customer, Event(digest, event_type, time_ms, attributes, entry.offset)
-    raise ValueError("expected customer, id hash, type, time and attributes")
+            return self._keeper.extended(old, events)
+        except TimelineError as error:
+            log.error("the timeline of customer %r is damaged and begins anew: %s", customer, error)
+            return self._keeper.extended(None, events)

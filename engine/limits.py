@@ -38,6 +38,17 @@ LEDGER_DECISIONS_MAX: Final = 16
 """Decisions that a customer's ledger remembers: open ones first, then the newest."""
 CUSTOMER_KEY_TTL_MS: Final = 400 * 86_400_000
 """State of a customer of whom nothing was heard for this long goes away."""
+TIMELINE_ENTRIES_MAX: Final = 128
+"""Events that a customer's timeline keeps: the newest by event time."""
+TIMELINE_BYTES_MAX: Final = 16 * 1024
+"""All of them together; the names of attributes, kept once a type of event, come on top."""
+TIMELINE_ENTRY_BYTES_MAX: Final = 2 * 1024
+"""Attributes of one of them; what comes after is left out."""
+TIMELINE_ATTRIBUTE_ENTRIES_MAX: Final = 16
+"""Attributes of one type of event that the timeline keeps."""
+TIMELINE_PAGE_ENTRIES: Final = 50
+"""Entries of an answer if the caller does not say."""
+TIMELINE_PAGE_ENTRIES_MAX: Final = 500
 
 # --- the hot path ---------------------------------------------------------------------------------------------------
 DECIDE_BATCH_MAX: Final = 64
@@ -101,6 +112,24 @@ INSTANCES_TRACKED_MAX: Final = 500_000
 LATE_OUTCOME_MS_MAX: Final = 180 * 86_400_000
 """After its window a decision still accepts outcomes for this long."""
 
+# --- history from files ---------------------------------------------------------------------------------------------
+HISTORY_BLOCK_BYTES: Final = 4 * 1024 * 1024
+"""Of a CSV or of JSON lines that are parsed at once; no row may be longer."""
+HISTORY_BUCKET_BYTES: Final = 64 * 1024 * 1024
+"""Of the files, unpacked, that are sorted in memory at once, which takes a few times of it."""
+BACKFILL_CUSTOMERS_BATCH_MAX: Final = 256
+"""Customers that are written in one atomic step: the store serves nobody meanwhile, for about a millisecond."""
+BACKFILL_EVENTS_BATCH_MAX: Final = 20_000
+"""Events of a batch of several customers."""
+BACKFILL_CONFLICT_RETRIES_MAX: Final = 1_000
+"""Times that a batch is tried again because customers of it were written to meanwhile."""
+BACKFILL_AWAY_MS_MAX: Final = 60_000
+"""How long a backfill waits for a store that is away."""
+BACKFILL_LETTERS_MAX: Final = 1_000
+"""Refused rows of a backfill that become dead letters."""
+BACKFILL_REASON_LETTERS_MAX: Final = 50
+"""Of these, rows refused for the same reason."""
+
 # --- processes ------------------------------------------------------------------------------------------------------
 DRAIN_MS_MAX: Final = 5_000
 """From SIGTERM to the end of a worker: what is acknowledged is written, what is queued is answered."""
@@ -119,10 +148,15 @@ DISK_LOOK_MS: Final = 500
 # --- relations ------------------------------------------------------------------------------------------------------
 # A record keeps the length of the context in two bytes.
 assert CONTEXT_BYTES_MAX < 1 << 16
+# One entry never empties a timeline.
+assert TIMELINE_ENTRY_BYTES_MAX * 4 <= TIMELINE_BYTES_MAX
+assert TIMELINE_PAGE_ENTRIES <= TIMELINE_PAGE_ENTRIES_MAX
 # A full batch must fit the queue, or a burst could never fill one.
 assert DECIDE_BATCH_MAX <= DECIDE_QUEUE_MAX
 # Events that may wait must still be in the log when their turn comes: what is acknowledged is not trimmed unfolded.
 assert EVENT_BACKLOG_MAX + EVENTS_PER_CALL_MAX * 64 <= EVENT_LOG_ENTRIES_MAX
+# The dead letters of one backfill do not push out all others.
+assert BACKFILL_LETTERS_MAX * 10 <= DEAD_LETTERS_MAX
 # A worker drains within the time that everything together has, and the store still has time to write its file.
 assert DRAIN_MS_MAX + 5_000 <= STOP_MS_MAX
 # A few heartbeats may be lost.

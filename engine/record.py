@@ -290,9 +290,14 @@ def served(data: bytes) -> Served | OutcomeRecord:
         raise RecordError(f"decision record of {len(data)} bytes cannot be read: {error}") from error
 
 
+def is_decision(data: bytes) -> bool:
+    """Whether an entry of the decision log begins like a decision."""
+    return data[:1] == _DECISION_START
+
+
 def unpack(data: bytes) -> DecisionRecord | OutcomeRecord:
     """Read an entry of the decision log. Raises RecordError."""
-    if data[:1] == _DECISION_START:
+    if is_decision(data):
         return DecisionRecord.unpack(data)
     return OutcomeRecord.unpack(data)
 

@@ -1,6 +1,6 @@
 """Replay: the state that a store keeps, made again from its logs and compared byte for byte.
 
-    event log     → fold                → features of each customer, up to the watermark of the record kept
+    event log     → fold, timeline      → features and timeline of each customer, up to the watermark of the record kept
     decision log  → attribution, lessons → the learner's checkpoint, up to its offsets
     decision log  → tallies             → ledgers: whose decisions they name, how often they were written
 
@@ -25,7 +25,8 @@ from engine.learner import Learner
 from engine.ledger import Ledger, LedgerError, hash_of
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, unpack
 from engine.store.base import LogEntry
-from features import HEADER_CAS_BYTES, Event, Layout, Offset
+from engine.timeline import Keeper
+from features import HEADER_STATE_BYTES, Event, Layout, Offset
 from features import RecordError as FeatureRecordError
 from models import seed_of
 
@@ -81,12 +82,16 @@ class FeatureReplay:
     `folded` must have been read before the records that `expect` is given: what is folded up to there is in them.
     """
 
-    def __init__(self, layout: Layout, folded: Offset, now_ms: int) -> None:
+    def __init__(self, layout: Layout, keeper: Keeper, folded: Offset, now_ms: int) -> None:
         self._layout = layout
+        self._keeper = keeper
         self._folded = folded
         self._now_ms = now_ms
         self._kept: dict[str, tuple[Offset, bytes | None]] = {}
         self._made: dict[str, bytes | None] = {}
+        self._timelines_kept: dict[str, bytes | None] = {}
+        self._timelines_made: dict[str, tuple[Offset, bytes]] = {}
+        """With the last entry that it took."""
         self._missed: dict[str, Offset] = {}
         self._damaged: list[str] = []
         self.waiting = 0
@@ -108,6 +113,10 @@ class FeatureReplay:
         self._kept[customer] = watermark, record
         self._made[customer] = None
 
+    def expect_timeline(self, customer: str, timeline: bytes | None) -> None:
+        """Take the timeline that the store keeps beside that very record; without, it is not compared."""
+        self._timelines_kept[customer] = timeline
+
     def absorb(self, entries: Sequence[LogEntry]) -> None:
         """Fold entries, in log order; every customer's record must have been given."""
         by_customer: dict[str, list[Event]] = {}
@@ -121,6 +130,9 @@ class FeatureReplay:
                 self._missed[customer] = entry.offset
         for customer, events in by_customer.items():
             self._made[customer] = self._layout.fold(self._made[customer], events).record
+            if self._keeper.takes(events):
+                _, made = self._timelines_made.get(customer, (Offset.ZERO, None))
+                self._timelines_made[customer] = events[-1].offset, self._keeper.extended(made, events)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -135,6 +147,12 @@ class FeatureReplay:
             made = self._made[customer]
             if made != kept:
                 found.append(f"features of {customer!r} at {watermark}: {_shape(kept)} kept, {_shape(made)} folded")
+        for customer, timeline in self._timelines_kept.items():
+            last, again = self._timelines_made.get(customer, (Offset.ZERO, None))
+            # Without a record nothing says up to where the timeline goes; that it is missing is told above.
+            told = self._kept[customer][0] > Offset.ZERO
+            if told and timeline != again and not (timeline is None and _gone(last, self._now_ms)):
+                found.append(f"timeline of {customer!r}: {_shape(timeline)} kept, {_shape(again)} made again")
         return found
 
 
@@ -167,7 +185,7 @@ class DecisionReplay:
         self._catalogue = catalogue
         self._partition = partition
         self._now_ms = now_ms
-        self._head = catalogue.layout.fold(None, []).record[: HEADER_CAS_BYTES - _WATERMARK.size]
+        self._head = catalogue.layout.fold(None, []).record[: HEADER_STATE_BYTES - _WATERMARK.size]
         self._owner: dict[Offset, str] = {}
         self._outcomes: dict[Offset, list[tuple[int, int, int]]] = {}
         self.tallies: dict[str, _Tally] = {}

@@ -24,7 +24,7 @@ from engine.errors import DataFolderError, Unavailable
 from engine.learner import Learner, Position
 from engine.ledger import DecisionEntry, Ledger, LedgerError
 from engine.replay import DecisionReplay, FeatureReplay, Findings, learning_differences
-from engine.store.base import Store, StoreError
+from engine.store.base import Store, StoreError, StoreUnavailable
 from engine.store.redis import RedisStore
 from features import Offset
 from models import CheckpointError
@@ -52,11 +52,15 @@ async def replay(
     if await store.remember("events") is not None:
         findings.caveats.append("the events are in Kafka: state was not folded again")
     folded = await store.folded()
+    if away := set(range(store.partitions)) - set(folded):
+        raise StoreUnavailable(f"partitions {sorted(away)} are on nodes of the cluster that are away")
     for partition in range(store.partitions):
-        again = FeatureReplay(catalogue.layout, folded[partition], now_ms)
+        again = FeatureReplay(catalogue.layout, catalogue.keeper, folded[partition], now_ms)
         events = await _features(store, partition, again, findings, progress)
         if events >= event_log_entries_max:
             findings.caveats.append(_trimmed("event", partition, events))
+    if any(name.startswith("job:") for name in await store.marks(0)):
+        findings.caveats.append("history was loaded from files: the event log alone does not make those features")
     kept = await store.load_checkpoint()
     read_up_to = Learner.restore(catalogue, store.partitions, kept).offsets
     learner = Learner(catalogue, store.partitions)
@@ -96,6 +100,7 @@ async def _changed(catalogue: Catalogue, store: Store, version: str) -> str:
     other = Catalogue.compile(parse(text, version), version, text)
     pairs = {
         "features": (other.layout.version, catalogue.layout.version),
+        "attributes on the timeline": (other.keeper.shapes, catalogue.keeper.shapes),
         "model inputs": (other.transform.version, catalogue.transform.version),
         "offers": (set(other.offer_ids) - set(catalogue.offer_ids), set()),
         "learning period": (other.config.learning.period, catalogue.config.learning.period),
@@ -108,8 +113,13 @@ async def _features(store: Store, partition: int, again: FeatureReplay, findings
     after, read = Offset.ZERO, 0
     while batch := (await store.read_events({partition: after}, limits.INGEST_BATCH_MAX, 0)).get(partition):
         customers = again.strangers(batch)
-        for customer, record in zip(customers, await store.read_features(customers), strict=True):
+        records = await store.read_features(customers)
+        timelines = await store.read_timelines(customers)
+        still = await store.read_features(customers)
+        for customer, record, timeline, later in zip(customers, records, timelines, still, strict=True):
             again.expect(customer, record)
+            if record == later:  # else an event came in between, and they are of different moments
+                again.expect_timeline(customer, timeline)
         again.absorb(batch)
         after, read = batch[-1].offset, read + len(batch)
         progress("events", len(batch))

@@ -8,7 +8,6 @@ missing ones are the answer to "why not".
 Goals: nothing that a file says can hang or crash a server: sizes are bounded and there are no lists to iterate over.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,18 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.limits import RULE_BYTES_MAX, RULES_MAX
+from features import ExpressionError, compile_cel, first_line
 
 Variable = float | str | bool
-_NESTING_MAX: Final = 32
-_WORDLESS: Final = re.compile(
-    r"//[^\n]*"
-    r"|\b[bB]?[rR](?:'''.*?'''|\"\"\".*?\"\"\"|'[^'\n]*'|\"[^\"\n]*\")"
-    r"|'''(?:\\.|[^\\])*?'''|\"\"\"(?:\\.|[^\\])*?\"\"\"|'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\"",
-    re.DOTALL,
-)
-"""Comments, raw strings, other strings: what stands in there is no word of the language."""
-_ITERATES: Final = re.compile(r"\b(?:all|exists|exists_one|map|filter)\b")
-"""CEL's loops. They are macros: a compiled program no longer names them. No feature or fact can be called so."""
 _NUMBERS_TRIED: Final = (float("nan"), 0.0, 1.0, -1.0)
 
 
@@ -106,17 +96,10 @@ def words_of(masks: Sequence[int], rules: int) -> NDArray[np.uint64]:
 
 
 def _compile(expression: str, samples: Mapping[str, Variable]) -> cel.Program:
-    if len(expression.encode()) > RULE_BYTES_MAX:
-        raise RuleError(f"a rule of {len(expression.encode())} bytes, at most {RULE_BYTES_MAX} are allowed")
-    if _nesting(expression) > _NESTING_MAX:
-        raise RuleError(f"a rule nested deeper than {_NESTING_MAX}")
-    # Before anything is evaluated: five of these inside each other would keep a server busy for hours.
-    if iterated := _ITERATES.search(_WORDLESS.sub(" '' ", expression)):
-        raise RuleError(f"{iterated[0]} is not allowed: there is nothing to iterate over")
     try:
-        program = cel.compile(expression)
-    except Exception as error:
-        raise RuleError(f"not an expression of CEL: {_first_line(error)}") from error
+        program = compile_cel(expression, RULE_BYTES_MAX, "a rule")
+    except ExpressionError as error:
+        raise RuleError(str(error)) from error
     unknown = [name for name in program.variables() if name not in samples]
     if unknown:
         raise RuleError(
@@ -149,21 +132,4 @@ def _explained(error: Exception) -> str:
         return "divides by zero, whatever the customer"
     if isinstance(error, TypeError):
         return "compares or combines values of different types; a number is a double: write 1.0 for 1 in arithmetic"
-    return f"cannot be evaluated: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _nesting(expression: str) -> int:
-    """How deep the parser may have to go: brackets, runs of unary signs, and conditionals, which nest rightwards."""
-    depth = deepest = run = 0
-    for character in expression:
-        run = run + 1 if character in "!-" else 0
-        if character in "([{":
-            depth += 1
-        elif character in ")]}":
-            depth -= 1
-        deepest = max(deepest, depth + run)
-    return deepest + expression.count("?")
+    return f"cannot be evaluated: {first_line(error)}"

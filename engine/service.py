@@ -7,19 +7,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
 from google.protobuf.message import Message
 
-from engine import answers, metrics
+from engine import answers, answers_timeline, metrics
 from engine.answerwire import AnswerWriter
 from engine.catalogue import Catalogue
 from engine.config import parse
+from engine.config_schema import Channel
 from engine.decide import Ask, Repeat
 from engine.decider import Answer, Decided, Decider, Fallback
-from engine.errors import CallerError, InvalidArgument, NotAllowed, NotFound, Overloaded, Unavailable
+from engine.errors import CallerError, ConfigError, InvalidArgument, NotAllowed, NotFound, Overloaded, Unavailable
 from engine.gateway import (
     CheckedEvent,
     CheckedOutcome,
@@ -31,6 +33,7 @@ from engine.gateway import (
     shown,
     time_of,
 )
+from engine.gateway_timeline import token_of, wanted_of
 from engine.ledger import CAS_BYTES, Ledger, LedgerError
 from engine.lifecycle import OPEN, Stage, expected_after, may_follow
 from engine.limits import (
@@ -44,14 +47,18 @@ from engine.limits import (
 from engine.outlets import Inlet, Outlet
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, parse_decision_id
 from engine.store.base import Conflict, Store, StoreError, StoreFull, StoreUnavailable, partition_of
+from engine.timeline import TimelineError
+from engine.timeline import unpack as unpack_timeline
+from engine.timelineview import of_decisions, of_events, page
 from features import Offset
 from features import RecordError as FeatureRecordError
-from opportune.v1 import customers_pb2, decisions_pb2, events_pb2, feedback_pb2
+from opportune.v1 import common_pb2, customers_pb2, decisions_pb2, events_pb2, feedback_pb2
 
 log = logging.getLogger(__name__)
 
 _BACKLOG_FRESH_S: Final = 0.2
 _CATALOGUES_KEPT_MAX: Final = 16
+_CHANNELS_KEPT_MAX: Final = 256
 
 RejectedEvent = tuple[bytes, str]
 """(payload, reason)"""
@@ -82,6 +89,7 @@ class Service:
         self.decider = Decider(catalogue, store, None if outlet is None else self)
         self._writer = AnswerWriter(catalogue)
         self._catalogues = {catalogue.version: catalogue}
+        self._channels: dict[str, Sequence[Channel]] = {catalogue.version: catalogue.config.channels}
         self._tasks: set[asyncio.Future[None]] = set()
         self._writing = 0
         self._backlog_read_s = 0.0
@@ -340,18 +348,71 @@ class Service:
     async def get_customer(self, request: customers_pb2.GetCustomerRequest) -> customers_pb2.Customer:
         """Customers.Get."""
         customer = customer_of(request.customer_id, request.identities)
-        now_ms = time_of(request.time_ms, "time_ms", self.catalogue, self.clock())
+        catalogue = self.catalogue
+        now_ms = time_of(request.time_ms, "time_ms", catalogue, self.clock())
+        wanted = wanted_of(request, customer)
         with _store_errors():
             [(record, ledger_bytes)] = await self.store.read([customer])
+            [timeline_bytes] = await self.store.read_timelines([customer])
         header = None
         try:
             if record is not None:
-                header = self.catalogue.layout.header(record)
+                header = catalogue.layout.header(record)
             ledger = Ledger.unpack(ledger_bytes)
-        except (FeatureRecordError, LedgerError) as error:
+            timeline = unpack_timeline(timeline_bytes)
+        except (FeatureRecordError, LedgerError, TimelineError) as error:
             raise Unavailable(f"the state of customer {shown(customer)} cannot be read: {error}") from error
         partition = partition_of(customer, self.store.partitions)
-        return answers.customer(self.catalogue, customer, (record, ledger_bytes), header, ledger, partition, now_ms)
+        response = answers.customer(catalogue, customer, (record, ledger_bytes), header, ledger, partition, now_ms)
+        response.bytes += len(timeline_bytes or b"")
+        answers_timeline.fill_profile(response, [feature.function for feature in catalogue.config.features])
+        response.identities.extend(await self._identities(customer))
+        response.segments.extend(catalogue.segments.of(catalogue.layout.read([record], np.array([now_ms]))))
+        events, cases = of_events(timeline, catalogue.on_timeline)
+        places = await self._places(partition, ledger)
+        decisions = of_decisions(ledger, partition, places, catalogue.offer_name, now_ms)
+        shown_items, place = page([*events, *decisions], wanted)
+        answers_timeline.fill_timeline(response, shown_items)
+        response.next_page_token = token_of(request, customer, place)
+        answers_timeline.fill_cases(response, cases, events, now_ms)
+        response.timeline_floor_ms = timeline.floor_ms or 0
+        return response
+
+    async def _identities(self, customer: str) -> Sequence[common_pb2.Identity]:
+        """Traces linked to a customer. No links are kept yet."""
+        return ()
+
+    async def _places(self, partition: int, ledger: Ledger) -> dict[str, tuple[str, str]]:
+        """(channel, placement) of the ledger's decisions, by id, as far as their records are still there."""
+        positions = [entry.position for entry in ledger.decisions]
+        with _store_errors():
+            found = await self.store.entries([(partition, position) for position in positions])
+        places = {}
+        for position, data in zip(positions, found, strict=True):
+            # What cannot be found or read is left out: it is shown without a channel.
+            with suppress(RecordError, ConfigError):
+                if data is not None:
+                    record = DecisionRecord.unpack(data)
+                    if channels := await self._channels_of(record.config_version):
+                        channel = channels[record.channel]
+                        placement = ("", *channel.placements)[record.placement]
+                        places[decision_id(partition, position)] = channel.id, placement
+        return places
+
+    async def _channels_of(self, version: str) -> Sequence[Channel]:
+        """Channels of a configuration; () if it was not kept. Raises ConfigError if it cannot be read any more.
+
+        Not from a catalogue: a customer's decisions may be of many configurations, and compiling one takes long.
+        """
+        found = self._channels.get(version)
+        if found is None:
+            with _store_errors():
+                text = await self.store.load_config(version)
+            found = () if text is None else (await asyncio.to_thread(parse, text, version)).channels
+            while len(self._channels) >= _CHANNELS_KEPT_MAX:
+                self._channels.pop(next(v for v in self._channels if v != self.catalogue.version))
+            self._channels[version] = found
+        return found
 
     # --- limits -----------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
     POST /v1/report     ReportRequest   → ReportResponse
     POST /v1/events     CloudEvents 1.0, structured or batch → PublishResponse
     POST /v1/customers  GetCustomerRequest → Customer
+    GET  /v1/customers/ID?page_size=…&kinds=…&kinds=…  the same, the other fields as in the request
     GET  /metrics       Prometheus text     GET /healthz  200 "ok" while the process serves
 
 An error is `{"error": {"status": "INVALID_ARGUMENT", "message": …}}` with the HTTP status of engine.errors.
@@ -25,6 +26,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from engine import metrics
 from engine.cloudevents import events_in
 from engine.errors import InvalidArgument, OpportuneError, Overloaded
+from engine.gateway import shown
 from engine.limits import MESSAGE_BYTES_MAX
 from engine.service import Service
 from opportune.v1 import customers_pb2, decisions_pb2, feedback_pb2
@@ -45,6 +47,7 @@ def application(service: Service) -> web.Application:
         ("/v1/customers", customers_pb2.GetCustomerRequest, service.get_customer),
     ):
         app.router.add_post(path, _json_route(request_type, call))
+    app.router.add_get("/v1/customers/{customer_id}", _customer_route(service))
     app.router.add_post("/v1/events", _events_route(service))
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/healthz", _healthz)
@@ -81,6 +84,28 @@ def _json_route(request_type: type[Message], call: Call) -> Route:
         except (AttributeError, TypeError) as error:
             raise InvalidArgument(f"body: expected an object, a {request_type.DESCRIPTOR.name} in JSON") from error
         return _json(await call(message))
+
+    return route
+
+
+def _customer_route(service: Service) -> Route:
+    fields = customers_pb2.GetCustomerRequest.DESCRIPTOR.fields_by_name
+
+    async def route(request: web.Request) -> web.Response:
+        asked: dict[str, Any] = {"customer_id": request.match_info["customer_id"]}
+        for name in request.query:
+            values = request.query.getall(name)
+            if name == "customer_id" or name not in fields or fields[name].message_type is not None:
+                there = ", ".join(f for f in fields if f not in ("customer_id", "identities"))
+                raise InvalidArgument(f"query: no parameter {shown(name)}; there are {there}")
+            if not fields[name].is_repeated and len(values) > 1:
+                raise InvalidArgument(f"query: {name} is there {len(values)} times, expected once")
+            asked[name] = list(values) if fields[name].is_repeated else values[0]
+        try:
+            message = json_format.ParseDict(asked, customers_pb2.GetCustomerRequest())
+        except json_format.ParseError as error:
+            raise InvalidArgument(f"query: {error}") from error
+        return _json(await service.get_customer(message))
 
     return route
 

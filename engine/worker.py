@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from engine.errors import BrokerError, OpportuneError
 from engine.ingest import Ingest
 from engine.kafka.producer import KafkaLog, Producer
 from engine.kafka.topics import Brokers, Incarnation, Topics, attach, refuse_other_broker
+from engine.layouts import LayoutWatch, keep_layout, learn_layouts
 from engine.learning import Learning
 from engine.limits import DRAIN_MS_MAX, PARTITIONS
 from engine.policywatch import PolicyWatch
@@ -107,7 +109,7 @@ async def _work(role: Role, settings: Settings) -> None:
     catalogue = Catalogue.compile(config, version, text, str(settings.config))
     store = await _open(settings)
     try:
-        await store.save_config(version, text)
+        await keep_layout(store, version, text, catalogue.layout)
         if settings.kafka is None:
             await refuse_other_broker(store)
         # What was made so far lives as long as the process: the collector need not look at it again and again.
@@ -163,6 +165,7 @@ async def serve(
     async with AsyncExitStack() as closing:
         log_of_kafka = None if settings.kafka is None else await _kafka_log(settings, store, closing)
         service = service_type(catalogue, store, inlet=log_of_kafka, outlet=log_of_kafka)
+        service.decider.on_unreadable = LayoutWatch(store, catalogue.layout).look
         await _serve(settings, service, store, stop)
 
 
@@ -188,6 +191,11 @@ async def _serve(settings: Settings, service: Service, store: RedisStore, stop: 
     if web is not None:
         await web.stop()
     watching.cancel()
+
+
+def ingest_of(catalogue: Catalogue, store: RedisStore) -> Ingest:
+    """The fold of a configuration on a store."""
+    return Ingest(catalogue.layout, store, catalogue.keeper, learn=partial(learn_layouts, store, catalogue.layout))
 
 
 async def _kafka_log(settings: Settings, store: RedisStore, closing: AsyncExitStack) -> KafkaLog:
@@ -228,7 +236,10 @@ async def ingest(settings: Settings, catalogue: Catalogue, store: RedisStore, st
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
         async with AsyncExitStack() as closing:
             attached = await _attached(settings, store, closing)
-            member = faust_worker.Worker(catalogue, store, *attached, settings.faust_folder, settings.sources)
+            folding = ingest_of(catalogue, store)
+            member = faust_worker.Worker(
+                catalogue, folding, store, *attached, settings.faust_folder, settings.sources
+            )
             failure = None
             try:
                 await member.run(stop, _ready)
@@ -243,7 +254,7 @@ async def ingest(settings: Settings, catalogue: Catalogue, store: RedisStore, st
             if failure is not None:
                 raise failure
         return
-    worker = Ingest(catalogue.layout, store)
+    worker = ingest_of(catalogue, store)
     await _until(stop, worker.run(), worker.stop)
 
 

@@ -27,16 +27,18 @@ Non-goals: joining customers, reaching back to correct a window that has passed,
 {'calls_1d': 2.0}
 """
 
-from features.event import Event, Offset
-from features.fold import FoldResult
-from features.layout import Layout, LayoutRow
+from features.event import EVENT_TIME_MS_MAX, Event, Offset
+from features.expression import ExpressionError, compile_cel, first_line
+from features.layout import FoldResult, Layout, LayoutRow, Rows
 from features.record import (
     EVENT_IDS_REMEMBERED_MAX,
     HEADER_BYTES,
     HEADER_CAS_BYTES,
+    HEADER_STATE_BYTES,
     NEVER_MS,
     RecordError,
     RecordHeader,
+    VersionError,
 )
 from features.spec import (
     FEATURES_MAX,
@@ -45,28 +47,39 @@ from features.spec import (
     TILES_MAX,
     WINDOW_MS_MAX,
     FeatureSpec,
+    Function,
     parse_duration_ms,
     validate,
 )
+from features.tables import clock_of
 
 __all__ = [
     "EVENT_IDS_REMEMBERED_MAX",
+    "EVENT_TIME_MS_MAX",
     "FEATURES_MAX",
     "FUNCTIONS",
     "HEADER_BYTES",
     "HEADER_CAS_BYTES",
+    "HEADER_STATE_BYTES",
     "NEVER_MS",
     "TILES_DEFAULT",
     "TILES_MAX",
     "WINDOW_MS_MAX",
     "Event",
+    "ExpressionError",
     "FeatureSpec",
     "FoldResult",
+    "Function",
     "Layout",
     "LayoutRow",
     "Offset",
     "RecordError",
     "RecordHeader",
+    "Rows",
+    "VersionError",
+    "clock_of",
+    "compile_cel",
+    "first_line",
     "parse_duration_ms",
     "validate",
 ]

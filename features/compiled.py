@@ -30,9 +30,21 @@ def _read(of: Any, dimensions: int) -> Any:
     return types.Array(of, dimensions, "C", readonly=True)
 
 
+BYTES: Final = _read(types.uint8, 1)
 INTS: Final = _read(types.int64, 1)
 INTS_2D: Final = _read(types.int64, 2)
+UINTS: Final = _read(types.uint64, 1)
+FLOATS: Final = _read(types.float64, 1)
 FLOATS_2D: Final = _read(types.float64, 2)
+
+
+def written(of: Any, dimensions: int) -> Any:
+    """The type of a contiguous array that is written to."""
+    return types.Array(of, dimensions, "C")
+
+
+BYTES_WRITTEN: Final = written(types.uint8, 1)
+INTS_2D_WRITTEN: Final = written(types.int64, 2)
 
 
 def compiled(*arguments: Any) -> Callable[[F], F]:
@@ -49,10 +61,13 @@ def compiled(*arguments: Any) -> Callable[[F], F]:
 
 
 def inlined() -> Callable[[F], F]:
-    """Compile as a part of the compiled functions of the same file."""
+    """Compile as a part of the compiled functions of the same file.
+
+    For good: a call hands over every array as seven numbers, which costs more than most of these functions do.
+    """
 
     def decorate(function: F) -> F:
-        made: F = numba.njit(**_OPTIONS)(function)
+        made: F = numba.njit(forceinline=True, **_OPTIONS)(function)
         return made
 
     return decorate

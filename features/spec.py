@@ -3,10 +3,18 @@
 | function | keeps | reads as | missing when |
 |---|---|---|---|
 | count | number of events | that number | never: 0 |
-| sum | Σ attribute, in units of `resolution` | the sum | never: 0 |
-| mean | the sum and the number | their ratio | no event in the window |
-| last | newest value by event time | the value, or the index of its category | never seen, or not a known category |
-| recency | newest event time | seconds since, at least 0 | never seen |
+| sum | Σ value, in units of `resolution` | the sum | never: 0 |
+| mean | the sum and the number | their ratio | no event |
+| min, max | the smallest, the largest value | it | no event |
+| last, first | the value at the newest, the oldest time | it, or the index of its category | none, or no known one |
+| recency | newest event time | seconds since, at least 0 | no event |
+| distinct | a sketch of the values seen, DISTINCT_BITS bits | how many there were, about | never: 0 |
+| decayed | Σ value · 2^(−age / half-life); without a value, of 1 | the sum | never: 0 |
+| hour_share | events by hour of the day | the share of the present hour in them | no event |
+| weekday_share | events by day of the week | the share of the present weekday in them | no event |
+| ratio | nothing of its own | one feature over another | either is missing, or the divisor is 0 |
+
+All but recency, decayed and ratio may look at a window instead of the whole lifetime.
 """
 
 import math
@@ -15,7 +23,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-Function = Literal["count", "sum", "mean", "last", "recency"]
+from features.expression import ExpressionError, compile_cel
+
+Function = Literal[
+    "count",
+    "sum",
+    "mean",
+    "min",
+    "max",
+    "last",
+    "first",
+    "recency",
+    "distinct",
+    "decayed",
+    "hour_share",
+    "weekday_share",
+    "ratio",
+]
 
 FUNCTIONS: Final[tuple[str, ...]] = get_args(Function)
 TILES_DEFAULT: Final = 12
@@ -26,9 +50,16 @@ WINDOW_MS_MAX: Final = 3_660 * 86_400_000
 FEATURES_MAX: Final = 1_024
 RESOLUTION_MIN: Final = 1e-12
 RESOLUTION_MAX: Final = 1e12
+DISTINCT_BITS: Final = 1_024
+"""Bits of a sketch of distinct values: exact to one in a few dozen, within 3 % at 500, useless beyond 5,000."""
+DECAY_TILE_HALF_LIVES: Final = 8
+"""A decayed sum is kept in tiles of so many half-lives, four of them: what drops out weighed less than 2^-24."""
+DECAY_TILES: Final = 4
 
-_WINDOWED: Final = ("count", "sum", "mean")
-_NEEDS_ATTRIBUTE: Final = ("sum", "mean", "last")
+_WITHOUT_WINDOW: Final = ("recency", "decayed", "ratio")
+_NEEDS_VALUE: Final = ("sum", "mean", "min", "max", "last", "first", "distinct")
+_MAY_HAVE_VALUE: Final = (*_NEEDS_VALUE, "decayed")
+_NEVER_MISSING: Final = ("count", "sum", "distinct", "decayed")
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DURATION_TEXT: Final = re.compile(r"([0-9]{1,15})(ms|s|m|h|d|w)")
 
@@ -62,27 +93,41 @@ class FeatureSpec:
 
     name: str
     function: Function
-    event: str
-    """Type of the events it takes."""
+    event: str = ""
+    """Type of the events it takes; a ratio takes none."""
     attribute: str | None = None
+    """The value it takes from an event: an attribute …"""
+    value: str | None = None
+    """… or a CEL expression over the attributes (features.expression)."""
     window_ms: int | None = None
     """None: over the customer's lifetime."""
     tile_ms: int | None = None
     """Step of the window; None: a twelfth of it, rounded up to a whole ms. The window is kept in steps of this."""
+    half_life_ms: int | None = None
+    """Of a decayed sum: the age at which a value weighs half."""
     where: tuple[tuple[str, str | float | bool], ...] = ()
     """(attribute, value) pairs that must all hold; a boolean equals only a boolean."""
+    condition: str | None = None
+    """A CEL expression that must be true, too."""
     categories: tuple[str, ...] = ()
-    """For `last` of a text: the feature is the index of the text in here."""
+    """For `last` and `first` of a text: the feature is the index of the text in here."""
+    numerator: str | None = None
+    """Of a ratio: the name of a feature declared before it …"""
+    denominator: str | None = None
+    """… and what to divide it by."""
     default: float = math.nan
-    """What it reads as when missing; NaN: missing. Not used by count and sum, which are 0 then."""
+    """What it reads as when missing; NaN: missing. Not used by what is 0 then."""
     resolution: float = 1e-6
-    """sum and mean count in whole multiples of this, which makes them exact: no order or batch changes a bit."""
+    """sum, mean and decayed count in whole multiples of this: exact, so no order or batch changes a bit."""
     meaning: str = ""
     unit: str = ""
+    owner: str = ""
 
     @property
     def tile_width_ms(self) -> int:
         """Length of a tile in ms, the default resolved; 0 for a lifetime feature."""
+        if self.function == "decayed":
+            return DECAY_TILE_HALF_LIVES * (self.half_life_ms or 0)
         if self.window_ms is None:
             return 0
         return self.tile_ms if self.tile_ms is not None else -(-self.window_ms // TILES_DEFAULT)
@@ -90,12 +135,14 @@ class FeatureSpec:
     @property
     def tiles(self) -> int:
         """Number of tiles, ceil(window / tile); 0 for a lifetime feature."""
+        if self.function == "decayed":
+            return DECAY_TILES
         return 0 if self.window_ms is None else -(-self.window_ms // self.tile_width_ms)
 
     @property
     def missing(self) -> float:
         """What it reads as for a customer without events."""
-        return 0.0 if self.function in ("count", "sum") else self.default
+        return 0.0 if self.function in _NEVER_MISSING else self.default
 
 
 def validate(specs: Sequence[FeatureSpec]) -> None:
@@ -103,37 +150,79 @@ def validate(specs: Sequence[FeatureSpec]) -> None:
 
     >>> validate([FeatureSpec("spent", "sum", "purchase")])
     Traceback (most recent call last):
-    ValueError: feature 'spent': sum needs an attribute
+    ValueError: feature 'spent': sum needs an attribute, or a value
     """
     if len(specs) > FEATURES_MAX:
         raise ValueError(f"{len(specs)} features: expected at most {FEATURES_MAX}")
     names: set[str] = set()
     for spec in specs:
-        problem = "the name is used twice" if spec.name in names else _problem(spec)
+        problem = "the name is used twice" if spec.name in names else _problem(spec, names)
         if problem:
             raise ValueError(f"feature {spec.name!r}: {problem}")
         names.add(spec.name)
 
 
-def _problem(spec: FeatureSpec) -> str | None:
+def _problem(spec: FeatureSpec, before: set[str]) -> str | None:
     """The first thing wrong with one spec, or None."""
     if not spec.name:
         return "expected a name"
     if spec.function not in FUNCTIONS:
         return f"function {spec.function!r}: expected one of {', '.join(FUNCTIONS)}"
+    if spec.function == "ratio":
+        return _ratio_problem(spec, before)
+    if spec.numerator or spec.denominator:
+        return f"{spec.function} has no numerator and denominator: they belong to ratio"
     if not spec.event:
         return "expected an event type"
-    if spec.function in _NEEDS_ATTRIBUTE and not spec.attribute:
-        return f"{spec.function} needs an attribute"
-    if spec.function not in _NEEDS_ATTRIBUTE and spec.attribute is not None:
+    return (
+        _value_problem(spec)
+        or _window_problem(spec)
+        or _where_problem(spec)
+        or _category_problem(spec)
+        or _number_problem(spec)
+    )
+
+
+def _ratio_problem(spec: FeatureSpec, before: set[str]) -> str | None:
+    for part in (spec.numerator, spec.denominator):
+        if part is None:
+            return "ratio needs a numerator and a denominator"
+        if part not in before:
+            return f"ratio of {part!r}: expected a feature that is declared before it"
+    given = (spec.event, spec.attribute, spec.value, spec.window_ms, spec.tile_ms, spec.half_life_ms, spec.condition)
+    if any(given) or spec.where or spec.categories:
+        return "ratio takes no events: it divides two features"
+    return _number_problem(spec)
+
+
+def _value_problem(spec: FeatureSpec) -> str | None:
+    if spec.attribute is not None and spec.value is not None:
+        return "an attribute and a value: expected one of them"
+    has_value = bool(spec.attribute or spec.value)
+    if spec.function in _NEEDS_VALUE and not has_value:
+        return f"{spec.function} needs an attribute, or a value"
+    if spec.function not in _MAY_HAVE_VALUE and (spec.attribute is not None or spec.value is not None):
         return f"{spec.function} takes no attribute; to select events use where"
-    return _window_problem(spec) or _where_problem(spec) or _category_problem(spec) or _number_problem(spec)
+    for what, expression in (("value", spec.value), ("where", spec.condition)):
+        if expression is not None:
+            try:
+                compile_cel(expression)
+            except ExpressionError as error:
+                return f"{what}: {error}"
+    return None
 
 
 def _window_problem(spec: FeatureSpec) -> str | None:
+    if spec.function == "decayed":
+        if spec.half_life_ms is None:
+            return "decayed needs a half_life"
+        if not 0 < spec.half_life_ms <= WINDOW_MS_MAX:
+            return f"half-life of {spec.half_life_ms} ms: expected 1 to {WINDOW_MS_MAX} ms"
+    elif spec.half_life_ms is not None:
+        return f"{spec.function} takes no half_life: it belongs to decayed"
     if spec.window_ms is None:
         return None if spec.tile_ms is None else "a tile without a window: expected both or neither"
-    if spec.function not in _WINDOWED:
+    if spec.function in _WITHOUT_WINDOW:
         return f"{spec.function} takes no window: it looks at the whole lifetime"
     if not 0 < spec.window_ms <= WINDOW_MS_MAX:
         return f"window of {spec.window_ms} ms: expected 1 to {WINDOW_MS_MAX} ms"
@@ -158,8 +247,8 @@ def _where_problem(spec: FeatureSpec) -> str | None:
 
 
 def _category_problem(spec: FeatureSpec) -> str | None:
-    if spec.categories and spec.function != "last":
-        return f"{spec.function} takes no categories: they belong to last"
+    if spec.categories and spec.function not in ("last", "first"):
+        return f"{spec.function} takes no categories: they belong to last and first"
     if "" in spec.categories:
         return "categories: expected texts that are not empty"
     if len(set(spec.categories)) < len(spec.categories):

@@ -159,6 +159,32 @@ class Transform:
         x: npt.NDArray[np.int8] = _apply(dense, self._numeric, self._ranges, self._hot, self.dimension)
         return x
 
+    def restore(self, x: npt.NDArray[np.int8], always: Sequence[bool] = ()) -> npt.NDArray[np.float64]:
+        """Values of shape (B, sources) that x of shape (B, d) stands for: each the middle of its step, clipped values
+        the end of their range. NaN for sources that are no input and where x is 0, which says missing or the middle of
+        the range; `always`, of shape (sources,), says of which sources it is the middle because they are never missing.
+
+        >>> transform = Transform.compile(
+        ...     [InputSpec("age", "linear", 20, 80), InputSpec("job", "one_hot", categories=3)], sources=["job", "age"])
+        >>> transform.restore(transform.apply(np.array([[2.0, 90.0], [1.0, np.nan]]))).tolist()
+        [[2.0, 80.0], [1.0, nan]]
+
+        Raises:
+            ValueError: when x has another number of columns than the transform.
+        """
+        if x.ndim != 2 or x.shape[1] != self.dimension:
+            raise ValueError(f"x has shape {x.shape}, not (rows, {self.dimension})")
+        values = np.full((len(x), self._sources), np.nan)
+        for (column, source, log), (low, _, scale) in zip(self._numeric.tolist(), self._ranges.tolist(), strict=True):
+            scaled = (x[:, column] + float(STEPS)) / scale
+            values[:, source] = low + (np.expm1(scaled) if log else scaled)
+            if not (always and always[source]):
+                values[x[:, column] == 0, source] = np.nan
+        for column, source, categories in self._hot.tolist():
+            hot = x[:, column : column + categories] == STEPS
+            values[:, source] = np.where(hot.any(axis=1), hot.argmax(axis=1), np.nan)
+        return values
+
 
 @compiled(FLOATS_2D, INTS_2D, FLOATS_2D, INTS_2D, INT)
 def _apply(values: Floats, numeric: Ints, ranges: Floats, hot: Ints, dimension: int) -> npt.NDArray[np.int8]:

@@ -77,7 +77,7 @@ class SmallEngine:
         self.catalogue = catalogue_of(text)
         self.store = store or MemoryStore(PARTITIONS, self.clock)
         self.service = Service(self.catalogue, self.store, self.clock)
-        self.ingest = Ingest(self.catalogue.layout, self.store)
+        self.ingest = Ingest(self.catalogue.layout, self.store, self.catalogue.keeper)
         self.learning = Learning(self.catalogue, self.store, now_s=lambda: self.now_ms / 1e3)
         self.watch = PolicyWatch(self.service.decider, self.store)
         self._numbers = iter(range(1, 1_000_000))

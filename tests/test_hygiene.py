@@ -53,6 +53,7 @@ def test_the_pure_packages_import_no_sibling(package: str) -> None:
 @pytest.mark.parametrize("module", ["asyncio", "socket", "time", "random", "redis", "grpc", "aiohttp", "threading"])
 def test_the_pure_modules_touch_no_clock_no_dice_and_no_network(module: str) -> None:
     pure = ["decide", "ledger", "record", "lifecycle", "attribution", "learner", "rules", "catalogue"]
+    pure += ["timeline", "timelineview", "cases", "segments"]
     files = [path for path in SOURCES if not path.is_relative_to(ROOT / "engine")]
     files += [ROOT / "engine" / f"{part}.py" for part in pure]
     assert [name(path) for path in files if module in {found.split(".")[0] for found in imports(path)}] == []
@@ -99,8 +100,10 @@ def test_every_key_stands_in_the_table_of_keys() -> None:
     """docs/architecture.md shows the same table as engine/store/base.py, and it has every key that keys.py makes."""
     text = (ROOT / "engine" / "store" / "base.py").read_text()
     rows = re.findall(r"^\| `(.+?)` \|.*$", text, re.MULTILINE)
-    made = {f"{{pN}}{part}" for part in ("f:<customer>", "l:<customer>", "events", "decisions", "folded")}
-    made |= {key.decode() for key in (keys.DEAD, keys.POLICY, keys.POLICY_CHANGES, keys.LEARNER, keys.KAFKA, keys.META)}
+    parts = ("f:<customer>", "l:<customer>", "t:<customer>", "events", "decisions", "folded", "marks")
+    made = {f"{{pN}}{part}" for part in parts}
+    single = (keys.DEAD, keys.POLICY, keys.POLICY_CHANGES, keys.LEARNER, keys.KAFKA, keys.LAYOUTS, keys.META)
+    made |= {key.decode() for key in single}
     assert set(rows) == made | {"config:<version>"}
     architecture = (ROOT / "docs" / "architecture.md").read_text()
     assert [row for row in re.findall(r"^\| `.+$", text, re.MULTILINE) if row not in architecture] == []

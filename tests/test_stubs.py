@@ -68,7 +68,7 @@ def test_all_that_a_caller_meets_has_a_comment(files: list[descriptor_pb2.FileDe
 def test_enums_begin_with_unspecified(files: list[descriptor_pb2.FileDescriptorProto]) -> None:
     """0 is what an older or careless caller sends: it must mean "not said". Values carry the name of their enum."""
     enums = [enum for file in files for enum in file.enum_type]
-    assert {enum.name for enum in enums} == {"Stage", "OfferKind", "DegradedReason"}
+    assert {enum.name for enum in enums} == {"Stage", "OfferKind", "DegradedReason", "TimelineKind"}
     for enum in enums:
         prefix = "".join(f"_{c}" if c.isupper() else c.upper() for c in enum.name).lstrip("_")
         assert (enum.value[0].number, enum.value[0].name) == (0, f"{prefix}_UNSPECIFIED")
@@ -80,10 +80,14 @@ def test_the_engine_uses_the_numbers_of_proto(files: list[descriptor_pb2.FileDes
     from engine import decide, decider
     from engine.catalogue import OFFER_KINDS
     from engine.lifecycle import Stage
+    from engine.timeline import Kind
 
     numbers = {value.name: value.number for file in files for enum in file.enum_type for value in enum.value}
     assert {f"STAGE_{stage.name}": int(stage) for stage in Stage} == {
         name: number for name, number in numbers.items() if name.startswith("STAGE_") and number
+    }
+    assert {f"TIMELINE_KIND_{kind.name}": int(kind) for kind in Kind} == {
+        name: number for name, number in numbers.items() if name.startswith("TIMELINE_KIND_") and number
     }
     assert {f"OFFER_KIND_{kind.upper()}": number for kind, number in OFFER_KINDS.items()}.items() <= numbers.items()
     assert [

@@ -26,6 +26,7 @@ from faust.types import TP
 
 from engine.catalogue import Catalogue
 from engine.errors import BrokerError
+from engine.ingest import Ingest
 from engine.kafka.folding import Folder, Letter, events_of
 from engine.kafka.producer import Outgoing, Producer, dead_letters
 from engine.kafka.reader import PartitionReader
@@ -113,6 +114,7 @@ class Worker:
     def __init__(
         self,
         catalogue: Catalogue,
+        ingest: Ingest,
         store: Store,
         brokers: Brokers,
         topics: Topics,
@@ -124,7 +126,7 @@ class Worker:
         self._topics = topics
         self._known = known
         self._store = store
-        self._folder = Folder(catalogue.layout, store)
+        self._folder = Folder(ingest, store)
         self._producer = Producer(brokers.servers)
         self._reader = PartitionReader(brokers, topics.group)
         self._sequencer = Sequencer(self._reader, INGEST_BATCH_MAX)

@@ -2,8 +2,9 @@
 
     base      the contract: small protocols, what they carry, the keys behind them
     memory    MemoryStore, for tests and simulation
-    redis     RedisStore, for service: Redis 6.2 or later, or Valkey
+    redis     RedisStore, for service: Redis 6.2 or later, or Valkey; one server or a cluster
     scripts   its atomic steps in Lua; keys its key names; wire its connection; readers its blocking reads
+    cluster   which node of a cluster has which slot; lanes a connection to all of them; tails blocking reads there
 
 A store knows bytes and positions, nothing of what is in them but the first bytes that compare-and-set compares. So one
 contract suite (tests/store) covers every store.
@@ -16,6 +17,8 @@ from engine.store.base import (
     FeatureWrite,
     Feed,
     LogEntry,
+    Mark,
+    PartlyUnavailable,
     PolicyBoard,
     State,
     Store,
@@ -34,7 +37,9 @@ __all__ = [
     "FeatureWrite",
     "Feed",
     "LogEntry",
+    "Mark",
     "MemoryStore",
+    "PartlyUnavailable",
     "PolicyBoard",
     "RedisStore",
     "State",

@@ -7,15 +7,18 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 |---|---|---|
 | `{pN}f:<customer>` | features, written only by ingest | CUSTOMER_KEY_TTL_MS |
 | `{pN}l:<customer>` | ledger, written by decisions and reports | CUSTOMER_KEY_TTL_MS |
+| `{pN}t:<customer>` | timeline, written only by ingest, with the features | CUSTOMER_KEY_TTL_MS after its last entry |
 | `{pN}events` | log of events, a stream | EVENT_LOG_ENTRIES_MAX |
 | `{pN}decisions` | log of decisions and outcomes in causal order, a stream | DECISION_LOG_ENTRIES_MAX |
 | `{pN}folded` | position up to which the event log is folded, and how many events that was | for good |
+| `{pN}marks` | how far work beside the event log has come, such as a backfill, a hash | for good |
 | `dead` | dead letters, a stream | DEAD_LETTERS_MAX |
 | `policy` | the served policy, a hash: one field an offer, and `_head` | for good |
 | `{policy}:changes` | stream of snapshot versions and the offers each changed | 1,000 entries |
 | `learner` | checkpoint of the learner, a hash | for good |
 | `config:<version>` | configuration files by version, for reading old records | for good |
 | `kafka` | which Kafka topic the events come from, if they do, a hash | for good |
+| `layouts` | which configuration a layout of features belongs to, a hash by layout version | for good |
 | `meta` | format of the store and number of partitions, a hash | for good |
 """
 
@@ -33,6 +36,8 @@ __all__ = [
     "FeatureWrite",
     "Feed",
     "LogEntry",
+    "Mark",
+    "PartlyUnavailable",
     "PolicyBoard",
     "State",
     "Store",
@@ -49,6 +54,14 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):
     """The store did not answer in time, is loading, or is away. Whether a write took place is not known."""
+
+
+class PartlyUnavailable(StoreUnavailable):
+    """Of several nodes, some did not answer: `found` has (features, ledger) of each customer, None where unknown."""
+
+    def __init__(self, message: str, found: "Sequence[tuple[bytes | None, bytes | None] | None]") -> None:
+        super().__init__(message)
+        self.found = found
 
 
 class StoreFull(StoreError):
@@ -97,13 +110,23 @@ class FeatureWrite:
     customer: str
     expected: bytes
     record: bytes
+    timeline: bytes = b""
+    """Written together with the features; b"": the timeline stays as it is."""
+
+
+class Mark(NamedTuple):
+    """How far some work has come, to be set to `value` if it is still `expected` (b"": not there)."""
+
+    name: str
+    expected: bytes
+    value: bytes
 
 
 class State(Protocol):
     """What a decision reads and writes. Every call is one round trip."""
 
     async def read(self, customers: Sequence[str]) -> list[tuple[bytes | None, bytes | None]]:
-        """(features, ledger) of each customer. Raises StoreUnavailable."""
+        """(features, ledger) of each customer. Raises StoreUnavailable; PartlyUnavailable if some could be read."""
         ...
 
     async def commit_decisions(self, commits: Sequence[DecisionCommit]) -> list[Offset | Conflict | StoreError]:
@@ -118,7 +141,11 @@ class State(Protocol):
 
 
 class DecisionLog(Protocol):
-    """The log of decisions and outcomes."""
+    """The log of decisions and outcomes.
+
+    Of a log on several nodes, a node that stops answering makes one read fail; while it is away, reads of several
+    partitions pass over its partitions.
+    """
 
     async def entries(self, positions: Sequence[tuple[int, Offset]]) -> list[bytes | None]:
         """Entries by (partition, offset); None where there is none (any more)."""
@@ -130,10 +157,18 @@ class DecisionLog(Protocol):
 
 
 class Feed(Protocol):
-    """The log of events and the features folded from it."""
+    """The log of events and the features folded from it.
+
+    Of several nodes, one that is away takes only its own partitions along: `folded` and `backlog` leave them out,
+    `read_events` passes over them as DecisionLog says, and raises StoreUnavailable once they can be read again, because
+    their positions may no longer be what they were.
+    """
 
     async def append_events(self, events: Sequence[tuple[str, bytes]]) -> list[Offset]:
-        """Append (customer, event bytes); all durable when it returns. Raises StoreUnavailable or StoreFull."""
+        """Append (customer, event bytes); all durable when it returns. Raises StoreUnavailable or StoreFull.
+
+        When it raises, events of other partitions may have been appended: send all again with the same ids.
+        """
         ...
 
     async def backlog(self) -> dict[int, int]:
@@ -152,10 +187,14 @@ class Feed(Protocol):
         """Features of each customer."""
         ...
 
+    async def read_timelines(self, customers: Sequence[str]) -> list[bytes | None]:
+        """Timeline of each customer."""
+        ...
+
     async def write_features(
         self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
     ) -> list[bool]:
-        """Write the features of customers of one partition and the position folded, in one atomic step.
+        """Write features, and timelines, of customers of one partition and the position folded, in one atomic step.
 
         False where `expected` no longer matched: that customer was not written, and the position stays where it is
         until a call can write all that it is given. The position only moves forward.
@@ -168,7 +207,7 @@ class Feed(Protocol):
         ...
 
     async def write_records(self, writes: Sequence[FeatureWrite]) -> list[bool]:
-        """Write the features of customers of any partitions, each where `expected` still matches; False where not.
+        """Write features and timelines of customers of any partitions where `expected` still matches; False where not.
 
         For an event log that keeps its own position, such as Kafka's.
         """
@@ -179,6 +218,18 @@ class Feed(Protocol):
 
         With `first` None nothing is noted, and None is the answer where nothing was.
         """
+        ...
+
+    async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> list[bool] | Conflict:
+        """Write the features of customers of one partition and set a mark of that partition, all or nothing.
+
+        Conflict if the mark is not as expected. Otherwise whether each `expected` still matches: if all do, everything
+        is written; if one does not, nothing is. The position folded stays as it is.
+        """
+        ...
+
+    async def marks(self, partition: int) -> dict[str, bytes]:
+        """All marks of a partition."""
         ...
 
 
@@ -207,6 +258,14 @@ class PolicyBoard(Protocol):
 
     async def save_config(self, version: str, text: bytes) -> None:
         """Keep a configuration by its version; writing it again is harmless."""
+        ...
+
+    async def save_layout(self, layout: int, config: str) -> None:
+        """Keep which configuration has a layout of features; writing it again is harmless."""
+        ...
+
+    async def load_layouts(self) -> dict[int, str]:
+        """Versions of configurations by the version of their layout."""
         ...
 
     async def load_config(self, version: str) -> bytes | None:

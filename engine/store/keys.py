@@ -11,6 +11,7 @@ POLICY_CHANGES: Final = b"{policy}:changes"
 POLICY_HEAD: Final = b"_head"
 LEARNER: Final = b"learner"
 KAFKA: Final = b"kafka"
+LAYOUTS: Final = b"layouts"
 META: Final = b"meta"
 
 
@@ -28,9 +29,11 @@ class Keys:
         self.events = [tag + b"events" for tag in tags]
         self.decisions = [tag + b"decisions" for tag in tags]
         self.folded = [tag + b"folded" for tag in tags]
+        self.marks = [tag + b"marks" for tag in tags]
         self._partitions = partitions
         self._features = [tag + b"f:" for tag in tags]
         self._ledger = [tag + b"l:" for tag in tags]
+        self._timeline = [tag + b"t:" for tag in tags]
 
     # These spell partition_of() out, so that a name is encoded once on the hot path.
 
@@ -38,6 +41,11 @@ class Keys:
         """Key of a customer's features."""
         name = customer.encode()
         return self._features[crc32(name) % self._partitions] + name
+
+    def timeline(self, customer: str) -> bytes:
+        """Key of a customer's timeline."""
+        name = customer.encode()
+        return self._timeline[crc32(name) % self._partitions] + name
 
     def ledger_and_log(self, customer: str) -> tuple[bytes, bytes]:
         """Key of a customer's ledger and key of the decision log of the same partition."""

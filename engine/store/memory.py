@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from engine import limits
-from engine.store.base import Conflict, DecisionCommit, FeatureWrite, LogEntry, StoreError, partition_of
+from engine.store.base import Conflict, DecisionCommit, FeatureWrite, LogEntry, Mark, StoreError, partition_of
 from features import Offset
 
 POLICY_CHANGES_MAX: Final = 1_000
@@ -88,15 +88,18 @@ class MemoryStore:
         self._limits = (event_log_entries_max, decision_log_entries_max, dead_letters_max)
         self._features = _Values(clock_ms)
         self._ledgers = _Values(clock_ms)
+        self._timelines = _Values(clock_ms)
         self._events = [_Log(clock_ms) for _ in range(partitions)]
         self._decisions = [_Log(clock_ms) for _ in range(partitions)]
         self._folded = [Offset.ZERO] * partitions
+        self._marks: list[dict[str, bytes]] = [{} for _ in range(partitions)]
         self._policy_head: bytes | None = None
         self._policy: dict[str, bytes] = {}
         self._changes = _Log(clock_ms)
         self._checkpoint: dict[str, bytes] = {}
         self._configs: dict[str, bytes] = {}
         self._notes: dict[str, bytes] = {}
+        self._layouts: dict[int, str] = {}
         self._arrived = asyncio.Event()
 
     # --- State ------------------------------------------------------------------------------------------------------
@@ -170,14 +173,20 @@ class MemoryStore:
         """Features of each customer."""
         return [self._features.get(customer) for customer in customers]
 
+    async def read_timelines(self, customers: Sequence[str]) -> list[bytes | None]:
+        """Timeline of each customer."""
+        return [self._timelines.get(customer) for customer in customers]
+
     async def write_features(
         self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
     ) -> list[bool]:
-        """Write features and the position folded; trim the log."""
+        """Write features, timelines and the position folded; trim the log."""
         written = [self._features.matches(write.customer, write.expected) for write in writes]
         for write, matches in zip(writes, written, strict=True):
             if matches:
                 self._features.put(write.customer, write.record)
+                if write.timeline:
+                    self._timelines.put(write.customer, write.timeline)
         if all(written) and folded > self._folded[partition]:
             self._folded[partition] = folded
             self._events[partition].trim(self._limits[0], folded)
@@ -188,17 +197,34 @@ class MemoryStore:
         return dict(enumerate(self._folded))
 
     async def write_records(self, writes: Sequence[FeatureWrite]) -> list[bool]:
-        """Write features of customers of any partitions."""
+        """Write features and timelines of customers of any partitions."""
         written = []
         for write in writes:
             written.append(self._features.matches(write.customer, write.expected))
             if written[-1]:
                 self._features.put(write.customer, write.record)
+                if write.timeline:
+                    self._timelines.put(write.customer, write.timeline)
         return written
 
     async def remember(self, name: str, first: bytes | None = None) -> bytes | None:
         """What is noted about the broker under a name."""
         return self._notes.get(name) if first is None else self._notes.setdefault(name, first)
+
+    async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> list[bool] | Conflict:
+        """Write features and a mark, all or nothing."""
+        if self._marks[partition].get(mark.name, b"") != mark.expected:
+            return Conflict()
+        matching = [self._features.matches(write.customer, write.expected) for write in writes]
+        if all(matching):
+            for write in writes:
+                self._features.put(write.customer, write.record)
+            self._marks[partition][mark.name] = mark.value
+        return matching
+
+    async def marks(self, partition: int) -> dict[str, bytes]:
+        """All marks of a partition."""
+        return dict(self._marks[partition])
 
     # --- PolicyBoard ------------------------------------------------------------------------------------------------
 
@@ -233,6 +259,14 @@ class MemoryStore:
     async def save_config(self, version: str, text: bytes) -> None:
         """Keep a configuration by its version."""
         self._configs[version] = text
+
+    async def save_layout(self, layout: int, config: str) -> None:
+        """Keep which configuration has a layout."""
+        self._layouts[layout] = config
+
+    async def load_layouts(self) -> dict[int, str]:
+        """Versions of configurations by the version of their layout."""
+        return dict(self._layouts)
 
     async def load_config(self, version: str) -> bytes | None:
         """A configuration kept earlier."""

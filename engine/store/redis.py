@@ -9,7 +9,9 @@ Three kinds of connections, so that nobody stands in line behind something slow:
 What must be atomic is a script (scripts.py) or MULTI … EXEC. A command whose answer was lost is never sent again; only
 NOSCRIPT, which says that nothing was done, is answered by loading the scripts and sending those commands once more.
 
-One server: MGET and MULTI span partitions. The keys are laid out for a cluster, the connections are not.
+One server or a cluster; `open` finds out which. On a cluster a lane (lanes.py) is in the place of a connection, and
+tails (tails.py) are in that of the readers. What spans partitions is then cut into one command a slot: MGET, and MULTI,
+which holds together what is of one partition and no more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,12 +26,17 @@ from engine.store.base import (
     DecisionCommit,
     FeatureWrite,
     LogEntry,
+    Mark,
+    PartlyUnavailable,
     StoreError,
     StoreUnavailable,
     partition_of,
 )
+from engine.store.cluster import Cluster
+from engine.store.lanes import Lane
 from engine.store.readers import Readers
-from engine.store.wire import Address, Command, Connection, Reply, ScriptMissing, checked
+from engine.store.tails import Tails
+from engine.store.wire import Address, Command, Connection, Redirected, Reply, ScriptMissing, checked
 from features import Offset
 
 FORMAT: Final = 1
@@ -42,7 +49,7 @@ _CUSTOMER_TTL_MS: Final = b"%d" % limits.CUSTOMER_KEY_TTL_MS
 
 
 class RedisStore:
-    """Store on a Redis or Valkey server."""
+    """Store on a Redis or Valkey server, or on a cluster of them. Made with `open`; without, on one server."""
 
     def __init__(
         self,
@@ -55,9 +62,10 @@ class RedisStore:
         event_log_entries_max: int = limits.EVENT_LOG_ENTRIES_MAX,
         decision_log_entries_max: int = limits.DECISION_LOG_ENTRIES_MAX,
         dead_letters_max: int = limits.DEAD_LETTERS_MAX,
+        cluster: Cluster | None = None,
     ) -> None:
         self.partitions = partitions
-        self._address = Address.parse(url)
+        self._address = Address.parse_all(url)[0]
         self._keys = keys.Keys(partitions)
         self._read_s, self._commit_s, self._write_s = (
             wait_ms / 1e3 for wait_ms in (read_wait_ms, commit_wait_ms, write_wait_ms)
@@ -65,20 +73,33 @@ class RedisStore:
         self._event_log_max = b"%d" % event_log_entries_max
         self._decision_log_max = b"%d" % decision_log_entries_max
         self._dead_letters_max = b"%d" % dead_letters_max
-        self._hot = Connection(self._address)
-        self._bulk = Connection(self._address)
-        self._readers = Readers(self._address, self._write_s)
+        self._cluster = cluster
+        self._unknown: list[int] = []
+        """Partitions that `folded` left out the last time."""
+        self._hot: Connection | Lane
+        self._bulk: Connection | Lane
+        self._readers: Readers | Tails
+        if cluster is None:
+            self._hot, self._bulk = Connection(self._address), Connection(self._address)
+            self._readers = Readers(self._address, self._write_s)
+        else:
+            self._hot, self._bulk = Lane(cluster), Lane(cluster)
+            self._readers = Tails(cluster, self._write_s)
 
     @classmethod
-    async def open(cls, url: str, partitions: int) -> "RedisStore":
+    async def open(cls, url: str, partitions: int, **settings: int) -> "RedisStore":
         """A store whose format and number of partitions are what is expected, or set on the first use.
 
-        Raises StoreError if they differ, StoreUnavailable if the store is away.
+        The URL is of one server or of any node of a cluster, or names several nodes: `redis://host:port,host:port`.
+        Raises StoreError if they differ, StoreUnavailable if the store is away, ValueError if the URL is none.
         """
-        store = cls(url, partitions)
+        wait_ms = settings.get("write_wait_ms", limits.WRITE_WAIT_MS_MAX)
+        cluster = await Cluster.find(Address.parse_all(url), wait_ms / 1e3)
+        store = cls(url, partitions, **settings, cluster=cluster)
         try:
             await store._check_meta()
-            checked(await store._hot.pipeline(scripts.LOAD, store._write_s))
+            if cluster is None:  # a lane teaches a node what it does not know
+                checked(await store._hot.pipeline(scripts.LOAD, store._write_s))
         except BaseException:
             await store.close()
             raise
@@ -87,7 +108,14 @@ class RedisStore:
     async def _check_meta(self) -> None:
         wanted = {b"format": b"%d" % FORMAT, b"partitions": b"%d" % self.partitions}
         read = (b"HMGET", keys.META, *wanted)
-        [values] = checked(await self._hot.pipeline([read], self._write_s))
+        try:
+            [values] = checked(await self._hot.pipeline([read], self._write_s))
+        except Redirected as error:
+            # Not known for a cluster when it was asked for its slots, and yet it is one.
+            raise StoreError(
+                f"{self._address} is a node of a cluster but does not tell who its nodes are: "
+                f"allow its user the command CLUSTER SLOTS"
+            ) from error
         if None in values:
             # Of two who come first, one sets a field and both read it.
             claims: list[Command] = [(b"HSETNX", keys.META, name, value) for name, value in wanted.items()]
@@ -109,9 +137,25 @@ class RedisStore:
         """(features, ledger) of each customer."""
         if not customers:
             return []
+        if self._cluster is not None:
+            return await self._read_apart(customers)
         command = (b"MGET", *self._keys.state_of(customers))
         [values] = checked(await self._hot.pipeline((command,), self._read_s, look=len(customers) == 1))
         return list(zip(values[: len(customers)], values[len(customers) :], strict=True))
+
+    async def _read_apart(self, customers: Sequence[str]) -> list[tuple[bytes | None, bytes | None]]:
+        """`read` on a cluster."""
+        assert isinstance(self._hot, Lane)
+        values = await self._hot.mget(self._keys.state_of(customers), self._read_s)
+        pairs = list(zip(values[: len(customers)], values[len(customers) :], strict=True))
+        errors = [value for value in values if isinstance(value, StoreError)]
+        if not errors:
+            return pairs
+        found = [None if any(isinstance(value, StoreError) for value in pair) else pair for pair in pairs]
+        error = next((error for error in errors if not isinstance(error, StoreUnavailable)), errors[0])
+        if not any(found):
+            raise error
+        raise PartlyUnavailable(str(error), found) from error
 
     async def commit_decisions(self, commits: Sequence[DecisionCommit]) -> list[Offset | Conflict | StoreError]:
         """Write each ledger and append its record in one atomic step a customer, all in one round trip."""
@@ -178,9 +222,11 @@ class RedisStore:
         commands: list[Command] = []
         for folded, log in zip(self._keys.folded, self._keys.events, strict=True):
             commands += [(b"HGET", folded, b"events"), (b"XLEN", log), (b"HGET", folded, b"trimmed")]
-        replies = checked(await self._hot.pipeline(commands, self._write_s))
-        parts = enumerate(zip(replies[::3], replies[1::3], replies[2::3], strict=True))
-        return {n: max(0, length + int(trimmed or 0) - int(events or 0)) for n, (events, length, trimmed) in parts}
+        replies = await self._hot.pipeline(commands, self._write_s)
+        parts = self._answered(list(zip(replies[::3], replies[1::3], replies[2::3], strict=True)))
+        return {
+            n: max(0, length + int(trimmed or 0) - int(events or 0)) for n, (events, length, trimmed) in parts.items()
+        }
 
     async def dead_letters(self, letters: Sequence[tuple[bytes, str]]) -> None:
         """Keep (payload, reason) of refused input, all or none."""
@@ -190,24 +236,35 @@ class RedisStore:
 
     async def read_events(self, after: Mapping[int, Offset], count: int, block_ms: int) -> dict[int, list[LogEntry]]:
         """New events by partition."""
+        if self._unknown:
+            await self._look_for_unknown()
         return await self._read_log(self._keys.events, after, count, block_ms)
 
     async def read_features(self, customers: Sequence[str]) -> list[bytes | None]:
         """Features of each customer."""
-        if not customers:
+        return await self._values(list(map(self._keys.features, customers)))
+
+    async def read_timelines(self, customers: Sequence[str]) -> list[bytes | None]:
+        """Timeline of each customer."""
+        return await self._values(list(map(self._keys.timeline, customers)))
+
+    async def _values(self, names: list[bytes]) -> list[bytes | None]:
+        if not names:
             return []
-        command = (b"MGET", *map(self._keys.features, customers))
-        [values] = checked(await self._bulk.pipeline((command,), self._write_s))
+        if isinstance(self._bulk, Lane):
+            return checked(await self._bulk.mget(names, self._write_s))
+        [values] = checked(await self._bulk.pipeline(((b"MGET", *names),), self._write_s))
         return list(values)
 
     async def write_features(
         self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
     ) -> list[bool]:
-        """Write features and the position folded in one atomic step; trim the log."""
+        """Write features, timelines and the position folded in one atomic step; trim the log."""
         command = scripts.write_features(
             self._keys.folded[partition],
             self._keys.events[partition],
             [self._keys.features(write.customer) for write in writes],
+            [self._keys.timeline(write.customer) for write in writes if write.timeline],
             writes,
             folded,
             events,
@@ -220,20 +277,53 @@ class RedisStore:
     async def folded(self) -> dict[int, Offset]:
         """Position up to which each partition of the event log is folded; Offset.ZERO where nothing is."""
         commands = [(b"HMGET", folded, b"ms", b"seq") for folded in self._keys.folded]
-        replies = checked(await self._bulk.pipeline(commands, self._write_s))
-        return {partition: Offset(int(ms or 0), int(seq or 0)) for partition, (ms, seq) in enumerate(replies)}
+        found = self._answered([(reply,) for reply in await self._bulk.pipeline(commands, self._write_s)])
+        self._unknown = [partition for partition in range(self.partitions) if partition not in found]
+        return {partition: Offset(int(ms or 0), int(seq or 0)) for partition, ((ms, seq),) in found.items()}
+
+    async def _look_for_unknown(self) -> None:
+        """Raise StoreUnavailable when a partition that `folded` left out can be read again."""
+        commands = [(b"EXISTS", self._keys.folded[partition]) for partition in self._unknown]
+        replies = await self._bulk.pipeline(commands, self._write_s)
+        back = [n for n, reply in zip(self._unknown, replies, strict=True) if not isinstance(reply, StoreError)]
+        if back:
+            self._unknown = []
+            raise StoreUnavailable(f"{self._cluster}: partitions {back} can be read again: ask for their positions")
+
+    def _answered(self, replies: Sequence[tuple[Reply, ...]]) -> dict[int, tuple[Reply, ...]]:
+        """Replies by partition. On a cluster those of nodes that are away are left out, unless that is all of them."""
+        found = {
+            partition: parts
+            for partition, parts in enumerate(replies)
+            if not any(isinstance(part, StoreUnavailable) for part in parts)
+        }
+        for parts in replies if self._cluster is None or not found else found.values():
+            checked(list(parts))
+        return found
+
+    async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> list[bool] | Conflict:
+        """Write features and a mark in one atomic step, all or nothing."""
+        customers = [self._keys.features(write.customer) for write in writes]
+        command = scripts.write_marked(self._keys.marks[partition], customers, writes, mark, _CUSTOMER_TTL_MS)
+        [matching] = checked(await self._run(self._bulk, [command], self._write_s))
+        return Conflict() if matching is None else [match == 1 for match in matching]
+
+    async def marks(self, partition: int) -> dict[str, bytes]:
+        """All marks of a partition."""
+        [flat] = checked(await self._bulk.pipeline([(b"HGETALL", self._keys.marks[partition])], self._write_s))
+        return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
     async def write_records(self, writes: Sequence[FeatureWrite]) -> list[bool]:
-        """Write features of customers of any partitions: one atomic step a partition, all in one round trip."""
+        """Write features and timelines of any partitions: one atomic step a partition, all in one round trip."""
         homes: dict[int, list[int]] = {}
         for at, write in enumerate(writes):
             homes.setdefault(partition_of(write.customer, self.partitions), []).append(at)
-        commands = [
-            scripts.write_records(
-                [self._keys.features(writes[at].customer) for at in home], [writes[at] for at in home], _CUSTOMER_TTL_MS
-            )
-            for home in homes.values()
-        ]
+        commands = []
+        for home in homes.values():
+            group = [writes[at] for at in home]
+            features = [self._keys.features(write.customer) for write in group]
+            timelines = [self._keys.timeline(write.customer) for write in group if write.timeline]
+            commands.append(scripts.write_records(features, timelines, group, _CUSTOMER_TTL_MS))
         replies = checked(await self._run(self._bulk, commands, self._write_s)) if commands else []
         written = [False] * len(writes)
         for home, reply in zip(homes.values(), replies, strict=True):
@@ -295,6 +385,16 @@ class RedisStore:
         """Keep a configuration by its version."""
         checked(await self._bulk.pipeline([(b"SET", keys.config_key(version), text)], BULK_WAIT_MS_MAX / 1e3))
 
+    async def save_layout(self, layout: int, config: str) -> None:
+        """Keep which configuration has a layout."""
+        command = (b"HSET", keys.LAYOUTS, b"%08x" % layout, config.encode())
+        checked(await self._bulk.pipeline([command], BULK_WAIT_MS_MAX / 1e3))
+
+    async def load_layouts(self) -> dict[int, str]:
+        """Versions of configurations by the version of their layout."""
+        [flat] = checked(await self._bulk.pipeline([(b"HGETALL", keys.LAYOUTS)], BULK_WAIT_MS_MAX / 1e3))
+        return {int(layout, 16): config.decode() for layout, config in zip(flat[::2], flat[1::2], strict=True)}
+
     async def load_config(self, version: str) -> bytes | None:
         """A configuration kept earlier."""
         [text] = checked(await self._bulk.pipeline([(b"GET", keys.config_key(version))], BULK_WAIT_MS_MAX / 1e3))
@@ -303,20 +403,26 @@ class RedisStore:
     # --- connections ------------------------------------------------------------------------------------------------
 
     async def ping(self) -> None:
-        """Raise StoreUnavailable unless the store answers."""
-        checked(await self._hot.pipeline([(b"PING",)], self._read_s))
+        """Raise StoreUnavailable unless the store answers; on a cluster, every node that has a partition."""
+        # A lane sends by keys.
+        keyed: list[Command] = [(b"EXISTS", log) for log in self._keys.events]
+        checked(await self._hot.pipeline([(b"PING",)] if self._cluster is None else keyed, self._read_s))
 
     async def close(self) -> None:
         """Let go of connections."""
+        if self._cluster is not None:
+            await self._cluster.close()
         await self._readers.close()
         await self._hot.close()
         await self._bulk.close()
 
     async def _run(
-        self, connection: Connection, commands: list[Command], wait_s: float, *, look: bool = False
+        self, connection: Connection | Lane, commands: list[Command], wait_s: float, *, look: bool = False
     ) -> list[Reply]:
         """Replies of script commands; those that a restarted server does not know are taught and sent again."""
         replies = await connection.pipeline(commands, wait_s, look=look)
+        if self._cluster is not None:
+            return replies  # a lane has taught the nodes already
         missing = [index for index, reply in enumerate(replies) if reply.__class__ is ScriptMissing]
         if missing:
             again = [*scripts.LOAD, *(commands[index] for index in missing)]
@@ -326,10 +432,15 @@ class RedisStore:
                 replies[index] = reply
         return replies
 
-    async def _atomic(self, connection: Connection, commands: Sequence[Command], wait_s: float) -> list[Reply]:
-        """Replies of commands that all take place, or none of them if the store refuses one for want of memory."""
+    async def _atomic(self, connection: Connection | Lane, commands: Sequence[Command], wait_s: float) -> list[Reply]:
+        """Replies of commands that all take place, or none of them if the store refuses one for want of memory.
+
+        On a cluster that is promised for those of one slot.
+        """
         if len(commands) < 2:
             return checked(await connection.pipeline(commands, wait_s))
+        if isinstance(connection, Lane):
+            return checked(await connection.atomic(commands, wait_s))
         replies = checked(await connection.pipeline([(b"MULTI",), *commands, (b"EXEC",)], wait_s))
         results: list[Reply] = replies[-1]
         return checked(results)

@@ -13,7 +13,7 @@ from struct import Struct
 from typing import Final
 
 from engine.limits import INGEST_BATCH_MAX
-from engine.store.base import Conflict, FeatureWrite, StoreError
+from engine.store.base import Conflict, FeatureWrite, Mark, StoreError
 from engine.store.wire import Command, Reply
 from features import Offset
 
@@ -80,13 +80,18 @@ _WRITE_FEATURES: Final = _script(
     _MATCHES
     + """
 local written, all = {}, true
-for i = 3, #KEYS do
-  local at = 2 * i + 1
-  if matches(KEYS[i], ARGV[at]) then
-    redis.call('SET', KEYS[i], ARGV[at + 1], 'PX', ARGV[4])
-    written[i - 2] = 1
+local customers = (#ARGV - 6) / 3
+local timeline = 2 + customers
+for i = 1, customers do
+  local key, at = KEYS[i + 2], 3 * i + 4
+  local has_timeline = ARGV[at + 2] ~= ''
+  if has_timeline then timeline = timeline + 1 end
+  if matches(key, ARGV[at]) then
+    redis.call('SET', key, ARGV[at + 1], 'PX', ARGV[4])
+    if has_timeline then redis.call('SET', KEYS[timeline], ARGV[at + 2], 'PX', ARGV[4]) end
+    written[i] = 1
   else
-    written[i - 2], all = 0, false
+    written[i], all = 0, false
   end
 end
 if not all then return written end
@@ -119,10 +124,16 @@ _WRITE_RECORDS: Final = _script(
     _MATCHES
     + """
 local written = {}
-for i = 1, #KEYS do
+local customers = (#ARGV - 1) / 3
+local timeline = customers
+for i = 1, customers do
+  local at = 3 * i - 1
+  local has_timeline = ARGV[at + 2] ~= ''
+  if has_timeline then timeline = timeline + 1 end
   written[i] = 0
-  if matches(KEYS[i], ARGV[2 * i]) then
-    redis.call('SET', KEYS[i], ARGV[2 * i + 1], 'PX', ARGV[1])
+  if matches(KEYS[i], ARGV[at]) then
+    redis.call('SET', KEYS[i], ARGV[at + 1], 'PX', ARGV[1])
+    if has_timeline then redis.call('SET', KEYS[timeline], ARGV[at + 2], 'PX', ARGV[1]) end
     written[i] = 1
   end
 end
@@ -130,9 +141,25 @@ return written
 """
 )
 
+# All or nothing: what is written twice counts twice, and one mark cannot say which half was written.
+_WRITE_MARKED: Final = _script(
+    _MATCHES
+    + """
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return false end
+local matching, all = {}, true
+for i = 2, #KEYS do
+  if matches(KEYS[i], ARGV[2 * i + 1]) then matching[i - 1] = 1 else matching[i - 1], all = 0, false end
+end
+if not all then return matching end
+for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[2 * i + 2], 'PX', ARGV[4]) end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return matching
+"""
+)
+
 LOAD: Final[tuple[Command, ...]] = tuple(
     (b"SCRIPT", b"LOAD", script.source)
-    for script in (_COMMIT_DECISION, _COMMIT_OUTCOME, _WRITE_FEATURES, _WRITE_RECORDS)
+    for script in (_COMMIT_DECISION, _COMMIT_OUTCOME, _WRITE_FEATURES, _WRITE_RECORDS, _WRITE_MARKED)
 )
 """Commands that teach a server all scripts; it forgets them when it restarts."""
 
@@ -177,6 +204,7 @@ def write_features(
     folded_key: bytes,
     log: bytes,
     keys: Sequence[bytes],
+    timeline_keys: Sequence[bytes],
     writes: Sequence[FeatureWrite],
     folded: Offset,
     events: int,
@@ -185,19 +213,42 @@ def write_features(
 ) -> Command:
     """Write each record whose key begins with `expected`; move the position forward; trim what is folded and too much.
 
-    `keys` are those of the customers of `writes`, in order; `events` counts the entries from the old position to
-    `folded`. Reply: a list, 1 where written and 0 where not.
+    `keys` are those of the customers of `writes`, in order, and `timeline_keys` those of the writes that have a
+    timeline: it is written if the record is. `events` counts the entries from the old position to `folded`. Reply: a
+    list, 1 where written and 0 where not.
     """
-    command = [b"EVALSHA", _WRITE_FEATURES.sha, b"%d" % (len(keys) + 2), folded_key, log, *keys]
+    count = len(keys) + len(timeline_keys) + 2
+    command = [b"EVALSHA", _WRITE_FEATURES.sha, b"%d" % count, folded_key, log, *keys, *timeline_keys]
     command += [b"%d" % folded.ms, b"%d" % folded.seq, b"%d" % events, ttl_ms, log_max, b"%d" % TRIM_ENTRIES_MAX]
+    for write in writes:
+        command += (write.expected, write.record, write.timeline)
+    return tuple(command)
+
+
+def write_marked(
+    marks: bytes, keys: Sequence[bytes], writes: Sequence[FeatureWrite], mark: Mark, ttl_ms: bytes
+) -> Command:
+    """If the mark is as expected and every key begins with its `expected`, write all records and set the mark.
+
+    `keys` are those of the customers of `writes`, in order. Reply: nil if the mark is another; else a list, 1 where the
+    key was as expected and 0 where not; with a 0 in it nothing was written.
+    """
+    command = [b"EVALSHA", _WRITE_MARKED.sha, b"%d" % (len(keys) + 1), marks, *keys]
+    command += [mark.name.encode(), mark.expected, mark.value, ttl_ms]
     for write in writes:
         command += (write.expected, write.record)
     return tuple(command)
 
 
-def write_records(keys: Sequence[bytes], writes: Sequence[FeatureWrite], ttl_ms: bytes) -> Command:
-    """Write each record whose key, one of one partition, begins with `expected`. Reply: a list, 1 or 0 for each."""
-    command = [b"EVALSHA", _WRITE_RECORDS.sha, b"%d" % len(keys), *keys, ttl_ms]
+def write_records(
+    keys: Sequence[bytes], timeline_keys: Sequence[bytes], writes: Sequence[FeatureWrite], ttl_ms: bytes
+) -> Command:
+    """Write each record whose key begins with `expected`, and its timeline if it has one; keys as in write_features.
+
+    Reply: a list, 1 where written and 0 where not.
+    """
+    count = len(keys) + len(timeline_keys)
+    command = [b"EVALSHA", _WRITE_RECORDS.sha, b"%d" % count, *keys, *timeline_keys, ttl_ms]
     for write in writes:
-        command += (write.expected, write.record)
+        command += (write.expected, write.record, write.timeline)
     return tuple(command)

@@ -12,7 +12,7 @@ Promises:
 3. Nothing is sent twice. Whether to repeat a command whose answer was lost is the caller's to know.
 4. An error of one command is a value among the replies, because the other commands of the pipeline took place.
 
-Non-goals: RESP3, push messages, MOVED redirections, pools.
+Non-goals: RESP3, push messages, pools; redirections of a cluster are errors here, which engine.store.lanes follows.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 from hiredis import ProtocolError, Reader, pack_command
 
@@ -41,11 +41,32 @@ LAST_LOOK_MS: Final = 1
 """Between the end of a wait and giving up."""
 
 _NOTHING: Final = object()
-_UNAVAILABLE: Final = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN", "UNBLOCKED"})
+_UNAVAILABLE: Final = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "UNBLOCKED"})
 
 
 class ScriptMissing(StoreError):
     """The server does not know the script (any more): nothing was done."""
+
+
+class Redirected(StoreUnavailable):
+    """Another node of the cluster has the key: nothing was done.
+
+    >>> error = Redirected("ASK 3999 10.0.0.2:6381")
+    >>> error.ask, error.slot, error.host, error.port
+    (True, 3999, '10.0.0.2', 6381)
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        kind, slot, address = message.split(" ")[:3]
+        host, _, port = address.rpartition(":")
+        self.ask = kind == "ASK"
+        """Whether it is for this once: the slot is being moved."""
+        self.slot, self.host, self.port = int(slot), host, int(port)
+
+
+class KeysApart(StoreUnavailable):
+    """The keys of the command are on two nodes while their slot is being moved: nothing was done."""
 
 
 def error_of(message: str) -> StoreError:
@@ -57,6 +78,10 @@ def error_of(message: str) -> StoreError:
     code = message.partition(" ")[0]
     if code == "NOSCRIPT":
         return ScriptMissing(message)
+    if code in ("MOVED", "ASK"):
+        return Redirected(message)
+    if code == "TRYAGAIN":
+        return KeysApart(message)
     # Before version 7 an error inside a script comes wrapped into another message; so does one that aborts EXEC.
     if code == "NOREPLICAS":
         # Our own store says this when engine.diskguard found too little room; either way nothing was written.
@@ -97,6 +122,8 @@ class Address:
         'redis://localhost:6379/3'
         """
         parts = urlsplit(url)
+        if "," in parts.netloc.rpartition("@")[2]:
+            raise ValueError("store URL names several servers: expected one")
         if parts.scheme not in ("unix", "redis", "rediss"):
             raise ValueError(f"store URL begins with {parts.scheme!r}: expected unix, redis or rediss")
         local = parts.scheme == "unix"
@@ -115,6 +142,17 @@ class Address:
             username=unquote(parts.username or ""),
             password=unquote(parts.password or ""),
         )
+
+    @classmethod
+    def parse_all(cls, url: str) -> "list[Address]":
+        """Read a URL that may name several nodes of a cluster, `redis://host:port,host:port`. Raises ValueError.
+
+        >>> [str(address) for address in Address.parse_all("redis://me:secret@a:7000,b")]
+        ['redis://a:7000/0', 'redis://b:6379/0']
+        """
+        parts = urlsplit(url)
+        user, at, hosts = parts.netloc.rpartition("@")
+        return [cls.parse(urlunsplit(parts._replace(netloc=user + at + host))) for host in hosts.split(",")]
 
     def __str__(self) -> str:
         if self.path:

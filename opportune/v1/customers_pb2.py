@@ -26,19 +26,29 @@ from opportune.v1 import common_pb2 as opportune_dot_v1_dot_common__pb2
 from opportune.v1 import decisions_pb2 as opportune_dot_v1_dot_decisions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1copportune/v1/customers.proto\x12\x0copportune.v1\x1a\x19opportune/v1/common.proto\x1a\x1copportune/v1/decisions.proto\"f\n\x12GetCustomerRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12*\n\nidentities\x18\x02 \x03(\x0b\x32\x16.opportune.v1.Identity\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\"I\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.opportune.v1.Value\x12\x0c\n\x04unit\x18\x03 \x01(\t\"\xdf\x01\n\x08\x43ustomer\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0b\x32\x1c.opportune.v1.StateFreshness\x12\'\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x15.opportune.v1.Feature\x12\'\n\x06offers\x18\x04 \x03(\x0b\x32\x17.opportune.v1.OpenOffer\x12\x0e\n\x06\x65vents\x18\x05 \x01(\x04\x12\x12\n\nduplicates\x18\x06 \x01(\x04\x12\x0c\n\x04late\x18\x07 \x01(\x04\x12\r\n\x05\x62ytes\x18\x08 \x01(\x04\x32L\n\tCustomers\x12?\n\x03Get\x12 .opportune.v1.GetCustomerRequest\x1a\x16.opportune.v1.Customerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1copportune/v1/customers.proto\x12\x0copportune.v1\x1a\x19opportune/v1/common.proto\x1a\x1copportune/v1/decisions.proto\"\xee\x01\n\x12GetCustomerRequest\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12*\n\nidentities\x18\x02 \x03(\x0b\x32\x16.opportune.v1.Identity\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\x12)\n\x05kinds\x18\x06 \x03(\x0e\x32\x1a.opportune.v1.TimelineKind\x12\x10\n\x08\x63hannels\x18\x07 \x03(\t\x12\x10\n\x08since_ms\x18\x08 \x01(\x03\x12\x10\n\x08until_ms\x18\t \x01(\x03\"\x93\x03\n\rTimelineEntry\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.opportune.v1.TimelineKind\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x11\n\tplacement\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0c\n\x04type\x18\x06 \x01(\t\x12?\n\nattributes\x18\x07 \x03(\x0b\x32+.opportune.v1.TimelineEntry.AttributesEntry\x12\x0e\n\x06\x61uthor\x18\x08 \x01(\t\x12\x0f\n\x07\x63\x61se_id\x18\t \x01(\t\x12\x11\n\tduplicate\x18\n \x01(\x08\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x0b \x01(\t\x12\x11\n\toffer_ids\x18\x0c \x03(\t\x12\"\n\x05stage\x18\r \x01(\x0e\x32\x13.opportune.v1.Stage\x1a\x46\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.opportune.v1.Value:\x02\x38\x01\"\xb6\x01\n\rComplaintCase\x12\x0f\n\x07\x63\x61se_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x12\n\ncomplaints\x18\x04 \x01(\r\x12\x10\n\x08\x63hannels\x18\x05 \x03(\t\x12\x10\n\x08\x66irst_ms\x18\x06 \x01(\x03\x12\x0f\n\x07last_ms\x18\x07 \x01(\x03\x12\x0c\n\x04open\x18\x08 \x01(\x08\x12\x11\n\tclosed_ms\x18\t \x01(\x03\x12\x0e\n\x06\x61ge_ms\x18\n \x01(\x03\"\x85\x01\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.opportune.v1.Value\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x11\n\tdefaulted\x18\x04 \x01(\x08\x12\x17\n\x0flatest_event_ms\x18\x05 \x01(\x10\x12\x0e\n\x06\x61ge_ms\x18\x06 \x01(\x10\"\xd4\x03\n\x08\x43ustomer\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0b\x32\x1c.opportune.v1.StateFreshness\x12\'\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x15.opportune.v1.Feature\x12\'\n\x06offers\x18\x04 \x03(\x0b\x32\x17.opportune.v1.OpenOffer\x12\x0e\n\x06\x65vents\x18\x05 \x01(\x04\x12\x12\n\nduplicates\x18\x06 \x01(\x04\x12\x0c\n\x04late\x18\x07 \x01(\x04\x12\r\n\x05\x62ytes\x18\x08 \x01(\x04\x12&\n\x07profile\x18\t \x03(\x0b\x32\x15.opportune.v1.Feature\x12*\n\nidentities\x18\n \x03(\x0b\x32\x16.opportune.v1.Identity\x12\x10\n\x08segments\x18\x0b \x03(\t\x12-\n\x08timeline\x18\x0c \x03(\x0b\x32\x1b.opportune.v1.TimelineEntry\x12\x17\n\x0fnext_page_token\x18\r \x01(\t\x12*\n\x05\x63\x61ses\x18\x0e \x03(\x0b\x32\x1b.opportune.v1.ComplaintCase\x12\x19\n\x11timeline_floor_ms\x18\x0f \x01(\x03*\xeb\x01\n\x0cTimelineKind\x12\x1d\n\x19TIMELINE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15TIMELINE_KIND_CONTACT\x10\x01\x12\x1b\n\x17TIMELINE_KIND_COMPLAINT\x10\x02\x12\x16\n\x12TIMELINE_KIND_NOTE\x10\x03\x12\x15\n\x11TIMELINE_KIND_USE\x10\x04\x12\x1e\n\x1aTIMELINE_KIND_SATISFACTION\x10\x05\x12\x1a\n\x16TIMELINE_KIND_DECISION\x10\x06\x12\x19\n\x15TIMELINE_KIND_OUTCOME\x10\x07\x32L\n\tCustomers\x12?\n\x03Get\x12 .opportune.v1.GetCustomerRequest\x1a\x16.opportune.v1.Customerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'opportune.v1.customers_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETCUSTOMERREQUEST']._serialized_start=103
-  _globals['_GETCUSTOMERREQUEST']._serialized_end=205
-  _globals['_FEATURE']._serialized_start=207
-  _globals['_FEATURE']._serialized_end=280
-  _globals['_CUSTOMER']._serialized_start=283
-  _globals['_CUSTOMER']._serialized_end=506
-  _globals['_CUSTOMERS']._serialized_start=508
-  _globals['_CUSTOMERS']._serialized_end=584
+  _globals['_TIMELINEENTRY_ATTRIBUTESENTRY']._loaded_options = None
+  _globals['_TIMELINEENTRY_ATTRIBUTESENTRY']._serialized_options = b'8\001'
+  _globals['_TIMELINEKIND']._serialized_start=1543
+  _globals['_TIMELINEKIND']._serialized_end=1778
+  _globals['_GETCUSTOMERREQUEST']._serialized_start=104
+  _globals['_GETCUSTOMERREQUEST']._serialized_end=342
+  _globals['_TIMELINEENTRY']._serialized_start=345
+  _globals['_TIMELINEENTRY']._serialized_end=748
+  _globals['_TIMELINEENTRY_ATTRIBUTESENTRY']._serialized_start=678
+  _globals['_TIMELINEENTRY_ATTRIBUTESENTRY']._serialized_end=748
+  _globals['_COMPLAINTCASE']._serialized_start=751
+  _globals['_COMPLAINTCASE']._serialized_end=933
+  _globals['_FEATURE']._serialized_start=936
+  _globals['_FEATURE']._serialized_end=1069
+  _globals['_CUSTOMER']._serialized_start=1072
+  _globals['_CUSTOMER']._serialized_end=1540
+  _globals['_CUSTOMERS']._serialized_start=1780
+  _globals['_CUSTOMERS']._serialized_end=1856
 # @@protoc_insertion_point(module_scope)

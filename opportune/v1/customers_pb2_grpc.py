@@ -47,8 +47,10 @@ class CustomersServicer:
     """
 
     def Get(self, request, context):
-        """Returns features, their freshness, and the offers of the last decisions. An unknown customer is not an error:
-        `state.known` is false and features are at their defaults.
+        """Returns profile, features with their freshness, identities, segments, the offers of the last decisions, complaint
+        cases, and one page of the timeline: events, decisions and outcomes of every channel in the order of time.
+        An unknown customer is not an error: `state.known` is false and features are at their defaults.
+        INVALID_ARGUMENT: a field is wrong, a page token of another request among them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,8 +34,10 @@ class CustomersStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CustomersAsyncStub: ...
     Get: _grpc.UnaryUnaryMultiCallable[_customers_pb2.GetCustomerRequest, _customers_pb2.Customer]
-    """Returns features, their freshness, and the offers of the last decisions. An unknown customer is not an error:
-    `state.known` is false and features are at their defaults.
+    """Returns profile, features with their freshness, identities, segments, the offers of the last decisions, complaint
+    cases, and one page of the timeline: events, decisions and outcomes of every channel in the order of time.
+    An unknown customer is not an error: `state.known` is false and features are at their defaults.
+    INVALID_ARGUMENT: a field is wrong, a page token of another request among them.
     """
 
 @_typing.type_check_only
@@ -44,8 +46,10 @@ class CustomersAsyncStub(CustomersStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Get: _aio.UnaryUnaryMultiCallable[_customers_pb2.GetCustomerRequest, _customers_pb2.Customer]  # type: ignore[assignment]
-    """Returns features, their freshness, and the offers of the last decisions. An unknown customer is not an error:
-    `state.known` is false and features are at their defaults.
+    """Returns profile, features with their freshness, identities, segments, the offers of the last decisions, complaint
+    cases, and one page of the timeline: events, decisions and outcomes of every channel in the order of time.
+    An unknown customer is not an error: `state.known` is false and features are at their defaults.
+    INVALID_ARGUMENT: a field is wrong, a page token of another request among them.
     """
 
 class CustomersServicer(metaclass=_abc_1.ABCMeta):
@@ -57,8 +61,10 @@ class CustomersServicer(metaclass=_abc_1.ABCMeta):
         request: _customers_pb2.GetCustomerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_customers_pb2.Customer, _abc.Awaitable[_customers_pb2.Customer]]:
-        """Returns features, their freshness, and the offers of the last decisions. An unknown customer is not an error:
-        `state.known` is false and features are at their defaults.
+        """Returns profile, features with their freshness, identities, segments, the offers of the last decisions, complaint
+        cases, and one page of the timeline: events, decisions and outcomes of every channel in the order of time.
+        An unknown customer is not an error: `state.known` is false and features are at their defaults.
+        INVALID_ARGUMENT: a field is wrong, a page token of another request among them.
         """
 
 def add_CustomersServicer_to_server(servicer: CustomersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

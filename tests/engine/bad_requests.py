@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from engine.gateway_timeline import token_of
 from engine.limits import TIME_MS_MAX
 from opportune.v1 import common_pb2, customers_pb2, decisions_pb2, events_pb2, feedback_pb2
 from tests.small_engine import DAY_MS, START_MS, value_of
@@ -61,9 +62,15 @@ def get(name: str, told: tuple[str, ...], **fields: Any) -> Bad:
     return Bad(f"get {name}", GET, lambda _: customers_pb2.GetCustomerRequest(**fields), INVALID, told)
 
 
+def token(customer: str = "ann") -> str:
+    """A page token as an answer has it."""
+    return token_of(customers_pb2.GetCustomerRequest(customer_id=customer), customer, (START_MS, 7))
+
+
 LONG = "x" * 65
 FAR_MS, OLD_MS = START_MS + 301_000, START_MS - 31 * DAY_MS
 NO_TIME = "expected milliseconds since 1970-01-01 UTC"
+ANOTHER = ("page_token: of another request", "expected the same customer, kinds, channels, since_ms and until_ms")
 TRACES = [Identity(kind="cookie", value=f"c{n}") for n in range(9)]
 
 BAD: tuple[Bad, ...] = (
@@ -142,6 +149,26 @@ BAD: tuple[Bad, ...] = (
     get("nobody", ("customer_id", "empty"), customer_id=""),
     get("somebody long", ("customer_id", "65 bytes"), customer_id=LONG),
     get("as of the future", ("time_ms", "ahead of the server's clock"), customer_id="ann", time_ms=FAR_MS),
+    get("a page too large", ("page_size: 501", "expected 1 to 500, or 0 for 50"), customer_id="ann", page_size=501),
+    get("a page beyond all", ("page_size: 4294967295",), customer_id="ann", page_size=2**32 - 1),
+    get("no token", ("page_token: 'next' is none", "as it came"), customer_id="ann", page_token="next"),
+    get("a token of other letters", ("page_token", "is none"), customer_id="ann", page_token="é" * 27),
+    get("a token of odd letters", ("page_token", "is none"), customer_id="ann", page_token="!" * 27),
+    get("a very long token", ("page_token", "100002 characters"), customer_id="ann", page_token="A" * 100_000),
+    get("a made-up token", ANOTHER, customer_id="ann", page_token="A" * 27),
+    get("another's page", ANOTHER, customer_id="ann", page_token=token("bob")),
+    get("a page of other channels", ANOTHER, customer_id="ann", page_token=token(), channels=["web"]),
+    get("a page of other kinds", ANOTHER, customer_id="ann", page_token=token(), kinds=[1]),
+    get("a page of other times", ANOTHER, customer_id="ann", page_token=token(), since_ms=1),
+    get("an unsaid kind", ("kinds[1]: 0", "expected one of CONTACT, COMPLAINT"), customer_id="ann", kinds=[1, 0]),
+    get("an unknown kind", ("kinds[0]: 99", "expected one of CONTACT, COMPLAINT"), customer_id="ann", kinds=[99]),
+    get("too many kinds", ("kinds: 17 entries", "at most 16"), customer_id="ann", kinds=[1] * 17),
+    get("an empty channel", ("channels[1]", "empty"), customer_id="ann", channels=["web", ""]),
+    get("a long channel", ("channels[0]", "65 bytes"), customer_id="ann", channels=[LONG]),
+    get("too many channels", ("channels: 65 entries", "at most 64"), customer_id="ann", channels=["web"] * 65),
+    get("before time", ("since_ms: -1 is not a time", NO_TIME), customer_id="ann", since_ms=-1),
+    get("after time", ("until_ms", NO_TIME), customer_id="ann", until_ms=TIME_MS_MAX + 1),
+    get("nothing between", ("until_ms: 5", "after since_ms, 5"), customer_id="ann", since_ms=5, until_ms=5),
     Bad("publish nothing", PUBLISH, lambda _: events_pb2.PublishRequest(), INVALID, ("events", "expected 1 to 1000")),
     Bad(
         "publish too many",

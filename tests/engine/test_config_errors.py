@@ -64,7 +64,7 @@ OFFER = b"  - {id: extra, value: 1, treatments: [{text: x}]}\nfallback: [card]"
         (b"attribute: amount", b"attribute: total", "attribute: total", "event 'purchase' has no attribute 'total'"),
         (b"window: 90d", b"window: 90d, where: {tone: bad}", "tone", "event 'complaint' has no attribute 'tone'"),
         (b"function: sum, ", b"function: count, ", "name: spent_30d", "count takes no attribute"),
-        (b"function: last", b"function: mean", "name: last_category", "a text can only be remembered: expected last"),
+        (b"function: last", b"function: mean", "name: last_category", "a text can only be remembered or told apart"),
         (b"window: 30d", b"window: 30d, tile: 1h", "tile: 1h", "tiles: expected at most 256"),
         (b"attribute: category, input: {kind: one_hot}", b"attribute: category, input: {kind: log}", "kind: log}",
          "expected kind one_hot for a text"),
@@ -88,6 +88,87 @@ def test_a_mistake_is_told_where_it_is(old: bytes, new: bytes, line: str, told: 
     place, number, _ = matching[0].split(":", 2)
     assert place == "shop.yaml"
     assert line in text.decode().splitlines()[int(number) - 1]
+
+
+COMPLAINT = b"  - type: complaint\n"
+
+
+def on_timeline(settings: bytes) -> bytes:
+    """The configuration with complaints on the timeline like this."""
+    told = b"{topic: {type: text}, state: {type: text, values: [open, closed]}}"
+    return CONFIG.replace(COMPLAINT, COMPLAINT + b"    attributes: " + told + b"\n    timeline: " + settings + b"\n")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        b"true",
+        b"false",
+        b"{}",
+        b"{text: plain}",
+        b"{kind: complaint, same: [topic], closes: {state: closed}}",
+        b"{kind: complaint, case: topic, closes: true, channel: '{topic}', text: '{state}{topic}', author: topic}",
+    ],
+)
+def test_ways_to_stand_on_the_timeline(settings: bytes) -> None:
+    text = on_timeline(settings)
+    keeper = Catalogue.compile(parse(text), version_of(text), text).keeper
+    assert ("complaint" in keeper.shapes) == (settings != b"false")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (b"yes please", "expected a valid dictionary"),
+        (b"{kind: quarrel}", "events[1].timeline.kind: expected 'contact', 'complaint', 'note', 'use' or"),
+        (b"{kind: decision}", "events[1].timeline.kind: expected"),
+        (b"{colour: red}", "events[1].timeline.colour: not a setting that exists here"),
+        (b"{text: 'about {tone}'}", "events[1].timeline.text: event 'complaint' has no attribute 'tone'"),
+        (b"{channel: '{tone}'}", "events[1].timeline.channel: event 'complaint' has no attribute 'tone'"),
+        (b"{author: tone}", "events[1].timeline.author: event 'complaint' has no attribute 'tone'"),
+        (b"{text: 'about {topic:9999}'}", "events[1].timeline.text: '{' stands alone: expected attributes as {name}"),
+        (b"{text: 'about {topic!r}'}", "'{' stands alone"),
+        (b"{text: 'about topic}'}", "'}' stands alone"),
+        (b"{kind: complaint}", "events[1].timeline: complaints need case or same"),
+        (b"{kind: complaint, case: tone}", "events[1].timeline.case: event 'complaint' has no attribute 'tone'"),
+        (b"{kind: complaint, same: [topic, tone]}", "events[1].timeline.same[1]: event 'complaint' has no attribute"),
+        (b"{kind: complaint, same: [topic], closes: {tone: x}}", "events[1].timeline.closes.tone: event 'complaint'"),
+        (b"{kind: complaint, same: [topic], closes: {}}", "closes"),
+        (b"{kind: complaint, same: [topic], within: soon}", "events[1].timeline.within: duration 'soon'"),
+        (b"{kind: note, same: [topic]}", "events[1].timeline.same: only complaints have it: expected kind: complaint"),
+        (b"{closes: true}", "events[1].timeline.closes: only complaints have it"),
+    ],
+)
+def test_a_mistake_about_the_timeline_is_told(settings: bytes, told: str) -> None:
+    found = problems(on_timeline(settings))
+    assert any(told in problem for problem in found), found
+    lines = on_timeline(settings).decode().splitlines()
+    assert all("timeline" in lines[int(problem.split(":")[1]) - 1] for problem in found)
+
+
+def test_too_many_attributes_on_the_timeline_are_told() -> None:
+    names = b", ".join(b"a%d: {type: number}" % n for n in range(17))
+    text = CONFIG.replace(COMPLAINT, COMPLAINT + b"    attributes: {" + names + b"}\n    timeline: true\n")
+    [problem] = problems(text)
+    assert problem.endswith("events[1].timeline: 17 attributes, at most 16 are kept; name those to be kept in text")
+    assert parse(text.replace(b"timeline: true", b"timeline: {text: '{a3}'}")).events[1].kept() == ("a3",)
+
+
+@pytest.mark.parametrize(
+    ("segments", "told"),
+    [
+        (b"[{name: rich, when: 'spent_30d >'}]", "segments.0.when: not an expression of CEL"),
+        (b"[{name: rich, when: 'vip'}]", "segments.0.when: no feature or fact is called 'vip'"),
+        (b"[{name: rich, when: spent_30d}]", "segments.0.when: expected a rule that is true or false"),
+        (b"[{name: spent_30d, when: 'spent_30d > 1.0'}]", "segments[0].name: the name 'spent_30d' is already taken"),
+        (b"[{name: Rich, when: 'spent_30d > 1.0'}]", "segments[0].name: expected a name of a-z"),
+        (b"[{name: rich}]", "segments[0].when: Field required"),
+        (b"[{name: a, when: 'spent_30d > 1.0'}, {name: a, when: 'spent_30d > 2.0'}]", "segments[1].name: the name 'a'"),
+    ],
+)
+def test_a_mistake_about_a_segment_is_told(segments: bytes, told: str) -> None:
+    [problem] = problems(CONFIG.replace(b"offers:", b"segments: " + segments + b"\noffers:"))
+    assert told in problem
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -1,6 +1,7 @@
 """Batches, queues and races: whoever asks is answered or refused at once, and what was answered is in the log."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from faulty_store import FaultyStore
@@ -9,7 +10,7 @@ from engine.errors import Overloaded, Unavailable
 from engine.ledger import Ledger
 from engine.limits import DECIDE_BATCH_MAX, DECIDE_BATCHES_MAX, DECIDE_QUEUE_MAX, LEDGER_DECISIONS_MAX
 from engine.record import DecisionRecord, decision_id
-from engine.store import Conflict, RedisStore, Store, StoreFull, StoreUnavailable
+from engine.store import Conflict, PartlyUnavailable, RedisStore, Store, StoreFull, StoreUnavailable
 from engine.store.base import LogEntry
 from features import Offset
 from opportune.v1 import decisions_pb2
@@ -184,6 +185,30 @@ async def test_one_commit_that_fails_leaves_the_others_of_its_batch_alone() -> N
     _, ann, bob, carl = await asyncio.gather(*tasks)
     assert (bool(ann.decision_id), bool(bob.decision_id), bool(carl.decision_id)) == (True, False, True)
     assert bob.degraded == COMMIT_FAILED
+
+
+async def test_a_state_that_cannot_be_read_leaves_the_others_of_its_batch_alone(monkeypatch) -> None:
+    engine, store = engine_with_faults()
+    whole = store.read
+
+    async def partly(customers: Sequence[str]) -> list[tuple[bytes | None, bytes | None]]:
+        found = await whole(customers)
+        if "bob" in customers:
+            pairs = zip(customers, found, strict=True)
+            raise PartlyUnavailable("away", [None if name == "bob" else state for name, state in pairs])
+        return found
+
+    monkeypatch.setattr(store, "read", partly)
+    store.gate.clear()
+    tasks = await begun(engine, ["first", "ann", "bob", "carl"])
+    store.gate.set()
+    _, ann, bob, carl = await asyncio.gather(*tasks)
+    assert ["first", "ann", "bob", "carl"] in store.reads, "they were one batch"
+    assert bob.degraded == decisions_pb2.DEGRADED_REASON_STATE_STORE_UNAVAILABLE
+    assert (bob.decision_id, [offer.offer_id for offer in bob.offers]) == ("", ["card"])
+    for answer, customer in ((ann, "ann"), (carl, "carl")):
+        assert answer.decision_id and not answer.degraded
+        assert answer.customer_id == customer
 
 
 async def test_a_ledger_that_never_stands_still_ends_in_a_fallback() -> None:

@@ -180,6 +180,46 @@ async def test_a_body_that_is_no_request_is_refused(client: TestClient, path: st
     assert message.startswith(("body: ", "customer_id: ", "outcome_id: ", "decision_id: "))
 
 
+async def test_a_customer_is_a_page_of_its_own(client: TestClient) -> None:
+    """GET with the fields of the request as parameters gives what POST gives; names are taken as they are spelt."""
+    for number in range(3):
+        await post(client, "/v1/decide", PERSON | {"customer_id": "a/b é", "request_id": f"{number}"})
+    asked = {"page_size": "2", "kinds": "TIMELINE_KIND_DECISION", "channels": "branch", "time_ms": f"{START_MS}"}
+    response = await client.get("/v1/customers/a%2Fb%20%C3%A9", params=asked)
+    answer = await response.json()
+    assert (response.status, answer["customer_id"], len(answer["timeline"])) == (200, "a/b é", 2)
+    body = {**asked, "kinds": ["TIMELINE_KIND_DECISION"], "channels": ["branch"], "customer_id": "a/b é"}
+    assert await post(client, "/v1/customers", body) == (200, answer)
+    asked["page_token"] = answer["next_page_token"]
+    rest = await (await client.get("/v1/customers/a%2Fb%20%C3%A9", params=asked)).json()
+    assert (len(rest["timeline"]), "next_page_token" in rest) == (1, False)
+    twice = await client.get("/v1/customers/a%2Fb%20%C3%A9?kinds=TIMELINE_KIND_NOTE&kinds=TIMELINE_KIND_OUTCOME")
+    assert "timeline" not in await twice.json()
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("page_size=501", "page_size: 501, expected 1 to 500"),
+        ("page_size=many", "query: "),
+        ("page_size=-1", "query: "),
+        ("page_size=1&page_size=2", "query: page_size is there 2 times, expected once"),
+        ("kinds=WHAT", "query: "),
+        ("kinds=TIMELINE_KIND_UNSPECIFIED", "kinds[0]: 0, expected one of CONTACT"),
+        ("page_token=x", "page_token: 'x' is none"),
+        ("colour=red", "query: no parameter 'colour'; there are time_ms, page_size, page_token, kinds"),
+        ("customer_id=bob", "query: no parameter 'customer_id'"),
+        ("identities=x", "query: no parameter 'identities'"),
+        ("time_ms=soon", "query: "),
+    ],
+)
+async def test_a_wrong_parameter_is_refused(client: TestClient, query: str, told: str) -> None:
+    response = await client.get(f"/v1/customers/ann?{query}")
+    error = (await response.json())["error"]
+    assert (response.status, error["status"]) == (400, "INVALID_ARGUMENT")
+    assert error["message"].startswith(told)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "expected"),
     [

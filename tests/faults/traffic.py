@@ -159,7 +159,15 @@ class Traffic:
     # --- the audit --------------------------------------------------------------------------------------------------
 
     def check(self, engine: EngineProcess) -> None:
-        """After `stop`, on an engine that serves: all that was acknowledged is there, exactly once."""
+        """After `stop`, on an engine that serves: all that was acknowledged is there and learnt, exactly once."""
+        stages = self.check_kept(engine)
+        targets = [TARGETS[stage] for stage in stages.values() if stage in TARGETS]
+        wait_until(
+            lambda: asyncio.run(_learnt(engine)) == (len(targets), sum(t**2 for t in targets)), 20, "all is learnt"
+        )
+
+    def check_kept(self, engine: EngineProcess) -> dict[tuple[str, str], str]:
+        """As `check`, where others have taught something too; returns the last stage by (decision, offer)."""
         spent = sum((notes.spent for notes in self.notes), Counter())
         decisions = {at: answer for notes in self.notes for at, answer in notes.decisions.items()}
         stages = {place: stage for notes in self.notes for place, stage in notes.stages.items()}
@@ -179,10 +187,7 @@ class Traffic:
         assert {decision for decision, _ in kept} <= set(decisions), "a decision nobody was told of"
         for place, stage in stages.items():
             assert kept[place] == feedback_pb2.ReportRequest(stage=f"STAGE_{stage}").stage, (place, stage)
-        targets = [TARGETS[stage] for stage in stages.values() if stage in TARGETS]
-        wait_until(
-            lambda: asyncio.run(_learnt(engine)) == (len(targets), sum(t**2 for t in targets)), 20, "all is learnt"
-        )
+        return stages
 
 
 RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)

@@ -4,7 +4,7 @@ import math
 
 from hypothesis import strategies as st
 
-from features import Event, FeatureSpec, Offset
+from features import FUNCTIONS, Event, FeatureSpec, Offset
 
 TYPES = ("visit", "purchase", "call")
 TIME_MS_MAX = 400
@@ -24,6 +24,16 @@ SPECS = (
     FeatureSpec("channel", "last", "visit", attribute="channel", categories=("web", "app"), default=-1.0),
     FeatureSpec("amount", "last", "purchase", attribute="amount"),
     FeatureSpec("since_call", "recency", "call", default=9.0),
+    FeatureSpec("least_50", "min", "purchase", attribute="amount", window_ms=50),
+    FeatureSpec("most_100", "max", "purchase", attribute="amount", window_ms=100, tile_ms=5, default=0.0),
+    FeatureSpec("first_amount", "first", "purchase", attribute="amount"),
+    FeatureSpec("last_80", "last", "purchase", attribute="amount", window_ms=80, tile_ms=5),
+    FeatureSpec("channels_100", "distinct", "visit", attribute="channel", window_ms=100),
+    FeatureSpec("amounts", "distinct", "purchase", attribute="amount"),
+    FeatureSpec("warm", "decayed", "visit", half_life_ms=9),
+    FeatureSpec("warm_spent", "decayed", "purchase", attribute="amount", half_life_ms=30),
+    FeatureSpec("this_hour", "hour_share", "visit"),
+    FeatureSpec("basket_share", "ratio", numerator="spent_50", denominator="spent_web", default=0.5),
 )
 
 
@@ -72,16 +82,20 @@ def spec_lists(draw: st.DrawFn) -> list[FeatureSpec]:
 @st.composite
 def specs(draw: st.DrawFn, name: str) -> FeatureSpec:
     """One valid feature."""
-    function = draw(st.sampled_from(["count", "sum", "mean", "last", "recency"]))
+    function = draw(st.sampled_from([function for function in FUNCTIONS if function != "ratio"]))
     event = draw(st.sampled_from(TYPES))
-    window_ms = draw(st.none() | st.sampled_from([1, 13, 50, 120])) if function in ("count", "sum", "mean") else None
+    windowed = function not in ("recency", "decayed")
+    window_ms = draw(st.none() | st.sampled_from([1, 13, 50, 120])) if windowed else None
     tile_ms = draw(st.none() | st.integers(1, window_ms)) if window_ms else None
-    texts = function == "last" and draw(st.booleans())
+    texts = function in ("last", "first") and draw(st.booleans())
+    valued = function in ("sum", "mean", "min", "max", "last", "first", "distinct")
+    valued = valued or (function == "decayed" and draw(st.booleans()))
     return FeatureSpec(
         name,
         function,
         event,
-        attribute=("channel" if texts else "amount") if function in ("sum", "mean", "last") else None,
+        attribute=("channel" if texts else "amount") if valued else None,
+        half_life_ms=draw(st.sampled_from([1, 10, 40])) if function == "decayed" else None,
         window_ms=window_ms,
         tile_ms=tile_ms,
         where=draw(

@@ -1,7 +1,9 @@
 """Reading a batch, records that are damaged, and records of other layouts."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features import (
-    EVENT_IDS_REMEMBERED_MAX,
     HEADER_CAS_BYTES,
     NEVER_MS,
     Event,
@@ -18,11 +19,12 @@ from features import (
     Layout,
     Offset,
     RecordError,
+    VersionError,
 )
-from features.record import EMPTY, U32_MAX, seal
+from features.record import U32_MAX
 
 LAYOUT = Layout.compile(SPECS)
-OTHER = Layout.compile(SPECS[:-1])
+OTHER = Layout.compile(SPECS[:6])
 RECORD = LAYOUT.fold(
     None,
     [
@@ -30,6 +32,7 @@ RECORD = LAYOUT.fold(
         Event(2, "purchase", 9, {"amount": 2.5, "channel": "web"}, Offset(1, 1)),
     ],
 ).record
+MERGE: Callable[[bytes], bytes] = lambda record: LAYOUT.merge([record])  # noqa: E731
 AT_TEN = {
     "visits_50": 1.0,
     "spent_50": 2.5,
@@ -43,6 +46,16 @@ AT_TEN = {
     "channel": "app",
     "amount": 2.5,
     "since_call": 9.0,
+    "least_50": 2.5,
+    "most_100": 2.5,
+    "first_amount": 2.5,
+    "last_80": 2.5,
+    "channels_100": 1.0,
+    "amounts": 1.0,
+    "warm": 2 ** (-5 / 9),
+    "warm_spent": 2.5 * 2 ** (-1 / 30),
+    "this_hour": 1.0,
+    "basket_share": 1.0,
 }
 
 
@@ -70,7 +83,7 @@ def test_a_batch_reads_as_its_customers_one_by_one(
 
 
 def test_values_are_for_people() -> None:
-    assert LAYOUT.values(RECORD, 10) == AT_TEN
+    assert LAYOUT.values(RECORD, 10) == pytest.approx(AT_TEN)
     unknown = LAYOUT.values(None, 10)
     assert tuple(unknown[name] for name in ("channel", "amount", "basket_50", "spent_50")) == (None, None, -1.0, 0.0)
 
@@ -80,21 +93,19 @@ def test_a_category_never_heard_of_makes_the_feature_missing() -> None:
     assert LAYOUT.values(record, 10)["channel"] is None
 
 
-def test_customers_unknown_or_of_another_layout_read_as_defaults() -> None:
-    foreign = OTHER.fold(None, [Event(0, "visit", 5, {}, Offset(1, 0))]).record
-    rows = LAYOUT.read([None, foreign, RECORD], np.array([10, 10, 10]))
+def test_an_unknown_customer_reads_as_defaults() -> None:
+    rows = LAYOUT.read([None, RECORD], np.array([10, 10]))
     np.testing.assert_array_equal([spec.missing for spec in SPECS], rows[0])
-    np.testing.assert_array_equal(rows[0], rows[1])
-    assert rows[2][LAYOUT.names.index("spent_50")] == 2.5
+    assert rows[1][LAYOUT.names.index("spent_50")] == 2.5
 
 
 def test_nobody_is_no_rows() -> None:
     assert LAYOUT.read([], np.zeros(0, np.int64)).shape == (0, len(SPECS))
 
 
-@pytest.mark.parametrize("damaged", [b"", b"\0" * len(RECORD), RECORD[:-8], RECORD + RECORD, RECORD[:40], RECORD[:-3]])
+@pytest.mark.parametrize("damaged", [b"x", b"\0" * len(RECORD), RECORD[:-8], RECORD + RECORD, RECORD[:40], RECORD[:-3]])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_wrong_frame_among_others_is_refused(damaged: bytes, place: int) -> None:
+def test_a_damaged_record_among_others_is_refused(damaged: bytes, place: int) -> None:
     """Records are read as one block: a wrong length must not shift the others."""
     records: list[bytes | None] = [RECORD, None, RECORD]
     records.insert(place, damaged)
@@ -113,15 +124,16 @@ def test_one_time_a_record_is_required() -> None:
 
 
 @given(bit=st.integers(0, 8 * len(RECORD) - 1))
-def test_fold_refuses_a_record_with_any_bit_flipped(bit: int) -> None:
+def test_a_record_with_any_bit_flipped_is_refused(bit: int) -> None:
     damaged = bytearray(RECORD)
     damaged[bit // 8] ^= 1 << bit % 8
-    for refuses in (lambda: LAYOUT.fold(bytes(damaged), []), lambda: LAYOUT.header(bytes(damaged))):
+    record = bytes(damaged)
+    for refuses in (LAYOUT.header, partial(LAYOUT.fold, events=[]), partial(LAYOUT.values, now_ms=0), MERGE):
         with pytest.raises(RecordError):
-            refuses()
+            refuses(record)
 
 
-@given(length=st.integers(0, len(RECORD) - 1))
+@given(length=st.integers(1, len(RECORD) - 1))
 def test_a_record_cut_short_is_refused(length: int) -> None:
     for refuses in (lambda: LAYOUT.fold(RECORD[:length], []), lambda: LAYOUT.values(RECORD[:length], 0)):
         with pytest.raises(RecordError):
@@ -137,11 +149,10 @@ def test_bytes_from_elsewhere_are_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        (b"", "record has 0 bytes: expected at least the 56 of its header"),
+        (b"x", "record has 1 bytes: expected at least 40"),
         (b"\0" + RECORD[1:], "record starts with byte 0x00: expected 0x4f"),
-        (b"\x4f\x09" + RECORD[2:], "record has format 9: expected 1"),
-        (RECORD + b"\0", f"record has {len(RECORD) + 1} bytes: expected {len(RECORD)} of its layout"),
-        (RECORD[:44] + b"\x21" + RECORD[45:], "record has 33 event ids: expected at most 32"),
+        (b"\x4f\x09" + RECORD[2:], "record has format 9: expected 2; it was written by a newer release"),
+        (b"\x4f\x01" + RECORD[2:], "record has format 1: expected 2; it was written by an older release"),
     ],
 )
 def test_the_message_says_what_is_wrong(record: bytes, message: str) -> None:
@@ -150,53 +161,81 @@ def test_the_message_says_what_is_wrong(record: bytes, message: str) -> None:
     assert message == str(caught.value)
 
 
-def test_a_whole_record_of_a_wrong_length_is_refused_by_fold() -> None:
-    with pytest.raises(RecordError, match="of its layout"):
-        LAYOUT.fold(seal(bytearray(LAYOUT.fixed_bytes + 8), EMPTY._replace(version=LAYOUT.version)), [])
+# --- other layouts --------------------------------------------------------------------------------------------------
 
 
-def test_a_new_layout_keeps_header_and_ids_and_starts_features_from_nothing() -> None:
+def test_a_record_of_a_layout_that_is_not_known_is_refused_and_stays() -> None:
+    for refuses in (lambda: OTHER.fold(RECORD, []), lambda: OTHER.values(RECORD, 0), lambda: OTHER.merge([RECORD])):
+        with pytest.raises(VersionError, match=f"record is of layout {LAYOUT.version:#010x}"):
+            refuses()
+    assert not OTHER.knows(RECORD)
+
+
+def test_a_record_of_an_older_layout_is_carried_over() -> None:
+    """What both keep stays, what only the new one keeps starts from nothing, header and ids stay."""
+    new_specs = [*SPECS[6:-1], FeatureSpec("visits_by_web", "count", "visit", where=(("channel", "web"),))]
+    layout = Layout.compile(new_specs, older=[SPECS])
+    assert layout.knows(RECORD)
+    expected = {name: value for name, value in LAYOUT.values(RECORD, 10).items() if name in layout.names}
+    expected |= {"visits_by_web": 0.0}
+    assert layout.values(RECORD, 10) == expected
+    rows = layout.read([RECORD, None, layout.fold(RECORD, []).record], np.full(3, 10))
+    np.testing.assert_array_equal(rows[0], rows[2])
     repeat = Event(2, "purchase", 9, {"amount": 2.5}, Offset(2, 0))
-    new = Event(3, "purchase", 11, {"amount": 4.0}, Offset(2, 1))
-    result = OTHER.fold(RECORD, [Event(1, "visit", 5, {}, Offset(1, 0)), repeat, new])
+    new = Event(3, "visit", 11, {"channel": "web"}, Offset(2, 1))
+    result = layout.fold(RECORD, [Event(1, "visit", 5, {}, Offset(1, 0)), repeat, new])
     assert (result.redelivered, result.duplicates, result.applied) == (1, 1, 1)
-    header = OTHER.header(result.record)
-    assert (OTHER.version, Offset(2, 1), 11, 3, 1) == (
+    header = layout.header(result.record)
+    assert (layout.version, Offset(2, 1), 11, 3, 1) == (
         header.version,
         header.watermark,
         header.latest_event_ms,
         header.events,
         header.duplicates,
     )
-    assert tuple(OTHER.values(result.record, 12)[name] for name in ("spent_50", "visits")) == (4.0, 0.0)
+    found = layout.values(result.record, 12)
+    assert (found["visits_by_web"], found["visits"], found["amount"]) == (1.0, 2.0, 2.5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(before=spec_lists(), after=spec_lists(), events=streams(max_size=25), now_ms=st.integers(0, 500))
+def test_carrying_over_and_back_loses_only_what_was_not_kept(
+    before: list[FeatureSpec], after: list[FeatureSpec], events: list[Event], now_ms: int
+) -> None:
+    old, new = Layout.compile(before), Layout.compile([*before, *(replace(s, name=f"new_{s.name}") for s in after)])
+    new.learn(before)
+    old.learn(new.specs)
+    record = old.fold(None, events).record
+    there = new.merge([record])
+    for name, value in old.values(record, now_ms).items():
+        # A longer window of the same tiles may drop less than a shorter one did, never more.
+        assert new.values(there, now_ms)[name] == value
+    assert old.merge([there]) == record
 
 
 def test_the_compared_prefix_changes_with_watermark_and_version() -> None:
     later = LAYOUT.fold(RECORD, [Event(1, "visit", 5, {}, Offset(1, 2))]).record
-    prefixes = {record[:HEADER_CAS_BYTES] for record in (RECORD, later, OTHER.fold(RECORD, []).record, RECORD)}
-    assert len(prefixes) == 2, "a fold of nothing does not touch the record"
-    assert len({LAYOUT.fold(None, []).record[:HEADER_CAS_BYTES], OTHER.fold(None, []).record[:HEADER_CAS_BYTES]}) == 2
+    other = Layout.compile(SPECS[:-5], older=[SPECS]).merge([RECORD])
+    assert len({record[:HEADER_CAS_BYTES] for record in (RECORD, later, other)}) == 3
 
 
 def test_a_customer_without_events() -> None:
-    record = LAYOUT.fold(None, []).record
-    header = LAYOUT.header(record)
+    header = LAYOUT.header(LAYOUT.fold(None, []).record)
     assert (header.watermark, header.latest_event_ms, header.events) == (Offset.ZERO, NEVER_MS, 0)
-    assert LAYOUT.fixed_bytes == len(record)
 
 
-def test_a_record_has_a_largest_size() -> None:
-    events = [Event(number, "visit", number, {}, Offset(number, 0)) for number in range(1, 200)]
-    assert LAYOUT.fixed_bytes + 8 * EVENT_IDS_REMEMBERED_MAX == len(LAYOUT.fold(None, events).record)
+def test_a_customer_costs_what_happened() -> None:
+    assert len(LAYOUT.fold(None, []).record) < 45
+    assert len(RECORD) < 150
 
 
 def test_counters_stop_at_their_end() -> None:
     layout = Layout.compile([FeatureSpec("visits", "count", "visit")])
-    columns = bytearray(layout.fixed_bytes)
-    columns[56:60] = U32_MAX.to_bytes(4, "little")
-    full = seal(columns, EMPTY._replace(version=layout.version, events=U32_MAX))
-    record = layout.fold(full, [Event(0, "visit", 1, {}, Offset(1, 0))]).record
-    assert (layout.header(record).events, layout.values(record, 1)["visits"]) == (U32_MAX, U32_MAX)
+    record = layout.fold(None, [Event(0, "visit", 1, {}, Offset(1, 0))]).record
+    for _ in range(33):  # 2^33 events
+        record = layout.merge([record, record])
+    assert layout.header(record).events == U32_MAX
+    assert layout.values(record, 1)["visits"] == 2**33
 
 
 @pytest.mark.parametrize(
@@ -219,14 +258,12 @@ def test_the_version_follows_what_the_bytes_mean(change: dict[str, object], same
 
 
 def test_the_version_is_the_same_on_every_machine() -> None:
-    assert Layout.compile(SPECS).version == 581107431
+    assert Layout.compile(SPECS).version == 4058995393
 
 
 def test_describe_accounts_for_every_feature() -> None:
-    rows = LAYOUT.describe()
-    assert LAYOUT.names == tuple(row.name for row in rows)
-    assert (rows[0].name, rows[0].function, rows[0].bytes) == ("visits_50", "count", 10 * 4)
-    assert {"spent_50": 80, "basket_50": 120, "channel": 16, "since_call": 8, "basket": 12}.items() <= {
-        row.name: row.bytes for row in rows
-    }.items()
-    assert all(row.offset >= 56 and row.offset + row.bytes <= LAYOUT.fixed_bytes for row in rows)
+    rows = {row.name: row for row in LAYOUT.describe()}
+    assert LAYOUT.names == tuple(rows)
+    assert (rows["visits_50"].keeps, rows["visits_50"].tiles, rows["visits_50"].shared) == ("count", 10, False)
+    assert (rows["basket_50"].keeps, rows["basket_50"].shared) == ("sum and count", True)
+    assert (rows["basket_share"].keeps, rows["basket_share"].bytes_typical) == ("spent_50 / spent_web", 0)

@@ -29,11 +29,19 @@ def test_what_is_no_duration(text: str) -> None:
     ("spec", "message"),
     [
         (replace(SUM, name=""), "feature '': expected a name"),
-        (replace(SUM, function="median"), "function 'median': expected one of count, sum, mean, last, recency"),
+        (replace(SUM, function="median"), "function 'median': expected one of count, sum, mean, min, max, last,"),
         (replace(SUM, event=""), "expected an event type"),
         (replace(SUM, attribute=None), "sum needs an attribute"),
         (replace(SUM, function="count"), "count takes no attribute"),
-        (replace(SUM, function="last"), "last takes no window"),
+        (replace(SUM, value="amount * 2.0"), "an attribute and a value: expected one of them"),
+        (replace(SUM, attribute=None, value="amount +"), "value: not an expression of CEL"),
+        (replace(SUM, condition="[1].exists(x, true)"), "where: exists is not allowed"),
+        (replace(SUM, half_life_ms=5), "sum takes no half_life"),
+        (replace(SUM, function="decayed", window_ms=None), "decayed needs a half_life"),
+        (replace(SUM, function="decayed", half_life_ms=0, window_ms=None), "half-life of 0 ms"),
+        (replace(SUM, numerator="a"), "sum has no numerator and denominator"),
+        (FeatureSpec("r", "ratio", numerator="a"), "ratio of 'a': expected a feature that is declared before it"),
+        (FeatureSpec("r", "ratio"), "ratio needs a numerator and a denominator"),
         (replace(SUM, function="recency", attribute=None), "recency takes no window"),
         (replace(SUM, window_ms=0), "window of 0 ms"),
         (replace(SUM, window_ms=-5), "window of -5 ms"),
@@ -68,8 +76,21 @@ def test_names_are_unique_and_features_limited() -> None:
 
 
 def test_a_record_has_a_limit_too() -> None:
-    with pytest.raises(ValueError, match="bytes a customer: expected at most 262144; use fewer tiles"):
-        Layout.compile([replace(SUM, name=str(n), tile_ms=SUM.window_ms // 256) for n in range(200)])
+    with pytest.raises(ValueError, match="words: expected at most 262144; use fewer"):
+        sketch = replace(SUM, function="distinct", tile_ms=SUM.window_ms // 256)
+        Layout.compile([replace(sketch, name=str(n), event=str(n)) for n in range(99)])
+    with pytest.raises(ValueError, match=r"513 different things are kept of event 'purchase' .*: expected at most 512"):
+        Layout.compile([replace(SUM, name=str(n), where=(("shop", str(n)),)) for n in range(513)])
+
+
+def test_a_ratio_takes_no_events() -> None:
+    with pytest.raises(ValueError, match="feature 'r': ratio takes no events"):
+        validate([SUM, FeatureSpec("r", "ratio", "purchase", numerator=SUM.name, denominator=SUM.name)])
+
+
+def test_a_time_zone_must_exist() -> None:
+    with pytest.raises(ValueError, match="timezone 'Europe/Nowhere': expected the name of a time zone"):
+        Layout.compile([SUM], "Europe/Nowhere")
 
 
 def test_a_window_that_does_not_divide_has_one_tile_more() -> None:

@@ -107,6 +107,12 @@ class Auditor:
         spent, wanted = int(features["spent"]), sum(amounts.values())
         assert spent == wanted, f"events of {customer}: counted {spent:b}, acknowledged {wanted:b}"
         assert features["purchases"] == answer.events == len(amounts), (customer, answer)
+        times = [entry.time_ms for entry in answer.timeline]
+        assert times == sorted(times, reverse=True), "newest first"
+        listed = [entry.attributes["amount"].number for entry in answer.timeline if entry.type]
+        assert sorted(listed) == sorted(amounts.values()), f"timeline of {customer}: {listed}, acknowledged {amounts}"
+        decided = {note.id for note in self.decisions.values() if note.customer == customer}
+        assert {entry.decision_id for entry in answer.timeline if entry.decision_id} == decided
 
     def check_explained(self, note: DecisionNote, answer: Any) -> None:
         """The record is that of the answer given."""

@@ -10,6 +10,7 @@ context:
 events:
   - type: purchase
     attributes: {amount: {type: number, required: true}}
+    timeline: true
 features:
   - {name: spent, event: purchase, function: sum, attribute: amount, resolution: 1}
   - {name: purchases, event: purchase, function: count, input: {kind: log, range: [0, 100]}}

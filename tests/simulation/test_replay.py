@@ -77,6 +77,23 @@ def test_a_lost_event_is_named(world: World) -> None:
     assert "is folded but not in the record" in difference
 
 
+def test_a_changed_timeline_is_named(world: World) -> None:
+    customer = a_customer(world)
+    put(world, "_timelines", customer, last_bit_flipped)
+    [difference] = again(world).differences
+    assert difference.startswith(f"timeline of {customer!r}: ")
+    vars(world.memory)["_timelines"]._values.pop(customer)
+    [difference] = again(world).differences
+    assert difference.startswith(f"timeline of {customer!r}: nothing kept, ")
+
+
+def test_another_timeline_on_the_way_cannot_tell(world: World) -> None:
+    found = again(world, CONFIG.replace(b"timeline: true", b'timeline: {text: "bought"}'))
+    assert found.verdict is Verdict.CANNOT_TELL
+    [caveat] = found.caveats
+    assert caveat.endswith(": other attributes on the timeline")
+
+
 def test_a_customer_of_whom_nothing_was_heard_for_long_is_no_difference(world: World) -> None:
     vars(world.memory)["_features"]._values.clear()
     vars(world.memory)["_ledgers"]._values.clear()

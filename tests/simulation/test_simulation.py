@@ -36,7 +36,7 @@ def test_a_seed_brings_everything_back_to_the_last_byte() -> None:
     first, again = (vars(simulate(seed=5).memory) for _ in range(2))
     for name in ("_checkpoint", "_policy", "_policy_head"):
         assert first[name] == again[name]
-    for name in ("_features", "_ledgers"):
+    for name in ("_features", "_ledgers", "_timelines"):
         assert vars(first[name])["_values"] == vars(again[name])["_values"]
 
 
@@ -62,4 +62,17 @@ def test_it_notices_a_position_that_runs_ahead_of_the_records(monkeypatch: pytes
         return await write(self, partition, writes[1:], folded, events) + [True]
 
     monkeypatch.setattr(memory.MemoryStore, "write_features", ahead)
+    assert _fails(seeds=20)
+
+
+def test_it_notices_a_timeline_that_is_written_without_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = memory.MemoryStore.write_features
+
+    async def apart(self: Any, partition: int, writes: list[FeatureWrite], folded: Offset, events: int) -> list[bool]:
+        for entry in writes:
+            if entry.timeline:
+                self._timelines.put(entry.customer, entry.timeline)
+        return await write(self, partition, writes, folded, events)
+
+    monkeypatch.setattr(memory.MemoryStore, "write_features", apart)
     assert _fails(seeds=20)

@@ -82,7 +82,8 @@ class World:
 
     def start_ingest(self) -> Process:
         process = Process()
-        worker = Ingest(self.catalogue.layout, self.store(), batch_max=self.dice.choice((1, 3, 1_000)))
+        batch_max = self.dice.choice((1, 3, 1_000))
+        worker = Ingest(self.catalogue.layout, self.store(), self.catalogue.keeper, batch_max=batch_max)
         self.background(process, worker.run())
         return process
 
@@ -301,7 +302,8 @@ class World:
         vectors = {}
         ends = await self.memory.read_decisions(dict.fromkeys(range(PARTITIONS), Offset.ZERO), 10**9, 0)
         for customer in self.customers:
-            answer = await self.call("get_customer", customers_pb2.GetCustomerRequest(customer_id=customer))
+            asked = customers_pb2.GetCustomerRequest(customer_id=customer, page_size=500)
+            answer = await self.call("get_customer", asked)
             self.auditor.check_customer(customer, answer)
         for note in self.auditor.decisions.values():
             answer = await self.call("explain", decisions_pb2.ExplainRequest(decision_id=note.id))

@@ -1,6 +1,5 @@
 """A real server for the tests of the store, and the stores that the contract is checked on."""
 
-import asyncio
 import importlib.util
 import shutil
 import signal
@@ -13,6 +12,7 @@ import pytest
 
 from engine.store import MemoryStore, RedisStore, Store
 from engine.store.wire import Address, Connection, Reply
+from tests.redis_cluster import RedisCluster, run_apart
 from tests.waiting import wait_until
 
 PARTITIONS = 4
@@ -45,7 +45,7 @@ class Server:
         arguments = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
         self.socket.unlink(missing_ok=True)
         self.process = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL)
-        wait_until(lambda: asyncio.run(self._answers()), 20, "the server answers")
+        wait_until(lambda: run_apart(self._answers()), 20, "the server answers")
 
     async def _answers(self) -> bool:
         try:
@@ -105,13 +105,36 @@ async def server(shared_server: Server) -> Server:
     return shared_server
 
 
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(shared_cluster: RedisCluster) -> RedisCluster:
+    """A cluster without keys."""
+    await shared_cluster.empty()
+    return shared_cluster
+
+
+@pytest.fixture
+def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """A cluster whose nodes the test may kill and stop, and whose slots it may move."""
+    with RedisCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
 MakeStore = Callable[..., Awaitable[Store]]
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", "redis", "cluster"])
 async def make_store(request: pytest.FixtureRequest) -> AsyncIterator[MakeStore]:
     """Makes a store with the limits given; further stores see the same data on Redis only."""
     made: list[Store] = []
+    if request.param == "cluster":
+        cluster: RedisCluster = request.getfixturevalue("shared_cluster")
+        await cluster.empty()
     if request.param == "redis":
         server: Server = request.getfixturevalue("shared_server")
         await server.say(b"FLUSHALL")
@@ -120,6 +143,8 @@ async def make_store(request: pytest.FixtureRequest) -> AsyncIterator[MakeStore]
         store: Store
         if request.param == "memory":
             store = MemoryStore(PARTITIONS, lambda: time.time_ns() // 1_000_000, **limits)
+        elif request.param == "cluster":
+            store = await RedisStore.open(cluster.url, PARTITIONS, **limits)
         else:
             store = RedisStore(server.url, PARTITIONS, **limits)
         made.append(store)

@@ -14,6 +14,7 @@ from engine.store import (
     Conflict,
     DecisionCommit,
     FeatureWrite,
+    Mark,
     RedisStore,
     StoreError,
     StoreFull,
@@ -35,7 +36,8 @@ async def fill(store: RedisStore) -> None:
     """Write every kind of key."""
     [offset] = await store.append_events([("anna", b"event")])
     home = partition_of("anna", store.partitions)
-    await store.write_features(home, [FeatureWrite("anna", b"", b"features")], offset, 1)
+    await store.write_features(home, [FeatureWrite("anna", b"", b"features", b"timeline")], offset, 1)
+    await store.write_marked(home, [], Mark("job", b"", b"1"))
     await store.commit_decisions([commit("anna"), commit("bob")])
     await store.commit_outcome("anna", b"head", b"ledger", b"outcome")
     await store.dead_letters([(b"payload", "reason")])
@@ -59,10 +61,11 @@ async def test_every_key_goes_away_in_time_unless_listed(redis_store, server) ->
     await fill(redis_store)
     home = b"{p%d}" % partition_of("anna", PARTITIONS)
     names = await server.keys()
-    assert {home + b"f:anna", home + b"l:anna", home + b"folded", *FOR_GOOD} < set(names)
+    ours = {home + name for name in (b"f:anna", b"l:anna", b"t:anna", b"folded", b"marks")}
+    assert ours | set(FOR_GOOD) < set(names)
     for name in names:
         ttl_ms = await server.say(b"PTTL", name)
-        listed = name in FOR_GOOD or name.endswith((b"}events", b"}decisions", b"}folded"))
+        listed = name in FOR_GOOD or name.endswith((b"}events", b"}decisions", b"}folded", b"}marks"))
         if listed:
             assert ttl_ms == -1, name
         else:
@@ -74,7 +77,8 @@ async def test_what_changes_in_one_step_lives_in_one_slot() -> None:
     for customer in ("anna", "{p3}", "a}b{c}", "żółw", "x" * 64):
         home = partition_of(customer, PARTITIONS)
         ledger, log = layout.ledger_and_log(customer)
-        keys = [layout.features(customer), ledger, log, layout.event_log(customer), layout.folded[home]]
+        keys = [layout.features(customer), layout.timeline(customer), ledger, log, layout.event_log(customer)]
+        keys.append(layout.folded[home])
         assert {layout.events[home], layout.decisions[home]} == {layout.event_log(customer), log}
         assert layout.state_of([customer]) == [layout.features(customer), ledger]
         assert len({key_slot(key) for key in keys}) == 1

@@ -5,7 +5,7 @@ import struct
 import time
 from collections.abc import Awaitable, Callable
 
-from engine.store import Conflict, DecisionCommit, FeatureWrite, LogEntry, Store, partition_of
+from engine.store import Conflict, DecisionCommit, FeatureWrite, LogEntry, Mark, Store, partition_of
 from features import Offset
 
 MakeStore = Callable[..., Awaitable[Store]]
@@ -202,6 +202,30 @@ async def test_features_are_written_where_expected_and_only_there(store: Store) 
     assert await store.read([anna]) == [(b"2anna", None)], "a decision reads the same features"
 
 
+async def test_a_timeline_is_written_with_the_features_or_not_at_all(store: Store) -> None:
+    """What arrives together is seen together: entries of a customer whose features were not written stay away, too."""
+    home, (anna, bob, carl) = same_partition(store, 3)
+    assert await store.read_timelines([]) == []
+    first = [
+        FeatureWrite(anna, b"", b"1anna", b"anna's"),
+        FeatureWrite(bob, b"0", b"1bob", b"bob's"),
+        FeatureWrite(carl, b"", b"1carl"),
+    ]
+    assert await store.write_features(home, first, Offset(10, 0), 3) == [True, False, True]
+    assert await store.read_timelines([carl, bob, anna]) == [None, None, b"anna's"]
+    second = [
+        FeatureWrite(carl, b"1", b"2carl", b"carl's"),
+        FeatureWrite(anna, b"1", b"2anna"),
+        FeatureWrite(bob, b"", b"1bob", b"bob's"),
+    ]
+    assert await store.write_features(home, second, Offset(10, 0), 3) == [True, True, True]
+    assert await store.read_timelines([anna, bob, carl]) == [b"anna's", b"bob's", b"carl's"], "b'' leaves it as it is"
+    again = [FeatureWrite(anna, b"1", b"3anna", b"lost"), FeatureWrite(bob, b"1", b"2bob", b"bob's\x00\xff")]
+    assert await store.write_features(home, again, Offset(11, 0), 2) == [False, True]
+    assert await store.read_timelines([anna, bob]) == [b"anna's", b"bob's\x00\xff"]
+    assert await store.read([anna]) == [(b"2anna", None)]
+
+
 async def test_the_position_folded_only_moves_forward(store: Store) -> None:
     assert await store.folded() == await start(store)
     for wrote, expected in (
@@ -239,6 +263,29 @@ async def test_a_wrong_count_of_events_is_put_right_at_the_end_of_the_log(store:
     await store.write_features(home, [], offsets[-1], 1)
     await store.append_events([(anna, b"event")] * 3)
     assert (await store.backlog())[home] == 3
+
+
+# --- marks -----------------------------------------------------------------------------------------------------------
+
+
+async def test_features_and_a_mark_are_written_together_or_not_at_all(store: Store) -> None:
+    home, (anna, bob) = same_partition(store, 2)
+    assert await store.marks(home) == {}
+    first = [FeatureWrite(anna, b"", b"1anna"), FeatureWrite(bob, b"", b"1bob")]
+    assert await store.write_marked(home, first, Mark("job", b"", b"1")) == [True, True]
+    assert await store.marks(home) == {"job": b"1"}
+    again = [FeatureWrite(anna, b"1anna", b"2anna")]
+    assert isinstance(await store.write_marked(home, again, Mark("job", b"", b"1")), Conflict), "it was done before"
+    stale = [FeatureWrite(anna, b"1anna", b"2anna"), FeatureWrite(bob, b"0", b"2bob")]
+    assert await store.write_marked(home, stale, Mark("job", b"1", b"2")) == [True, False]
+    assert await store.read_features([anna, bob]) == [b"1anna", b"1bob"], "one is not as expected: nothing is written"
+    assert await store.marks(home) == {"job": b"1"}
+    assert await store.write_marked(home, again, Mark("job", b"1", b"2")) == [True]
+    assert await store.write_marked(home, [], Mark("other", b"", b"\xff")) == []
+    assert await store.read_features([anna, bob]) == [b"2anna", b"1bob"]
+    assert await store.marks(home) == {"job": b"2", "other": b"\xff"}
+    assert await store.marks((home + 1) % store.partitions) == {}, "a mark belongs to its partition"
+    assert (await store.folded())[home] == Offset.ZERO
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------
@@ -301,6 +348,9 @@ async def test_records_of_any_partitions_are_written_where_they_are_as_expected(
         None,
     ]
     assert await store.folded() == before
+    both = [FeatureWrite("c1", b"2nd", b"3rd", b"timeline"), FeatureWrite("c2", b"?", b"3rd", b"timeline")]
+    assert await store.write_records(both) == [True, False]
+    assert await store.read_timelines(["c1", "c2"]) == [b"timeline", None]
 
 
 async def test_of_two_concurrent_writers_of_a_record_one_wins(store: Store) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.store import StoreError, StoreFull, StoreUnavailable
-from engine.store.wire import Address, Connection, ScriptMissing, error_of
+from engine.store.wire import Address, Connection, KeysApart, Redirected, ScriptMissing, error_of
 
 
 @pytest.fixture
@@ -122,6 +122,10 @@ async def test_a_database_and_a_password_are_said_first(own_server) -> None:
         ("WRONGTYPE Operation against a key", StoreError),
         ("NOSCRIPT No matching script", ScriptMissing),
         ("LOADING server is loading the dataset in memory", StoreUnavailable),
+        ("MOVED 3999 127.0.0.1:6381", Redirected),
+        ("ASK 3999 ::1:6381", Redirected),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", KeysApart),
+        ("CLUSTERDOWN The cluster is down", StoreUnavailable),
         ("READONLY You can't write against a read only replica.", StoreUnavailable),
         ("ERR max number of clients reached", StoreUnavailable),
         ("OOM command not allowed when used memory > 'maxmemory'.", StoreFull),
@@ -146,6 +150,15 @@ def test_addresses() -> None:
     assert Address.parse("rediss://host").tls
     for text in (str(remote), repr(remote)):
         assert "p@ss" not in text
-    for wrong in ("http://host", "unix://", "redis://host/zero", "host:6379"):
+    for wrong in ("http://host", "unix://", "redis://host/zero", "host:6379", "redis://a,b"):
         with pytest.raises(ValueError, match="store URL"):
             Address.parse(wrong)
+
+
+def test_addresses_of_several_nodes() -> None:
+    found = Address.parse_all("rediss://me:a%2Cb@[::1]:7000,10.0.0.2:7001,name")
+    assert [(at.host, at.port) for at in found] == [("::1", 7000), ("10.0.0.2", 7001), ("name", 6379)]
+    assert {(at.tls, at.username, at.password) for at in found} == {(True, "me", "a,b")}
+    assert Address.parse_all("unix:///a,b/s") == [Address.parse("unix:///a,b/s")]
+    with pytest.raises(ValueError, match="store URL"):
+        Address.parse_all("http://a,b")

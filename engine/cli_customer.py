@@ -1,0 +1,104 @@
+"""A customer as a page in a terminal."""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engine.timeline import Kind, text_of
+from opportune.v1 import common_pb2, customers_pb2
+
+_KIND_NAMES: Final[dict[int, str]] = {kind: kind.name.lower() for kind in Kind}
+KINDS: Final = tuple(_KIND_NAMES.values())
+_UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
+
+
+def show(console: Console, customer: customers_pb2.Customer) -> None:
+    """Print profile, features, cases and one page of the timeline."""
+    state = customer.state
+    known = f"{customer.events:,} events, the newest {_ago(state.age_ms)} old" if state.known else "nothing is known"
+    console.print(_plain(customer.customer_id), style="bold", end="")
+    console.print(f" · {known} · {customer.bytes:,} bytes")
+    for what, values in (
+        ("segments", customer.segments),
+        ("identities", [f"{identity.kind} {identity.value}" for identity in customer.identities]),
+    ):
+        if values:
+            console.print(_plain(f"{what}: {', '.join(values)}"))
+    for title, features in (("profile", customer.profile), ("features", customer.features)):
+        names = {feature.name for feature in customer.profile} if title == "features" else set()
+        rows = [_feature_row(feature) for feature in features if feature.name not in names]
+        _table(console, title, ("name", "value", "unit", "as of"), rows)
+    _table(console, "complaint cases", _CASE_HEADINGS, [_case_row(case) for case in customer.cases])
+    _table(console, "timeline", _ENTRY_HEADINGS, [_entry_row(entry) for entry in customer.timeline])
+    if customer.next_page_token:
+        console.print(f"older entries: --page {customer.next_page_token}")
+    elif customer.timeline_floor_ms:
+        console.print(f"events up to {_time(customer.timeline_floor_ms)} may be missing")
+
+
+_CASE_HEADINGS: Final = ("case", "state", "age", "complaints", "channels", "first", "last", "what")
+_ENTRY_HEADINGS: Final = ("time (UTC)", "kind", "channel", "what", "author", "case")
+
+
+def _feature_row(feature: customers_pb2.Feature) -> tuple[str, ...]:
+    value = _value(feature.value) if feature.HasField("value") else "–"
+    as_of = "default" if feature.defaulted else _time(feature.latest_event_ms)
+    return feature.name, value, feature.unit, as_of
+
+
+def _case_row(case: customers_pb2.ComplaintCase) -> tuple[str, ...]:
+    return (
+        case.case_id,
+        "open" if case.open else "closed",
+        _ago(case.age_ms),
+        str(case.complaints),
+        ", ".join(case.channels),
+        _time(case.first_ms),
+        _time(case.last_ms),
+        case.text,
+    )
+
+
+def _entry_row(entry: customers_pb2.TimelineEntry) -> tuple[str, ...]:
+    case = f"{entry.case_id} (again)" if entry.duplicate else entry.case_id
+    channel = f"{entry.channel}/{entry.placement}" if entry.placement else entry.channel
+    kind = _KIND_NAMES.get(entry.kind, str(entry.kind))  # a newer engine may know more kinds
+    return _time(entry.time_ms), kind, channel, entry.text, entry.author, case
+
+
+def _table(console: Console, title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for heading in headings:
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*map(_plain, row))
+    console.print(table)
+
+
+def _plain(text: str) -> Text:
+    """A text of somebody else: no markup of rich, no command to the terminal."""
+    return Text("".join(character if character.isprintable() else "�" for character in text))
+
+
+def _value(value: common_pb2.Value) -> str:
+    plain: Any = getattr(value, value.WhichOneof("kind") or "text")
+    return text_of(plain)
+
+
+def _time(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1e3, UTC).strftime("%Y-%m-%d %H:%M:%S") if time_ms else ""
+
+
+def _ago(age_ms: int) -> str:
+    """A length of time in its largest whole unit.
+
+    >>> _ago(0), _ago(90_000), _ago(3 * 86_400_000 + 5)
+    ('0 s', '1 min', '3 d')
+    """
+    unit, unit_ms = next(((unit, ms) for unit, ms in _UNITS if age_ms >= ms), _UNITS[-1])
+    return f"{age_ms // unit_ms} {unit}"

@@ -1,0 +1,269 @@
+"""Reading: what the check looks at, out of a store that may serve meanwhile.
+
+In this order, because the features are read as of the newest thing that the logs hold: decisions, events, dead letters,
+customers. Every part is bounded (thresholds.py). A log that is too long is read by whole partitions: these are a
+sample of the customers with all that happened to them. Customers are those that SCAN comes upon first, which is as the
+hash of their names has it.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+import redis
+import redis.asyncio
+from rich.console import Console
+
+from engine import limits
+from engine.catalogue import Catalogue
+from engine.errors import ConfigError, DataFolderError, Unavailable
+from engine.featurecheck import thresholds as at
+from engine.featurecheck.arrivals import Arrivals, type_findings
+from engine.featurecheck.drift import DecisionSample, columns_of, decision_findings, drift_findings
+from engine.featurecheck.rejected import Letters, rejected_findings
+from engine.featurecheck.report import Report
+from engine.featurecheck.values import CustomerSample, feature_findings, record_findings
+from engine.gateway_letters import letter_type
+from engine.ingest import logged_event
+from engine.store.base import Store, StoreError
+from engine.store.keys import DEAD, Keys
+from engine.store.redis import RedisStore
+from features import Offset
+
+_CUSTOMERS_A_READ: Final = 500
+_ENTRIES_A_READ: Final = 1_000
+_ANSWER_S_MAX: Final = 10.0
+_FEATURES_KEY: Final = re.compile(rb"\{p[0-9]+\}f:(.*)", re.DOTALL)
+
+Client = Any
+"""redis.asyncio.Redis or RedisCluster, whose types differ between versions."""
+
+
+async def check_at(url: str, catalogue: Catalogue, customers_max: int, now_ms: int | None) -> Report:
+    """Check what the store at a URL holds; see `check`. Raises OpportuneError if it cannot be read."""
+    try:
+        client = await client_of(url)
+        try:
+            store = await RedisStore.open(url, limits.PARTITIONS)
+            try:
+                with Console(stderr=True).status("reading the logs and a sample of the customers"):
+                    return await check(catalogue, store, client, customers_max, now_ms)
+            finally:
+                await store.close()
+        finally:
+            await client.aclose()
+    except (StoreError, redis.RedisError) as error:
+        raise Unavailable(f"the store cannot be read: {error}") from error
+    except ValueError as error:
+        raise DataFolderError(f"the store holds what this version cannot read: {error}") from error
+
+
+async def client_of(url: str) -> Client:
+    """A client of the server or the cluster at a URL, of which the first address is asked which of the two it is.
+
+    Raises ConfigError if it is no URL, redis.RedisError if nobody answers there.
+    """
+    waits: dict[str, Any] = {"socket_timeout": _ANSWER_S_MAX, "socket_connect_timeout": _ANSWER_S_MAX}
+    first = re.sub(r",[^/]*", "", url) if url.startswith("redis") else url
+    try:
+        client = redis.asyncio.Redis.from_url(first, **waits)
+    except ValueError as error:
+        raise ConfigError(f"the store's URL: {error}") from error
+    try:
+        clustered = (await client.info("cluster")).get("cluster_enabled")
+    except BaseException:
+        await client.aclose()
+        raise
+    if not clustered:
+        return client
+    await client.aclose()
+    return redis.asyncio.RedisCluster.from_url(first, **waits)
+
+
+async def check(
+    catalogue: Catalogue, store: Store, client: Client, customers_max: int, now_ms: int | None
+) -> Report:
+    """Read, measure and judge.
+
+    `client` is a client of the same server, for what the store's protocols do not do: SCAN, lengths and dead letters.
+    `now_ms` is the time at which features are read and silences measured; None, for an engine that does not run, is the
+    time of the newest event or decision.
+    """
+    caveats: list[str] = []
+    decisions = await _decisions(catalogue, store, client, caveats)
+    arrivals, read_share = await _events(catalogue, store, client, caveats)
+    if now_ms is None:
+        now_ms = max([decisions.newest_ms, *arrivals.newest_ms.values()])
+    newest_arrival_ms = max(decisions.newest_arrival_ms, arrivals.newest_arrival_ms, await _newest_letter_ms(client))
+    recent_since_ms = newest_arrival_ms - at.REJECTED_RECENT_MS
+    letters = await _letters(client, recent_since_ms, caveats)
+    sample = await _customers(catalogue, store, client, customers_max, now_ms, caveats)
+
+    features = sample.features(catalogue.config, arrivals.newest_ms)
+    types = arrivals.figures(now_ms)
+    drift = decisions.drift(columns_of(catalogue))
+    if not drift:
+        caveats.append(
+            f"drift: {decisions.kept:,} decisions with the inputs of this configuration, "
+            f"at least {at.DRIFT_DECISIONS_MIN} are needed"
+        )
+    if not arrivals.events:
+        caveats.append("event types: the store's log holds no event")
+    groups = letters.figures()
+    findings = record_findings(sample.records()) + decision_findings(decisions)
+    for figures, feature in zip(features, catalogue.config.all_features, strict=True):
+        findings += feature_findings(figures, feature)
+    for came in types:
+        findings += type_findings(came, now_ms)
+    findings += rejected_findings(groups, arrivals.arrived_since(recent_since_ms) / read_share)
+    for moved in drift:
+        findings += drift_findings(moved, decisions.newest_ms, catalogue.config.learning.half_life)
+    return Report(
+        configuration=catalogue.config.name,
+        version=catalogue.version,
+        now_ms=now_ms,
+        records=sample.records(),
+        features=features,
+        events=types,
+        rejected=groups,
+        decisions={
+            "read": decisions.kept,
+            "of_other_inputs": decisions.other_inputs,
+            "from_unreadable_features": decisions.unreadable,
+            "of_unknown_customers": decisions.unknown,
+            "damaged_entries": decisions.damaged,
+        },
+        drift=drift,
+        findings=findings,
+        caveats=caveats,
+    )
+
+
+async def _decisions(catalogue: Catalogue, store: Store, client: Client, caveats: list[str]) -> DecisionSample:
+    lengths = await _lengths(client, Keys(store.partitions).decisions)
+    partitions = _partitions(lengths, at.DECISIONS_READ_MAX)
+    entries = sum(lengths[partition] for partition in partitions)
+    stride = max(1, -(-entries // at.DECISIONS_COMPARED_MAX))
+    sample = DecisionSample(catalogue, stride)
+    for partition in partitions:
+        after, left = Offset.ZERO, lengths[partition]
+        while left > 0:
+            count = min(left, _ENTRIES_A_READ)
+            batch = (await store.read_decisions({partition: after}, count, 0)).get(partition)
+            if not batch:
+                break
+            for entry in batch:
+                sample.add(entry)
+            after, left = batch[-1].offset, left - len(batch)
+    if stride > 1 or len(partitions) < len(lengths):
+        caveats.append(
+            f"decisions: one in {stride} was compared, of {len(partitions)} of {len(lengths)} partitions, evenly in "
+            f"order of the log"
+        )
+    if sample.other_inputs:
+        caveats.append(f"drift: {sample.other_inputs:,} decisions were made with other inputs of the model")
+    return sample
+
+
+async def _events(
+    catalogue: Catalogue, store: Store, client: Client, caveats: list[str]
+) -> tuple[Arrivals, float]:
+    """(arrivals, share of the log that was read)."""
+    lengths = await _lengths(client, Keys(store.partitions).events)
+    partitions = _partitions(lengths, at.EVENTS_READ_MAX)
+    arrivals = Arrivals(catalogue.config)
+    foreign = 0
+    for partition in partitions:
+        after, left = Offset.ZERO, lengths[partition]
+        while left > 0:
+            count = min(left, _ENTRIES_A_READ)
+            batch = (await store.read_events({partition: after}, count, 0)).get(partition)
+            if not batch:
+                break
+            for entry in batch:
+                try:
+                    _, event = logged_event(entry)
+                except ValueError:
+                    foreign += 1
+                    continue
+                arrivals.add(event)
+            after, left = batch[-1].offset, left - len(batch)
+    if len(partitions) < len(lengths):
+        caveats.append(f"event types: {len(partitions)} of {len(lengths)} partitions of the event log were read")
+    if foreign:
+        caveats.append(f"event types: {foreign:,} entries of the event log are no events")
+    read = sum(lengths[partition] for partition in partitions)
+    return arrivals, read / sum(lengths) if read else 1.0
+
+
+async def _letters(client: Client, recent_since_ms: int, caveats: list[str]) -> Letters:
+    letters = Letters(recent_since_ms)
+    newest = b"+"
+    while letters.letters < at.LETTERS_READ_MAX:
+        batch = await client.xrevrange(DEAD, newest, b"-", count=_ENTRIES_A_READ)
+        for position, fields in batch:
+            letters.add(_ms(position), letter_type(fields[b"payload"]), fields[b"reason"].decode())
+        if len(batch) < _ENTRIES_A_READ:
+            return letters
+        newest = b"(" + batch[-1][0]
+    caveats.append(f"refused events: only the newest {letters.letters:,} were read")
+    return letters
+
+
+async def _newest_letter_ms(client: Client) -> int:
+    found = await client.xrevrange(DEAD, b"+", b"-", count=1)
+    return _ms(found[0][0]) if found else 0
+
+
+async def _customers(
+    catalogue: Catalogue, store: Store, client: Client, customers_max: int, now_ms: int, caveats: list[str]
+) -> CustomerSample:
+    sample = CustomerSample(catalogue.layout, now_ms)
+    waiting: set[str] = set()
+    seen: set[str] = set()
+    more = False
+    async for key in client.scan_iter(match=b"{p*}f:*", count=_ENTRIES_A_READ):
+        match = _FEATURES_KEY.fullmatch(key)
+        if match is None:
+            continue
+        if len(seen) >= customers_max:
+            more = True
+            break
+        # SCAN may come upon a key twice while the server's table grows.
+        customer = match[1].decode()
+        if customer not in seen:
+            seen.add(customer)
+            waiting.add(customer)
+        if len(waiting) >= _CUSTOMERS_A_READ:
+            await _read(sample, store, list(waiting))
+            waiting.clear()
+    await _read(sample, store, list(waiting))
+    if more:
+        caveats.append(f"features: a sample of {sample.customers:,} customers was read, there are more")
+    if sample.customers < at.CUSTOMERS_MIN:
+        caveats.append(
+            f"features: {sample.customers:,} customers, at least {at.CUSTOMERS_MIN} are needed to judge values"
+        )
+    return sample
+
+
+async def _read(sample: CustomerSample, store: Store, customers: list[str]) -> None:
+    # A customer may have gone since SCAN named it.
+    sample.add([record for record in await store.read_features(customers) if record is not None])
+
+
+async def _lengths(client: Client, logs: Sequence[bytes]) -> list[int]:
+    return [int(await client.xlen(log)) for log in logs]
+
+
+def _partitions(lengths: Sequence[int], entries_max: int) -> list[int]:
+    """The first partitions that hold so many entries at most together, but one at least."""
+    chosen: list[int] = []
+    for partition, length in enumerate(lengths):
+        if not chosen or sum(lengths[at] for at in chosen) + length <= entries_max:
+            chosen.append(partition)
+    return chosen
+
+
+def _ms(position: bytes) -> int:
+    return int(position.partition(b"-")[0])

@@ -1,0 +1,18 @@
+"""History: events from files into state, and training sets out of state, all by the fold that live events go through.
+
+    files ──► sources ──► rows: checked ──► staging: sorted by customer and time ──► folding ──► backfill
+                                                                                        └──────► asof
+    decision log ──────────────────────────────────────────────────────────────────────────────► decisions
+
+    mapping   which column is what, and the errors when it is not
+    sources   CSV, Parquet, JSON lines and CloudEvents lines, in batches of bounded size
+    rows      a batch of columns into checked events; what is wrong is told and counted, the rest goes on
+    staging   an external sort on disk, so that every customer is folded once and memory stays bounded
+    folding   the one place that calls Layout for history: fold and merge
+    loading   all of that for the commands: files read, checked and sorted
+    backfill  the job: claimed, resumed and finished by marks in the store
+    asof      features as they would have been at given times (the point-in-time join)
+    decisions training rows from the decision log
+
+Nothing in here is imported by the processes that serve: polars and pyarrow are loaded by the commands that need them.
+"""

@@ -1,0 +1,227 @@
+"""Features as they would have been at given times: the point-in-time join, on the fold that serves.
+
+A label is a row with a customer and a time. Its features are what the events before that time make: an event of the
+very same millisecond is not yet known, so an outcome that is itself an event does not leak into its own features.
+Windows are as in service, in whole tiles, at the time of the label.
+
+Events and labels go into the same buckets by customer. Within a bucket each customer's history is folded once, from
+label to label, and read at each.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet
+
+from engine import limits
+from engine.catalogue import Catalogue
+from engine.errors import DataFolderError, InvalidArgument
+from engine.history.backfill import without_duplicates
+from engine.history.folding import EVENTS_AT_ONCE, EventMaker, folded
+from engine.history.loading import EVENTS, Told, stage
+from engine.history.mapping import File, Reading, Source
+from engine.history.rows import Checks, Schema, Span, Tally, schema_of
+from engine.history.sources import Batch
+from engine.history.staging import Staging, bucket, buckets_for, groups, runs_of
+
+LABELS: Final = "labels"
+CUSTOMERS_AT_ONCE: Final = 1_024
+_ROW: Final = "__row"
+_SCHEMA: Final[Schema] = {
+    "customer": pl.String(),
+    "time_ms": pl.Int64(),
+    "file": pl.UInt32(),
+    "row": pl.Int64(),
+}
+
+
+class Labels:
+    """The labels as they came, and who and when each is about."""
+
+    def __init__(self, frame: pl.DataFrame, keys: pl.DataFrame) -> None:
+        self.frame = frame
+        self.keys = keys
+        self.height = frame.height
+
+
+def labels_of(
+    path: Path, customer: str, time: str, unit: str | None, form: str | None, zone: str, catalogue: Catalogue
+) -> Labels:
+    """Read labels, all of them. Raises InvalidArgument if a column is missing or any row is wrong."""
+    file = _label_file(path, customer, time, unit, form, zone)
+    try:
+        if file.format == "csv":
+            # Customers stay texts, whatever they look like.
+            texts = {customer: pl.String, time: pl.String}
+            frame = pl.read_csv(path, schema_overrides=texts, infer_schema_length=10_000)
+        else:
+            frame = pl.read_parquet(path) if file.format == "parquet" else pl.read_ndjson(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InvalidArgument(f"{path}: cannot be read: {error}") from error
+    for what, column in (("--label-customer", customer), ("--label-time", time)):
+        if column not in frame.columns:
+            raise InvalidArgument(f"{path}: {what}: no column {column!r}; there are {', '.join(frame.columns)}")
+    taken = [name for name in catalogue.layout.names if name in frame.columns]
+    if taken:
+        raise InvalidArgument(f"{path}: column {taken[0]!r} is called like a feature: rename it")
+    if frame[time].dtype.is_numeric() and unit is None:
+        raise InvalidArgument(f"{path}: column {time!r} holds {frame[time].dtype}: give --label-time-unit")
+    first = 2 if file.format == "csv" else 1
+    raw = frame if unit is None else frame.with_columns(pl.col(time).cast(pl.String).cast(pl.Binary))
+    checks = Checks(Reading(file, (customer, time), {}), Batch(raw, np.arange(first, first + frame.height)))
+    customers = checks.ids("customer", customer, limits.ID_BYTES_MAX)
+    times = checks.times_ms("time", time, unit, form, zone)
+    tally = Tally(frame.height)
+    checks.tell(tally)
+    if tally.refused:
+        more = f"\nand {tally.refused_in_all - 5} more" if tally.refused_in_all > 5 else ""
+        raise InvalidArgument("\n".join(line for _, _, line in tally.kept[:5]) + more)
+    keys = pl.DataFrame({"customer": customers, "time_ms": times, "file": 0, "row": np.arange(frame.height)})
+    return Labels(frame, keys.cast(pl.Schema(_SCHEMA)))
+
+
+def _label_file(path: Path, customer: str, time: str, unit: str | None, form: str | None, zone: str) -> File:
+    source = Source.model_validate(
+        {
+            "files": (str(path),),
+            "type": "label",
+            "customer": customer,
+            "time": time,
+            "time_unit": unit,
+            "time_format": form,
+            "time_zone": zone,
+        }
+    )
+    suffix = path.suffix.lower()
+    form_of = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+    return File(path, form_of.get(suffix, "csv"), source)  # type: ignore[arg-type]  # these are formats
+
+
+def write(
+    out: Path,
+    labels: Labels,
+    readings: Sequence[Reading],
+    catalogue: Catalogue,
+    from_ms: int | None,
+    until_ms: int | None,
+    work: Path | None,
+    told: Told,
+) -> Tally:
+    """Write the labels in their order, with a column a feature, to a Parquet file. Raises OpportuneError.
+
+    Events without a place in the span of time, and rows with something wrong in them, take no part and are counted.
+    """
+    span = Span(from_ms or 0, until_ms or limits.TIME_MS_MAX + 1, limits.TIME_MS_MAX)
+    part = out.with_name(out.name + ".part")
+    try:
+        if work is not None:
+            work.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="opportune-history-", dir=work))
+        try:
+            buckets = buckets_for([reading.file.path for reading in readings], 1)
+            with Staging(folder, 1, buckets, {EVENTS: schema_of(catalogue), LABELS: _SCHEMA}) as staging:
+                staging.add(LABELS, labels.keys)
+                tally = stage(staging, readings, catalogue, span, told)
+            told.events_due(tally.read - tally.refused_in_all - tally.skipped)
+            joined = folder / "joined.parquet"
+            _join(joined, folder, buckets, labels, catalogue, told)
+            pl.scan_parquet(joined).sort(_ROW).drop(_ROW).sink_parquet(part)
+            part.rename(out)
+            return tally
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise DataFolderError(f"{error.filename or out}: {error.strerror or error}") from error
+
+
+def _join(path: Path, folder: Path, buckets: int, labels: Labels, catalogue: Catalogue, told: Told) -> None:
+    """Labels with their features, bucket by bucket, in no order."""
+    maker = EventMaker(catalogue)
+    writer: pa.parquet.ParquetWriter | None = None
+    try:
+        for number in range(buckets):
+            keys, rows = bucket(folder, LABELS, number), bucket(folder, EVENTS, number)
+            events_read = 0 if rows is None else rows.height
+            if keys is not None:
+                for start, end in groups(keys["customer"], CUSTOMERS_AT_ONCE, EVENTS_AT_ONCE):
+                    part = _features(keys[start:end], rows, catalogue, maker)
+                    places = keys["row"][start:end]
+                    table = pl.concat([labels.frame[places], part, places.alias(_ROW).to_frame()], how="horizontal")
+                    arrow = table.to_arrow()
+                    writer = writer or pa.parquet.ParquetWriter(path, arrow.schema)
+                    writer.write_table(arrow)
+            told.events_folded(events_read)
+        if writer is None:
+            nothing = _table(np.empty((0, len(catalogue.layout.names))), catalogue)
+            empty = pl.concat([labels.frame, nothing], how="horizontal")
+            empty.with_columns(pl.Series(_ROW, [], pl.Int64)).write_parquet(path)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+@dataclass(slots=True)
+class _Queue:
+    """The labels of one customer that are still to be read."""
+
+    first: int
+    """Row of the first one."""
+    done: int
+    """Events up to here are folded."""
+    cuts: list[int]
+    """For each label, the first event that it must not know."""
+    turn: int = 0
+
+    @property
+    def at(self) -> int:
+        """Row of the next one."""
+        return self.first + self.turn
+
+
+def _features(keys: pl.DataFrame, rows: pl.DataFrame | None, catalogue: Catalogue, maker: EventMaker) -> pl.DataFrame:
+    """Features of labels in order of customer and time, from the sorted events of their bucket."""
+    layout = catalogue.layout
+    now_ms = keys["time_ms"].to_numpy()
+    records: list[bytes | None] = [None] * keys.height
+    if rows is not None:
+        rows = rows.join(keys.select(pl.col("customer").unique()), on="customer", how="semi", maintain_order="left")
+        rows, _ = without_duplicates(rows)
+        runs = runs_of(rows["customer"])
+        events = maker.events(rows, [n for _, start, end in runs for n in range(1, end - start + 1)])
+        spans = {customer: (start, end) for customer, start, end in runs}
+        times = rows["time_ms"].to_numpy()
+        queues = [
+            _Queue(first, start, (start + np.searchsorted(times[start:end], now_ms[first:last], side="left")).tolist())
+            for customer, first, last in runs_of(keys["customer"])
+            for start, end in [spans.get(customer, (0, 0))]
+        ]
+        # All customers advance together, label by label: that keeps the batches of the fold large.
+        while queues:
+            before = [records[queue.at - 1] if queue.turn else None for queue in queues]
+            histories = [events[queue.done : queue.cuts[queue.turn]] for queue in queues]
+            for queue, record in zip(queues, folded(layout, before, histories), strict=True):
+                records[queue.at] = record
+                queue.done = queue.cuts[queue.turn]
+                queue.turn += 1
+            queues = [queue for queue in queues if queue.turn < len(queue.cuts)]
+    return _table(layout.read(records, now_ms), catalogue)
+
+
+def _table(values: npt.NDArray[np.float64], catalogue: Catalogue) -> pl.DataFrame:
+    """A column a feature: numbers, and texts for categories; null where missing."""
+    columns = []
+    for at, spec in enumerate(catalogue.layout.specs):
+        column = pl.Series(spec.name, np.ascontiguousarray(values[:, at])).fill_nan(None)
+        if spec.categories:
+            names = dict(enumerate(spec.categories))
+            column = column.cast(pl.Int64).replace_strict(names, default=None, return_dtype=pl.String)
+        columns.append(column.alias(spec.name))
+    return pl.DataFrame(columns)

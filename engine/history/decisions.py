@@ -1,0 +1,319 @@
+"""Training rows from the decision log: what was known and done, and what came of it.
+
+One row for each offer of a decision's answer; one with rank 0 and no offer where the answer was nothing. Each decision
+is read with the configuration that it was made with, so offers, channels and inputs are those of then.
+
+    known     input:<name>  value of an input of the model, restored from the steps that decided: quantised, clipped to
+                            its range; null where it was missing
+              x:<column>    the steps themselves, -127 to 127: exactly what the policy saw
+              context:<name>  the facts as the caller gave them
+    done      offer, rank, propensity, score, policy version, …
+    outcome   stage, when and what it was worth, and whether its window has closed at the end of the log
+
+A partition of the log is read twice: once for its outcomes and its end, once for its decisions. What is in memory are
+the outcomes of one partition and one batch of decisions.
+
+Outcomes are attributed by engine.attribution itself: each decision that has some is followed through it alone, with the
+clock of the log as it stood at each outcome.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet
+
+from engine import limits
+from engine.attribution import Attribution
+from engine.catalogue import Catalogue
+from engine.config import parse
+from engine.errors import DataFolderError
+from engine.lifecycle import OPEN, TARGET_YES, TEACHES, Stage
+from engine.record import Choice, DecisionRecord, OutcomeRecord, RecordError, decision_id, unpack
+from engine.store.base import LogEntry, Store
+from features import Offset
+
+BATCH_ENTRIES: Final = 4_096
+_TIME: Final = pl.Datetime("ms", "UTC")
+
+
+@dataclass
+class Written:
+    """What was written, and what could not be."""
+
+    rows: int = 0
+    decisions: int = 0
+    caveats: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Partition:
+    """What the first reading of a partition finds."""
+
+    end: Offset = Offset.ZERO
+    clock_ms: int = 0
+    outcomes: dict[Offset, list[tuple[int, LogEntry]]] = field(default_factory=dict)
+    """By decision: (clock of the log, entry), in order."""
+    versions: set[str] = field(default_factory=set)
+    entries: int = 0
+    unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Fate:
+    """What became of one offer."""
+
+    stage: Stage
+    time_ms: int | None
+    value: float
+    """NaN: the declared one."""
+
+
+async def write(store: Store, catalogue: Catalogue, out: Path, from_ms: int | None, until_ms: int | None) -> Written:
+    """Write all decisions made in a span of time. Raises StoreError, DataFolderError."""
+    written = Written()
+    partitions = [await _outcomes(store, partition) for partition in range(store.partitions)]
+    # The log ends at one moment, in whichever partition that was heard of.
+    clock_ms = max(partition.clock_ms for partition in partitions)
+    for partition in partitions:
+        partition.clock_ms = clock_ms
+    catalogues = await _catalogues(store, catalogue, partitions, written)
+    schema = _schema(catalogues)
+    part = out.with_name(out.name + ".part")
+    arrow = pl.DataFrame(schema=schema).to_arrow().schema
+    span = (from_ms or 0, until_ms or limits.TIME_MS_MAX + 1)
+    try:
+        with pa.parquet.ParquetWriter(part, arrow) as writer:
+            for number, partition in enumerate(partitions):
+                after = Offset.ZERO
+                while entries := await _next(store, number, after, partition.end):
+                    after = entries[-1].offset
+                    rows = _rows(number, entries, partition, catalogues, span, written)
+                    if rows:
+                        table = pl.DataFrame(rows, schema=schema).to_arrow()
+                        writer.write_table(table.cast(arrow))
+                        written.rows += len(rows)
+        part.rename(out)
+    except OSError as error:
+        raise DataFolderError(f"{out}: cannot be written: {error.strerror or error}") from error
+    unreadable = sum(partition.unreadable for partition in partitions)
+    if unreadable:
+        written.caveats.append(f"{unreadable:,} entries of the log cannot be read and are left out")
+    if any(partition.entries >= limits.DECISION_LOG_ENTRIES_MAX for partition in partitions):
+        written.caveats.append("the log is as long as it may be: decisions before its beginning are gone")
+    return written
+
+
+async def _next(store: Store, partition: int, after: Offset, end: Offset) -> list[LogEntry]:
+    entries = (await store.read_decisions({partition: after}, BATCH_ENTRIES, 0)).get(partition, [])
+    return [entry for entry in entries if entry.offset <= end]
+
+
+async def _outcomes(store: Store, number: int) -> _Partition:
+    found = _Partition()
+    while entries := (await store.read_decisions({number: found.end}, BATCH_ENTRIES, 0)).get(number):
+        for entry in entries:
+            found.end = entry.offset
+            found.entries += 1
+            try:
+                record = unpack(entry.data)
+            except RecordError:
+                found.unreadable += 1
+                continue
+            found.clock_ms = max(found.clock_ms, record.time_ms)
+            if isinstance(record, OutcomeRecord):
+                found.outcomes.setdefault(record.decision, []).append((found.clock_ms, entry))
+            else:
+                found.versions.add(record.config_version)
+    return found
+
+
+async def _catalogues(
+    store: Store, catalogue: Catalogue, partitions: Sequence[_Partition], written: Written
+) -> dict[str, Catalogue]:
+    """Catalogues of all decisions, by version; the given one among them."""
+    found = {catalogue.version: catalogue}
+    for version in sorted(set().union(*(partition.versions for partition in partitions)) - {catalogue.version}):
+        text = await store.load_config(version)
+        if text is None:
+            written.caveats.append(f"configuration {version} was not kept: its decisions have no names and no inputs")
+            continue
+        found[version] = Catalogue.compile(parse(text, version), version, text)
+    return found
+
+
+def _schema(catalogues: Mapping[str, Catalogue]) -> dict[str, pl.DataType]:
+    """Columns of the file; inputs and facts are those of all configurations."""
+    schema: dict[str, pl.DataType] = {
+        "decision_id": pl.String(),
+        "time": _TIME,
+        "customer": pl.String(),
+        "channel": pl.String(),
+        "placement": pl.String(),
+        "request_id": pl.String(),
+        "offer": pl.String(),
+        "offer_key": pl.UInt32(),
+        "rank": pl.Int16(),
+        "slate_size": pl.Int16(),
+        "propensity": pl.Float64(),
+        "score": pl.Float64(),
+        "acceptance_probability": pl.Float64(),
+        "acceptance_probability_sd": pl.Float64(),
+        "nothing_propensity": pl.Float64(),
+        "policy_version": pl.Int64(),
+        "config_version": pl.String(),
+        "transform_version": pl.UInt32(),
+        "seed": pl.UInt64(),
+        "degraded": pl.Int16(),
+        "known": pl.Boolean(),
+        "latest_event": _TIME,
+        "window_end": _TIME,
+        "stage": pl.String(),
+        "outcome_time": _TIME,
+        "value": pl.Float64(),
+        "target": pl.Float64(),
+        "reward": pl.Float64(),
+        "window_closed": pl.Boolean(),
+    }
+    for catalogue in catalogues.values():
+        for name, fact in catalogue.facts.items():
+            kind = {"number": pl.Float64(), "text": pl.String(), "flag": pl.Boolean()}[fact.type]
+            # A name that has changed its type keeps its values as texts.
+            schema[f"context:{name}"] = kind if schema.get(f"context:{name}", kind) == kind else pl.String()
+        for source in _inputs(catalogue):
+            kind = pl.String() if catalogue.columns[source].categories else pl.Float64()
+            name = f"input:{catalogue.columns[source].name}"
+            schema[name] = kind if schema.get(name, kind) == kind else pl.String()
+        schema |= {f"x:{name}": pl.Int8() for name in catalogue.input_names}
+    return schema
+
+
+def _inputs(catalogue: Catalogue) -> list[int]:
+    """Columns of the value matrix that are inputs of the model."""
+    declared = [feature.input for feature in catalogue.config.features]
+    declared += [fact.input for fact in catalogue.config.context]
+    return [at for at, given in enumerate(declared) if given is not None]
+
+
+def _never_missing(catalogue: Catalogue) -> list[bool]:
+    """By column of the value matrix: whether it always has a value."""
+    missing = [spec.missing for spec in catalogue.layout.specs] + catalogue.fact_defaults.tolist()
+    return [not math.isnan(value) for value in missing]
+
+
+def _rows(
+    partition: int,
+    entries: Sequence[LogEntry],
+    found: _Partition,
+    catalogues: Mapping[str, Catalogue],
+    span: tuple[int, int],
+    written: Written,
+) -> list[dict[str, Any]]:
+    rows = []
+    for entry in entries:
+        try:
+            record = unpack(entry.data)
+        except RecordError:
+            continue
+        if not isinstance(record, DecisionRecord) or not span[0] <= record.time_ms < span[1]:
+            continue
+        written.decisions += 1
+        catalogue = catalogues.get(record.config_version)
+        shared = _shared(partition, entry.offset, record, catalogue)
+        fates = _fates(entry, record, found)
+        for rank, (choice, fate) in enumerate(zip(record.slate, fates, strict=True), 1):
+            rows.append(shared | _offered(rank, choice, fate, catalogue, found.clock_ms))
+        if not record.slate:
+            rows.append(shared | {"rank": 0, "propensity": record.nothing_propensity})
+    return rows
+
+
+def _shared(partition: int, at: Offset, record: DecisionRecord, catalogue: Catalogue | None) -> dict[str, Any]:
+    """What all rows of a decision say."""
+    shared: dict[str, Any] = {
+        "decision_id": decision_id(partition, at),
+        "time": record.time_ms,
+        "customer": record.customer,
+        "request_id": record.request_id or None,
+        "slate_size": len(record.slate),
+        "nothing_propensity": record.nothing_propensity,
+        "policy_version": record.policy_version,
+        "config_version": record.config_version,
+        "transform_version": record.transform_version,
+        "seed": record.seed,
+        "degraded": record.degraded,
+        "known": record.known,
+        "latest_event": record.latest_event_ms if record.known else None,
+    }
+    facts = orjson.loads(record.context) if record.context else {}
+    shared |= {f"context:{name}": value for name, value in facts.items()}
+    if catalogue is None:
+        return shared
+    shared["channel"] = catalogue.config.channels[record.channel].id
+    shared["placement"] = catalogue.placement_name(record.channel, record.placement) or None
+    if record.transform_version == catalogue.transform.version and len(record.x) == catalogue.transform.dimension:
+        x = np.frombuffer(record.x, np.int8)
+        shared |= {f"x:{name}": step for name, step in zip(catalogue.input_names, x.tolist(), strict=True)}
+        values = catalogue.transform.restore(x[np.newaxis], _never_missing(catalogue))[0].tolist()
+        for source in _inputs(catalogue):
+            column, value = catalogue.columns[source], values[source]
+            given: float | str | None = None if math.isnan(value) else value
+            if given is not None and column.categories:
+                given = column.categories[int(value)]
+            shared[f"input:{column.name}"] = given
+    return shared
+
+
+def _offered(rank: int, choice: Choice, fate: _Fate, catalogue: Catalogue | None, clock_ms: int) -> dict[str, Any]:
+    """What the row of one offer says."""
+    at = None if catalogue is None else catalogue.index_of_key.get(choice.key)
+    target = TEACHES[fate.stage]
+    declared = catalogue.offers[at].value if catalogue is not None and at is not None else None
+    worth = declared if math.isnan(fate.value) else fate.value
+    reward = None if target is None else worth if target == TARGET_YES else 0.0
+    return {
+        "offer": catalogue.offer_ids[at] if catalogue is not None and at is not None else None,
+        "offer_key": choice.key,
+        "rank": rank,
+        "propensity": choice.propensity,
+        "score": choice.score,
+        "acceptance_probability": min(max(choice.mean, 0.0), 1.0),
+        "acceptance_probability_sd": choice.sd,
+        "window_end": choice.window_end_ms,
+        "stage": fate.stage.name.lower(),
+        "outcome_time": fate.time_ms,
+        "value": worth,
+        "target": None if target is None else target / 100,
+        "reward": reward,
+        "window_closed": choice.window_end_ms <= clock_ms,
+    }
+
+
+def _fates(entry: LogEntry, record: DecisionRecord, found: _Partition) -> list[_Fate]:
+    """What became of each offer of a decision, at the end of the log."""
+    stages = [Stage.SERVED] * len(record.slate)
+    told: list[tuple[int | None, float]] = [(None, math.nan)] * len(record.slate)
+    reported = found.outcomes.get(entry.offset, [])
+    if reported:
+        attribution = Attribution()
+        attribution.absorb([entry])
+        for clock_ms, outcome in reported:
+            attribution.clock_ms = clock_ms
+            attribution.absorb([outcome])
+            after = attribution.stages(entry.offset)
+            item = OutcomeRecord.unpack(outcome.data)
+            at = item.rank - 1
+            if after and 0 <= at < len(after) and after[at] == item.stage and stages[at] != item.stage:
+                told[at] = item.time_ms, item.value if not math.isnan(item.value) else told[at][1]
+            stages = after or stages
+    closed = [
+        Stage.EXPIRED if stage in OPEN and choice.window_end_ms <= found.clock_ms else stage
+        for stage, choice in zip(stages, record.slate, strict=True)
+    ]
+    return [_Fate(stage, *outcome) for stage, outcome in zip(closed, told, strict=True)]

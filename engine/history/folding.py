@@ -1,0 +1,67 @@
+"""Sorted rows into events and events into records: the one place where history meets the layout.
+
+History has offsets of its own, 0-1, 0-2 and so on within a customer: before every offset that a log gives in service.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from engine.catalogue import Catalogue
+from engine.history.rows import slot_of
+from features import Event, Layout, Offset, RecordError
+
+EVENTS_AT_ONCE: Final = 50_000
+"""Events of a batch that are objects at a time."""
+
+
+class EventMaker:
+    """Makes events of the rows of a checked frame."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._types = list(catalogue.event_types)
+        self._slots = [
+            {slot_of(name, attribute): name for name, attribute in declared.items()}
+            for declared in catalogue.event_types.values()
+        ]
+
+    def events(self, rows: pl.DataFrame, first: Sequence[int]) -> list[Event]:
+        """An event a row; `first` is the number of each in its customer's history, from 1."""
+        types = rows["type"].to_numpy()
+        attributes: list[dict[str, float | str | bool]] = [{}] * len(types)
+        for number in np.unique(types).tolist():
+            at = np.flatnonzero(types == number)
+            slots = self._slots[number]
+            part = (rows if len(at) == len(types) else rows[at]).select([pl.col(s).alias(n) for s, n in slots.items()])
+            full = [column.name for column in part if not column.null_count()]
+            given = part.select(full).rows(named=True) if full else [{} for _ in at]
+            for column in part:
+                if column.name not in full and column.null_count() < len(at):
+                    for row, value in zip(given, column.to_list(), strict=True):
+                        if value is not None:
+                            row[column.name] = value
+            for place, row in zip(at.tolist(), given, strict=True):
+                attributes[place] = row
+        columns = zip(rows["id"].to_list(), types.tolist(), rows["time_ms"].to_list(), attributes, first, strict=True)
+        names = self._types
+        return [Event(id_hash, names[t], time_ms, given, Offset(0, n)) for id_hash, t, time_ms, given, n in columns]
+
+
+def folded(layout: Layout, records: Sequence[bytes | None], events: Sequence[Sequence[Event]]) -> list[bytes]:
+    """The next record of each customer. Raises RecordError if one cannot be folded into."""
+    made = []
+    for result in layout.fold_many(records, events):
+        if isinstance(result, RecordError):
+            raise result
+        made.append(result.record)
+    return made
+
+
+def merged(layout: Layout, live: bytes | None, history: bytes) -> bytes:
+    """The record that live and history events together would have given; its watermark is that of the live one.
+
+    Raises RecordError if the live one is damaged, VersionError if its layout is not known here.
+    """
+    return layout.merge([live if live is not None else layout.fold(None, []).record, history])

@@ -1,0 +1,48 @@
+"""The registry of features, for programs, and what it lacks: a feature is for those who know what it means."""
+
+from typing import Any
+
+from engine.catalogue import Catalogue
+from engine.config_schema import Config
+
+
+def registry_of(catalogue: Catalogue) -> dict[str, Any]:
+    """Every feature: what it means, whose it is, what it is made of, what it costs. Durations are in ms."""
+    places = {row.name: row for row in catalogue.layout.describe()}
+    return {
+        "configuration": catalogue.config.name,
+        "version": catalogue.version,
+        "features": [
+            feature.model_dump(mode="json", exclude={"window", "tile", "half_life", "by"})
+            | {"window_ms": feature.window, "tile_ms": feature.tile, "half_life_ms": feature.half_life}
+            | {"keeps": places[feature.name].keeps, "bytes_a_tile": places[feature.name].bytes_typical}
+            for feature in catalogue.config.all_features
+        ],
+        "lacking": lacking(catalogue.config),
+    }
+
+
+def lacking(config: Config) -> dict[str, list[str]]:
+    """Names of the features without meaning, unit or owner. A text has no unit."""
+    specs = list(zip(config.all_features, config.feature_specs(), strict=True))
+    return {
+        "meaning": [feature.name for feature in config.all_features if not feature.meaning],
+        "unit": [feature.name for feature, spec in specs if not feature.unit and not spec.categories],
+        "owner": [feature.name for feature in config.all_features if not feature.owner],
+    }
+
+
+def lacking_told(config: Config) -> list[str]:
+    """The same as sentences, one for each thing that is lacking.
+
+    >>> from engine.config import parse
+    >>> text = b"{opportune: 1, name: x, channels: [{id: web}], events: [{type: visit}], offers: [{id: o, value: 1,"
+    >>> text += b" treatments: [{text: t}]}], features: [{name: visits, event: visit, function: count, owner: me}]}"
+    >>> lacking_told(parse(text))
+    ['1 of 1 features without meaning: visits', '1 of 1 features without unit: visits']
+    """
+    return [
+        f"{len(names)} of {len(config.all_features)} features without {what}: {', '.join(names)}"
+        for what, names in lacking(config).items()
+        if names
+    ]

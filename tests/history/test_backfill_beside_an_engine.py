@@ -1,0 +1,70 @@
+"""A whole engine serves and takes events while history is loaded into it."""
+
+import threading
+from pathlib import Path
+
+from features import Layout
+from opportune.v1 import common_pb2, customers_pb2, decisions_pb2, events_pb2
+from tests.engine_process import Client, EngineProcess
+from tests.waiting import wait_until
+
+CUSTOMERS = 2_000
+LIVE_AMOUNT, PAST_AMOUNT = 7, 1_000
+
+
+def live_customer(number: int) -> str:
+    """Customers of the files too, once their records can be merged."""
+    return f"c{number}" if hasattr(Layout, "merge") else f"live{number}"
+
+
+def test_backfill_beside_an_engine_that_serves(tmp_path: Path) -> None:
+    rows = [f"c{number},2024-05-{day:02d},{PAST_AMOUNT}" for day in (1, 2, 3) for number in range(CUSTOMERS)]
+    path = tmp_path / "purchases.csv"
+    path.write_text("\n".join(["who,at,amount", *rows]))
+    with EngineProcess(tmp_path) as engine, engine.start().client() as client:
+        sent: list[str] = []
+        stop = threading.Event()
+        publishing = threading.Thread(target=publish, args=(client, sent, stop))
+        publishing.start()
+        try:
+            wait_until(lambda: len(sent) > 20, 10, "events come in")
+            words = ["--data", str(engine.data), "--type", "purchase", "--customer", "who", "--time", "at", str(path)]
+            done = engine.run("backfill", "--config", str(engine.config), *words, timeout_s=60)
+        finally:
+            stop.set()
+            publishing.join(10)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"loaded {len(rows):,} events" in done.stdout
+        live = {customer: sent.count(customer) for customer in set(sent)}
+        past = {f"c{number}" for number in range(0, CUSTOMERS, 100)}
+        for customer in sorted(past | set(live)):
+            purchases = live.get(customer, 0) + 3 * customer.startswith("c")
+            spent = LIVE_AMOUNT * live.get(customer, 0) + 3 * PAST_AMOUNT * customer.startswith("c")
+            wait_until(
+                lambda c=customer, p=purchases, s=spent: known(client, c) == {"purchases": p, "spent": s},  # type: ignore[misc]
+                10,
+                f"{customer} has spent {spent} in {purchases} purchases",
+            )
+        answer = client.decisions.Decide(decisions_pb2.DecideRequest(customer_id="c1", channel="web"), timeout=5)
+        assert answer.state.known
+        assert engine.stop() == 0
+
+
+def publish(client: Client, sent: list[str], stop: threading.Event) -> None:
+    while not stop.is_set():
+        customer = live_customer(len(sent) % 50)
+        event = events_pb2.Event(
+            id=f"e{len(sent)}",
+            source="test",
+            type="purchase",
+            customer_id=customer,
+            attributes={"amount": common_pb2.Value(number=LIVE_AMOUNT)},
+        )
+        client.events.Publish(events_pb2.PublishRequest(events=[event]), timeout=5)
+        sent.append(customer)
+
+
+def known(client: Client, customer: str) -> dict[str, float]:
+    asked = customers_pb2.GetCustomerRequest(customer_id=customer)
+    found = client.customers.Get(asked, timeout=5)
+    return {feature.name: feature.value.number for feature in found.features}

@@ -1,0 +1,120 @@
+"""`opportune backfill` and `opportune dataset` as people call them."""
+
+import asyncio
+from pathlib import Path
+
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from engine.cli import main
+from engine.limits import PARTITIONS
+from engine.store import RedisStore
+from tests.history.past import SHOP, catalogue_of
+from tests.store.conftest import Server
+
+PURCHASES = "client,sold_at,total\nann,2024-05-01,10\nbob,2024-05-02,never\nann,2024-05-03,20\n"
+COLUMNS = ["--type", "purchase", "--customer", "client", "--time", "sold_at", "--map", "amount=total"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory):
+    server = Server(tmp_path_factory.mktemp("cli"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "past.yaml").write_text(SHOP)
+    (tmp_path / "purchases.csv").write_text(PURCHASES)
+    (tmp_path / "labels.csv").write_text("customer,time,bought\nann,2024-05-02,1\n")
+    return tmp_path
+
+
+def run(folder: Path, command: str, *arguments: str | Path) -> Result:
+    words = [command, "--config", str(folder / "past.yaml"), *map(str, arguments)]
+    return CliRunner().invoke(main, words, catch_exceptions=False)
+
+
+def test_check_loads_nothing_and_says_what_is_wrong(folder: Path) -> None:
+    result = run(folder, "backfill", *COLUMNS, "--check", folder / "purchases.csv")
+    assert result.exit_code == 1
+    assert "2 of 3 rows are good" in result.output
+    assert "1 × attributes[amount]: expected a finite number" in result.output
+    assert "purchases.csv row 3: attributes[amount]: 'never', expected a finite number" in result.output
+
+
+def test_backfill_loads_tells_and_passes_over(folder: Path, server: Server) -> None:
+    words = [*COLUMNS, "--redis", server.url, "--work", folder / "work", folder / "purchases.csv"]
+    result = run(folder, "backfill", *words)
+    assert result.exit_code == 0, result.output
+    assert "loaded 2 events; 1 customers written" in result.output
+    assert "refused 1 rows" in result.output
+    result = run(folder, "backfill", *words)
+    assert result.exit_code == 0, result.output
+    assert f"passed over: {folder / 'purchases.csv'}: loaded before" in result.output
+
+    async def record() -> bytes | None:
+        store = RedisStore(server.url, PARTITIONS)
+        [found] = await store.read_features(["ann"])
+        await store.close()
+        return found
+
+    catalogue = catalogue_of()
+    assert catalogue.layout.values(asyncio.run(record()), 1_714_780_800_000)["spent"] == 30.0
+
+
+def test_a_mapping_file_says_the_same(folder: Path) -> None:
+    (folder / "mapping.yaml").write_text(
+        "sources:\n  - {files: [purchases.csv], type: purchase, customer: client, time: sold_at,"
+        "\n     map: {amount: total}}\n"
+    )
+    result = run(folder, "backfill", "--check", "--mapping", folder / "mapping.yaml")
+    assert "2 of 3 rows are good" in result.output
+    result = run(folder, "backfill", "--check", "--mapping", folder / "mapping.yaml", "--customer", "client")
+    assert result.exit_code == 2
+    assert "expected neither FILES nor options about columns" in result.output
+
+
+def test_dataset_joins_labels(folder: Path) -> None:
+    out = folder / "out.parquet"
+    words = ["--out", out, "--labels", folder / "labels.csv", *COLUMNS, folder / "purchases.csv"]
+    result = run(folder, "dataset", *words)
+    assert result.exit_code == 0, result.output
+    assert "wrote 1 rows with 8 features each" in result.output
+    assert pl.read_parquet(out)["spent"].to_list() == [10.0]
+
+
+def test_dataset_reads_the_decision_log(folder: Path, server: Server) -> None:
+    result = run(folder, "dataset", "--out", folder / "rows.parquet", "--redis", server.url)
+    assert result.exit_code == 0, result.output
+    assert "wrote 0 rows of 0 decisions" in result.output
+    assert {"decision_id", "propensity", "reward"} < set(pl.read_parquet(folder / "rows.parquet").columns)
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "expected"),
+    [
+        ("backfill", [], "expected FILES or --mapping"),
+        ("backfill", ["purchases.csv"], "expected type, an event type, or type_column"),
+        ("backfill", [*COLUMNS, "purchases.csv"], "expected --data or --redis, one of them"),
+        ("backfill", [*COLUMNS, "--map", "amount", "purchases.csv"], "'amount', expected ATTRIBUTE=COLUMN"),
+        ("backfill", [*COLUMNS, "--from", "soon", "purchases.csv"], "--from: 'soon', expected a time like"),
+        ("backfill", [*COLUMNS, "--from", "2024-05-02", "--until", "2024-05-01", "--check", "purchases.csv"],
+         "--from: expected a time before --until"),
+        ("backfill", [*COLUMNS, "--redis", "unix:///nowhere.sock", "purchases.csv"], "the store is away"),
+        ("backfill", [*COLUMNS, "--data", "nowhere", "purchases.csv"], "there is none, or no engine has used it"),
+        ("dataset", ["--out", "x.parquet"], "expected --data or --redis, one of them"),
+        ("dataset", ["--out", "x.parquet", "purchases.csv"], "go with --labels"),
+        ("dataset", ["--out", "no/x.parquet", "--labels", "labels.csv", *COLUMNS, "purchases.csv"], "No such file"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_call_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, words: list[str], expected: str
+) -> None:
+    monkeypatch.chdir(folder)
+    result = run(folder, command, *words)
+    assert result.exit_code != 0
+    assert expected in result.output
