@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -46,6 +47,19 @@ _TABLE_COLUMNS_MIN: Final = 160
 
 
 
+_prefix_option = click.option(
+    "--prefix", default="opportune", show_default=True, help="What the names of the Kafka topics begin with."
+)
+_source_option = click.option(
+    "--source", "sources", multiple=True, metavar="TOPIC", help="Take CloudEvents from this topic too; repeat for more."
+)
+_topic_partitions_option = click.option(
+    "--topic-partitions",
+    type=click.IntRange(1, 10_000),
+    default=32,
+    show_default=True,
+    help="Partitions of Kafka topics that are not there yet: as many workers can share the work.",
+)
 def _store_url(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
     """Refuse what names no store before anything is started."""
     try:
@@ -88,6 +102,10 @@ main.add_command(identity)
 @click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
 @click.option("--fsync", type=click.Choice(["everysec", "always"]), default="everysec", show_default=True)
 @click.option("--transport", type=click.Choice(TRANSPORTS), default="native", show_default=True)
+@click.option("--kafka", help="HOST:PORT[,…] of your Kafka, to be the event log instead of the store's streams.")
+@_prefix_option
+@_source_option
+@_topic_partitions_option
 def serve(
     config_path: Path,
     data_path: Path,
@@ -98,8 +116,16 @@ def serve(
     store_binary: Path | None,
     fsync: str,
     transport: str,
+    kafka: str | None,
+    prefix: str,
+    sources: tuple[str, ...],
+    topic_partitions: int,
 ) -> None:
     """Run the engine: servers, ingest, learning and the private store, until Ctrl-C or SIGTERM."""
+    if kafka is not None:
+        _check_kafka(kafka, prefix, sources)
+    elif sources:
+        raise click.UsageError("--source is a topic of Kafka: expected --kafka, too")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     with _told():
         config, version, text = load(config_path)
@@ -110,7 +136,12 @@ def serve(
             shared_port(http_address) as http_at,
         ):
             store = None if redis_url else EmbeddedStore(folder, store_binary, fsync=cast(Any, fsync))
-            settings = {"config": str(config_path.absolute()), "redis": redis_url or (store.url if store else "")}
+            settings: dict[str, Any] = {
+                "config": str(config_path.absolute()),
+                "redis": redis_url or (store.url if store else ""),
+            }
+            if kafka is not None:
+                settings |= _kafka_settings(kafka, prefix, sources, topic_partitions, folder)
             serving = settings | {"grpc": grpc_at, "http": http_at, "transport": transport}
             workers = [worker_spec(f"serve-{n}", "serve", serving, stop_order=0) for n in range(servers)]
             workers += [worker_spec(role, role, settings, stop_order=1) for role in ("ingest", "learn")]
@@ -120,6 +151,72 @@ def serve(
                 click.echo(f"ready: gRPC on {grpc_at}{http}, configuration {config.name} {version}", err=True)
 
             sys.exit(Supervisor(folder, store, workers, ready).run())
+
+
+@main.command()
+@_config_option
+@click.option("--kafka", required=True, help="HOST:PORT[,…] of your Kafka.")
+@click.option("--redis", "redis_url", required=True, help="The store of the engine: redis://… or unix://…")
+@click.option(
+    "--data",
+    "data_path",
+    type=click.Path(path_type=Path),
+    default=Path("opportune-ingest"),
+    show_default=True,
+    help="Folder for logs and Faust's files, one for each `ingest`.",
+)
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes to start.")
+@_prefix_option
+@_source_option
+@_topic_partitions_option
+def ingest(
+    config_path: Path,
+    kafka: str,
+    redis_url: str,
+    data_path: Path,
+    workers: int,
+    prefix: str,
+    sources: tuple[str, ...],
+    topic_partitions: int,
+) -> None:
+    """Fold events from Kafka into the store, on as many machines as you like, until Ctrl-C or SIGTERM."""
+    _check_kafka(kafka, prefix, sources)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    with _told():
+        config, version, text = load(config_path)
+        Catalogue.compile(config, version, text, str(config_path))
+        with DataFolder(data_path) as folder:
+            settings: dict[str, Any] = {"config": str(config_path.absolute()), "redis": redis_url}
+            settings |= _kafka_settings(kafka, prefix, sources, topic_partitions, folder)
+            specs = [worker_spec(f"ingest-{n}", "ingest", settings, stop_order=0) for n in range(workers)]
+
+            def ready() -> None:
+                click.echo(f"ready: {workers} workers on {kafka}, configuration {config.name} {version}", err=True)
+
+            sys.exit(Supervisor(folder, None, specs, ready).run())
+
+
+def _check_kafka(kafka: str, prefix: str, sources: tuple[str, ...]) -> None:
+    for server in kafka.split(","):
+        host, _, port = server.strip().rpartition(":")
+        if not host or not port.isdecimal():
+            raise click.BadParameter(f"{server.strip()!r}, expected HOST:PORT[,HOST:PORT…]", param_hint="--kafka")
+    for option, name in (("--prefix", prefix), *(("--source", source) for source in sources)):
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", name):
+            message = f"{name!r} is no name of a topic, expected letters, digits, '.', '_' and '-'"
+            raise click.BadParameter(message, param_hint=option)
+
+
+def _kafka_settings(
+    kafka: str, prefix: str, sources: tuple[str, ...], topic_partitions: int, folder: DataFolder
+) -> dict[str, Any]:
+    return {
+        "kafka": kafka,
+        "prefix": prefix,
+        "topic_partitions": topic_partitions,
+        "sources": sources,
+        "faust_folder": str(folder.path / "faust"),
+    }
 
 
 @contextmanager

@@ -8,10 +8,11 @@ computes one while the store commits another. One batch, step by step:
 2. read all states in one round trip; whoever turns out to belong to another customer goes into the next batch as that;
 3. decide (engine.decide, pure);
 4. commit ledger, record and log of each in one round trip: only then is a decision acknowledged;
-5. answer; whoever lost a race for a ledger goes into the next batch.
+5. announce them, where others read along (Kafka);
+6. answer; whoever lost a race for a ledger goes into the next batch.
 
-If 2 or 4 fail, the answers are the catalogue's fallback offers, marked as degraded, and nothing is promised about them.
-On a cluster they may fail for the customers of one node alone; the rest of the batch goes on.
+If 2, 4 or 5 fail, the answers are the catalogue's fallback offers, marked as degraded, and nothing is promised about
+them. On a cluster 2 and 4 may fail for the customers of one node alone; the rest of the batch goes on.
 """
 
 import asyncio
@@ -66,6 +67,19 @@ class Fallback:
 Answer = Decided | Repeat | Fallback
 
 
+class Announcer(Protocol):
+    """Who tells others of decisions."""
+
+    @property
+    def away(self) -> str:
+        """Why nobody could be told a moment ago; "" if nothing is known to be in the way."""
+        ...
+
+    async def announce(self, decided: Sequence[Decided]) -> None:
+        """Tell of decisions that are durable. Raises StoreError if it is not known whether others learnt of them."""
+        ...
+
+
 class Promise(Protocol):
     """Who waits for an answer. An asyncio.Future is one; a call of the native front answers without one."""
 
@@ -94,7 +108,7 @@ class _Waiting:
 class Decider:
     """Decides for whoever calls `enqueue`, in batches. One event loop."""
 
-    def __init__(self, catalogue: Catalogue, store: StateStore) -> None:
+    def __init__(self, catalogue: Catalogue, store: StateStore, outlet: Announcer | None = None) -> None:
         self.catalogue = catalogue
         self.policy = Policy.empty(
             catalogue.offer_ids,
@@ -105,6 +119,7 @@ class Decider:
         self.policy_known = True
         """False while the policy that was learnt cannot be loaded; decisions are then marked as degraded."""
         self._store = store
+        self._outlet = outlet
         self._queue: deque[_Waiting] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._in_flight: set[str] = set()
@@ -168,6 +183,10 @@ class Decider:
             self._workers.discard(task)
 
     async def _decide(self, batch: Sequence[_Waiting]) -> None:
+        if self._outlet is not None and self._outlet.away:
+            # Before anything is committed: nobody shall have an open offer that he is not told of, for long.
+            self._fall_back(batch, COMMIT_FAILED, StoreError(self._outlet.away))
+            return
         states: Sequence[State]
         try:
             states = await self._store.read([waiting.ask.customer for waiting in batch])
@@ -206,16 +225,23 @@ class Decider:
         except StoreError as error:
             self._fall_back([waiting for waiting, _ in drafted], COMMIT_FAILED, error)
             return
-        committed = 0
+        decided: list[tuple[_Waiting, Decided]] = []
         for (waiting, draft), position in zip(drafted, positions, strict=True):
             if isinstance(position, Offset):
-                _answer(waiting, Decided(draft, position))
-                committed += 1
+                decided.append((waiting, Decided(draft, position)))
             elif isinstance(position, Conflict):
                 self._again(waiting)
             else:
                 self._fall_back([waiting], COMMIT_FAILED, position)
-        metrics.DECISIONS.labels("no").inc(committed)
+        if self._outlet is not None and decided:
+            try:
+                await self._outlet.announce([each for _, each in decided])
+            except StoreError as error:
+                self._fall_back([waiting for waiting, _ in decided], COMMIT_FAILED, error)
+                return
+        for waiting, each in decided:
+            _answer(waiting, each)
+        metrics.DECISIONS.labels("no").inc(len(decided))
 
     def _follow(
         self, batch: Sequence[_Waiting], states: Sequence[State]

@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -28,6 +28,8 @@ from features import EVENT_TIME_MS_MAX, HEADER_CAS_BYTES, Event, FoldResult, Lay
 log = logging.getLogger(__name__)
 
 Plain = float | str | bool
+Refuse = Callable[[Sequence[tuple[bytes, str]]], Awaitable[None]]
+Send = Callable[[Sequence[tuple[str, bytes]]], Awaitable[Any]]
 
 _PAUSE_S: Final = 0.2
 
@@ -123,11 +125,32 @@ class Ingest:
                 continue
             event = Logged(digest, event_type, time_ms, attributes, entry.offset, entry.data)
             by_customer.setdefault(customer, []).append(event)
+        last = entries[-1].offset
+        await self.fold(
+            by_customer,
+            lambda writes: self._store.write_features(partition, writes, last, len(entries)),
+            self._store.dead_letters,
+            self._store.append_events,
+        )
+
+    async def fold(
+        self,
+        by_customer: dict[str, list[Logged]],
+        write: Callable[[Sequence[FeatureWrite]], Awaitable[list[bool]]],
+        refuse: Refuse,
+        send: Send,
+    ) -> None:
+        """Bring customers up to date: all written when it returns. Raises StoreError.
+
+        `write` says which records were still as they had been read; the others are read and folded again. `refuse`
+        keeps (payload, reason) of events that cannot be folded. `send` appends (name, entry) to the event log, before
+        anything is written that rests on it.
+        """
         while by_customer:
             records = await self._store.read_features(list(by_customer))
-            results = await self._results(by_customer, records)
+            results = await self._results(by_customer, records, refuse, send)
             if any(isinstance(result, VersionError) for result in results) and await self._learn():
-                results = await self._results(by_customer, records)
+                results = await self._results(by_customer, records, refuse, send)
             timelines = await self._timelines(by_customer)
             writes = []
             beside: tuple[Beside, ...]
@@ -136,7 +159,7 @@ class Ingest:
                     # Whoever knows its layout can read it: it stays, and the events are told to be lost on it.
                     log.error("the state of customer %r stays as it is: %s", customer, result)
                     reason = f"the state of customer {customer!r} cannot be written: {result}"
-                    await self._store.dead_letters([(event.data, reason) for event in events])
+                    await refuse([(event.data, reason) for event in events])
                     continue
                 if isinstance(result, RecordError):
                     following, beside = self._anew(customer, events, result), ()
@@ -144,17 +167,17 @@ class Ingest:
                     following, beside = result.record, result.beside if isinstance(result, _Linked) else ()
                 expected = (record or b"")[:HEADER_CAS_BYTES]
                 writes.append(FeatureWrite(customer, expected, following, timelines.get(customer, b""), beside))
-            written = await self._store.write_features(partition, writes, entries[-1].offset, len(entries))
+            written = await write(writes)
             # Somebody else wrote first: two ingest processes meet only while one takes over from the other.
             by_customer = {
                 write.customer: by_customer[write.customer] for write, ok in zip(writes, written, strict=True) if not ok
             }
 
     async def _results(
-        self, by_customer: Mapping[str, Sequence[Logged]], records: Sequence[bytes | None]
+        self, by_customer: Mapping[str, Sequence[Logged]], records: Sequence[bytes | None], refuse: Refuse, send: Send
     ) -> "list[FoldResult | _Linked | RecordError]":
         """What the events make of each customer, in order."""
-        linked = await self._advance_linked(by_customer, records)
+        linked = await self._advance_linked(by_customer, records, refuse, send)
         plain = [
             (events, record)
             for (customer, events), record in zip(by_customer.items(), records, strict=True)
@@ -164,7 +187,7 @@ class Ingest:
         return [linked[customer] if customer in linked else next(folded) for customer in by_customer]
 
     async def _advance_linked(
-        self, by_customer: Mapping[str, Sequence[Logged]], records: Sequence[bytes | None]
+        self, by_customer: Mapping[str, Sequence[Logged]], records: Sequence[bytes | None], refuse: Refuse, send: Send
     ) -> "dict[str, _Linked | VersionError]":
         """What is to be written for all who have to do with links; tells the others what they have to know."""
         all_parts = await self._store.read_beside(PARTS, list(by_customer))
@@ -193,8 +216,9 @@ class Ingest:
                 log.error("the links of %r: %s", customer, damage)
         if refused:
             metrics.LINKS_REFUSED.inc(len(refused))
-            await self._store.dead_letters(refused)
-        await self._store.append_events(sends)
+            await refuse(refused)
+        if sends:
+            await send(sends)
         return results
 
     def _next(self, customer: str, record: bytes | None, events: Sequence[Logged]) -> bytes:

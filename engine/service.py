@@ -49,6 +49,7 @@ from engine.ledger import CAS_BYTES, Ledger, LedgerError
 from engine.lifecycle import OPEN, Stage, expected_after, may_follow
 from engine.limits import (
     DECIDE_CONFLICT_RETRIES_MAX,
+    DECIDE_PUBLISH_WAIT_MS_MAX,
     EVENT_BACKLOG_MAX,
     EVENTS_PER_CALL_MAX,
     LATE_OUTCOME_MS_MAX,
@@ -57,6 +58,7 @@ from engine.limits import (
 )
 from engine.linking import BY_DECIDE, BY_PUBLISH, Entries, Login, chosen, identities_of, login_links, targets_of
 from engine.links import moved_to
+from engine.outlets import Inlet, Outlet
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, parse_decision_id
 from engine.service_identity import IdentityService
 from engine.store.base import Conflict, Store, StoreError, StoreFull, StoreUnavailable, partition_of
@@ -86,11 +88,21 @@ def wall_clock_ms() -> int:
 class Service:
     """All five services on one catalogue and one store."""
 
-    def __init__(self, catalogue: Catalogue, store: Store, clock: Clock = wall_clock_ms) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        store: Store,
+        clock: Clock = wall_clock_ms,
+        *,
+        inlet: Inlet | None = None,
+        outlet: Outlet | None = None,
+    ) -> None:
         self.catalogue = catalogue
         self.store = store
         self.clock = clock
-        self.decider = Decider(catalogue, store)
+        self.inlet: Inlet = inlet or store
+        self._outlet = outlet
+        self.decider = Decider(catalogue, store, None if outlet is None else self)
         self._writer = AnswerWriter(catalogue)
         self._catalogues = {catalogue.version: catalogue}
         self._channels: dict[str, Sequence[Channel]] = {catalogue.version: catalogue.config.channels}
@@ -167,7 +179,7 @@ class Service:
             entries = await login_links(self.store, [login], self.clock(), BY_DECIDE)
             if entries:
                 await self.check_backlog()
-                await self.store.append_events(entries)
+                await self.inlet.append_events(entries)
         except (StoreError, Overloaded) as error:
             metrics.LINKS_SKIPPED.inc()
             log.warning("the identities of a decision were not linked: %s", error)
@@ -199,7 +211,27 @@ class Service:
         if record is None:
             raise NotFound(f"request_id {shown(ask.request_id)} was answered before, but its record was retired")
         response = answers.repeated(catalogue, record, partition, answer.position, ask)
-        return b"".join((response.SerializeToString(), *self._writer.open_offers(partition, answer.seen)))
+        written = b"".join((response.SerializeToString(), *self._writer.open_offers(partition, answer.seen)))
+        if self._outlet is not None:
+            # The first answer may have got lost between the store and the outlet.
+            with _store_errors():
+                await self._outlet.decisions([(ask.customer, written)], DECIDE_PUBLISH_WAIT_MS_MAX)
+        return written
+
+    @property
+    def away(self) -> str:
+        """Why decisions could not be published a moment ago; "" if nothing is in the way."""
+        return "" if self._outlet is None else self._outlet.away
+
+    async def announce(self, decided: Sequence[Decided]) -> None:
+        """Publish decisions that are durable, before they are answered. Raises StoreUnavailable."""
+        assert self._outlet is not None
+        answered = []
+        for each in decided:
+            customer = each.draft.ask.customer
+            home = partition_of(customer, self.store.partitions)
+            answered.append((customer, self._writer.write(each.draft, home, each.position)))
+        await self._outlet.decisions(answered, DECIDE_PUBLISH_WAIT_MS_MAX)
 
     async def explain(self, request: decisions_pb2.ExplainRequest) -> decisions_pb2.ExplainResponse:
         """Decisions.Explain."""
@@ -259,6 +291,13 @@ class Service:
                     partition, position, record.customer, rank, window_end_ms, outcome
                 )
                 if response is not None:
+                    if self._outlet is not None:
+                        # Also one that was recorded before: the first time it may not have got as far as here.
+                        told = feedback_pb2.ReportRequest()
+                        told.CopyFrom(request)
+                        told.time_ms = outcome.time_ms
+                        with _store_errors():
+                            await self._outlet.outcome(record.customer, told.SerializeToString())
                     return response
         raise Unavailable("the customer's ledger kept changing; report it again with the same outcome_id")
 
@@ -353,14 +392,14 @@ class Service:
             if good:
                 await self.check_backlog()
                 links, entries = await self._placed(good)
-                positions = await self.store.append_events([*links, *entries])
+                positions = await self.inlet.append_events([*links, *entries])
                 response.positions.extend(
-                    decision_id(partition_of(name, self.store.partitions), position)
+                    decision_id(partition_of(name, self.inlet.partitions), position)
                     for (name, _), position in zip(entries, positions[len(links) :], strict=True)
                 )
             if bad:
                 metrics.EVENTS_REJECTED.inc(len(bad))
-                await self.store.dead_letters(bad)
+                await self.inlet.dead_letters(bad)
         response.accepted = len(good)
         metrics.EVENTS.labels("all").inc(len(good))
         return response
@@ -379,7 +418,7 @@ class Service:
     async def check_backlog(self) -> None:
         """Refuse events that the log might have to drop before they are folded."""
         if time.monotonic() - self._backlog_read_s > _BACKLOG_FRESH_S:
-            self._backlog = max((await self.store.backlog()).values(), default=0)
+            self._backlog = max((await self.inlet.backlog()).values(), default=0)
             self._backlog_read_s = time.monotonic()
             metrics.EVENTS_WAITING.set(self._backlog)
         if self._backlog > EVENT_BACKLOG_MAX:

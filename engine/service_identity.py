@@ -41,11 +41,11 @@ class IdentityService:
     async def _record(self, entries: Entries) -> identities_pb2.LinkResponse:
         if not entries:
             return identities_pb2.LinkResponse()
-        store = self._service.store
+        inlet = self._service.inlet
         await self._service.check_backlog()
-        positions = await store.append_events(entries)
+        positions = await inlet.append_events(entries)
         named = [
-            decision_id(partition_of(name, store.partitions), position)
+            decision_id(partition_of(name, inlet.partitions), position)
             for (name, _), position in zip(entries, positions, strict=True)
         ]
         return identities_pb2.LinkResponse(recorded=len(entries), positions=named)

@@ -19,6 +19,7 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `{policy}:changes` | stream of snapshot versions and the offers each changed | 1,000 entries |
 | `learner` | checkpoint of the learner, a hash | for good |
 | `config:<version>` | configuration files by version, for reading old records | for good |
+| `kafka` | which Kafka topic the events come from, if they do, a hash | for good |
 | `layouts` | which configuration a layout of features belongs to, a hash by layout version | for good |
 | `meta` | format of the store and number of partitions, a hash | for good |
 """
@@ -238,6 +239,20 @@ class Feed(Protocol):
 
     async def folded(self) -> dict[int, Offset]:
         """Position up to which each partition of the event log is folded."""
+        ...
+
+    async def write_records(self, writes: Sequence[FeatureWrite]) -> list[bool]:
+        """Write features and timelines of customers of any partitions where `expected` still matches; False where not.
+
+        For an event log that keeps its own position, such as Kafka's.
+        """
+        ...
+
+    async def remember(self, name: str, first: bytes | None = None) -> bytes | None:
+        """What is noted about the broker under `name`. If nothing is, `first` is noted; of two who come first one is.
+
+        With `first` None nothing is noted, and None is the answer where nothing was.
+        """
         ...
 
     async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> list[bool] | Conflict:

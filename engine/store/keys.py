@@ -12,6 +12,7 @@ POLICY_CHANGES: Final = b"{policy}:changes"
 """The braces put it into the slot of `policy`, so that both change in one atomic step on a cluster too."""
 POLICY_HEAD: Final = b"_head"
 LEARNER: Final = b"learner"
+KAFKA: Final = b"kafka"
 LAYOUTS: Final = b"layouts"
 META: Final = b"meta"
 

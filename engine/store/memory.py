@@ -113,6 +113,7 @@ class MemoryStore:
         self._changes = _Log(clock_ms)
         self._checkpoint: dict[str, bytes] = {}
         self._configs: dict[str, bytes] = {}
+        self._notes: dict[str, bytes] = {}
         self._layouts: dict[int, str] = {}
         self._arrived = asyncio.Event()
 
@@ -226,6 +227,21 @@ class MemoryStore:
     async def folded(self) -> dict[int, Offset]:
         """Position up to which each partition of the event log is folded; Offset.ZERO where nothing is."""
         return dict(enumerate(self._folded))
+
+    async def write_records(self, writes: Sequence[FeatureWrite]) -> list[bool]:
+        """Write features and timelines of customers of any partitions."""
+        written = []
+        for write in writes:
+            written.append(self._features.matches(write.customer, write.expected))
+            if written[-1]:
+                self._features.put(write.customer, write.record)
+                if write.timeline:
+                    self._timelines.put(write.customer, write.timeline)
+        return written
+
+    async def remember(self, name: str, first: bytes | None = None) -> bytes | None:
+        """What is noted about the broker under a name."""
+        return self._notes.get(name) if first is None else self._notes.setdefault(name, first)
 
     async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> list[bool] | Conflict:
         """Write features and a mark, all or nothing."""

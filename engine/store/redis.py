@@ -30,6 +30,7 @@ from engine.store.base import (
     PartlyUnavailable,
     StoreError,
     StoreUnavailable,
+    partition_of,
 )
 from engine.store.cluster import Cluster
 from engine.store.lanes import Lane
@@ -326,6 +327,31 @@ class RedisStore:
         """All marks of a partition."""
         [flat] = checked(await self._bulk.pipeline([(b"HGETALL", self._keys.marks[partition])], self._write_s))
         return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+    async def write_records(self, writes: Sequence[FeatureWrite]) -> list[bool]:
+        """Write features and timelines of any partitions: one atomic step a partition, all in one round trip."""
+        homes: dict[int, list[int]] = {}
+        for at, write in enumerate(writes):
+            homes.setdefault(partition_of(write.customer, self.partitions), []).append(at)
+        commands = []
+        for home in homes.values():
+            group = [writes[at] for at in home]
+            features = [self._keys.features(write.customer) for write in group]
+            timelines = [self._keys.timeline(write.customer) for write in group if write.timeline]
+            commands.append(scripts.write_records(features, timelines, group, _CUSTOMER_TTL_MS))
+        replies = checked(await self._run(self._bulk, commands, self._write_s)) if commands else []
+        written = [False] * len(writes)
+        for home, reply in zip(homes.values(), replies, strict=True):
+            for at, done in zip(home, reply, strict=True):
+                written[at] = done == 1
+        return written
+
+    async def remember(self, name: str, first: bytes | None = None) -> bytes | None:
+        """What is noted about the broker under a name."""
+        read = (b"HGET", keys.KAFKA, name.encode())
+        claim: list[Command] = [] if first is None else [(b"HSETNX", keys.KAFKA, name.encode(), first)]
+        *_, note = checked(await self._hot.pipeline([*claim, read], self._write_s))
+        return None if note is None else bytes(note)
 
     # --- PolicyBoard ------------------------------------------------------------------------------------------------
 

@@ -125,6 +125,27 @@ return written
 """
 )
 
+_WRITE_RECORDS: Final = _script(
+    _MATCHES
+    + """
+local written = {}
+local customers = (#ARGV - 1) / 3
+local timeline = customers
+for i = 1, customers do
+  local at = 3 * i - 1
+  local has_timeline = ARGV[at + 2] ~= ''
+  if has_timeline then timeline = timeline + 1 end
+  written[i] = 0
+  if matches(KEYS[i], ARGV[at]) then
+    redis.call('SET', KEYS[i], ARGV[at + 1], 'PX', ARGV[1])
+    if has_timeline then redis.call('SET', KEYS[timeline], ARGV[at + 2], 'PX', ARGV[1]) end
+    written[i] = 1
+  end
+end
+return written
+"""
+)
+
 # All or nothing: what is written twice counts twice, and one mark cannot say which half was written.
 _WRITE_MARKED: Final = _script(
     _MATCHES
@@ -146,7 +167,7 @@ return matching
 
 LOAD: Final[tuple[Command, ...]] = tuple(
     (b"SCRIPT", b"LOAD", script.source)
-    for script in (_COMMIT_DECISION, _COMMIT_OUTCOME, _WRITE_FEATURES, _WRITE_MARKED)
+    for script in (_COMMIT_DECISION, _COMMIT_OUTCOME, _WRITE_FEATURES, _WRITE_RECORDS, _WRITE_MARKED)
 )
 """Commands that teach a server all scripts; it forgets them when it restarts."""
 
@@ -226,4 +247,18 @@ def write_marked(
     command += [mark.name.encode(), mark.expected, mark.value, ttl_ms]
     for _, expected, value in values:
         command += (expected, value)
+    return tuple(command)
+
+
+def write_records(
+    keys: Sequence[bytes], timeline_keys: Sequence[bytes], writes: Sequence[FeatureWrite], ttl_ms: bytes
+) -> Command:
+    """Write each record whose key begins with `expected`, and its timeline if it has one; keys as in write_features.
+
+    Reply: a list, 1 where written and 0 where not.
+    """
+    count = len(keys) + len(timeline_keys)
+    command = [b"EVALSHA", _WRITE_RECORDS.sha, b"%d" % count, *keys, *timeline_keys, ttl_ms]
+    for write in writes:
+        command += (write.expected, write.record, write.timeline)
     return tuple(command)

@@ -22,6 +22,7 @@ FIXED_NAMES = {
         "decide.bytes_per_customer",
     },
     "freshness": {"freshness.event_p99_ms", "freshness.outcome_p99_ms"},
+    "kafka": {"kafka.ingest_vs_empty_agent", "kafka.ingest_vs_empty_reading", "kafka.event_p99_ms"},
 }
 
 
@@ -29,6 +30,8 @@ FIXED_NAMES = {
 def test_a_small_run_gives_every_figure_beside_what_it_was_held_against(name: str, tmp_path: Path) -> None:
     found = _run(name, tmp_path / "out.json", {})
     rows = {row["metric"]: row for row in found["rows"]}
+    if name == "kafka" and not rows and os.environ.get("CI") != "true":
+        pytest.skip(f"no Kafka: {found['notes']}")
     assert FIXED_NAMES[name] <= set(rows)
     for row in rows.values():
         assert set(row) == {"metric", "value", "unit", "against", "ratio"}

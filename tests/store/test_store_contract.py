@@ -388,6 +388,42 @@ async def test_policy_changes_are_bounded(store: Store) -> None:
     assert all(offers == [] for _, offers in changes)
 
 
+async def test_records_of_any_partitions_are_written_where_they_are_as_expected(store: Store) -> None:
+    """For a log that keeps its own position: nothing moves but the records."""
+    customers = [f"c{number}" for number in range(20)]
+    before = await store.folded()
+    assert await store.write_records([]) == []
+    assert await store.write_records([FeatureWrite(name, b"", b"1st " + name.encode()) for name in customers]) == [
+        True
+    ] * len(customers)
+    expected = [b"1st" if number % 2 else b"else" for number in range(20)]
+    writes = [FeatureWrite(name, e, b"2nd " + name.encode()) for name, e in zip(customers, expected, strict=True)]
+    assert await store.write_records([*writes, FeatureWrite("new", b"1st", b"?")]) == [*([False, True] * 10), False]
+    assert await store.read_features([*customers, "new"]) == [
+        *((b"2nd " if number % 2 else b"1st ") + name.encode() for number, name in enumerate(customers)),
+        None,
+    ]
+    assert await store.folded() == before
+    both = [FeatureWrite("c1", b"2nd", b"3rd", b"timeline"), FeatureWrite("c2", b"?", b"3rd", b"timeline")]
+    assert await store.write_records(both) == [True, False]
+    assert await store.read_timelines(["c1", "c2"]) == [b"timeline", None]
+
+
+async def test_of_two_concurrent_writers_of_a_record_one_wins(store: Store) -> None:
+    rivals = [[FeatureWrite("anna", b"", b"%d" % rival)] for rival in range(3)]
+    results = await asyncio.gather(*(store.write_records(rival) for rival in rivals))
+    assert sorted(results) == [[False], [False], [True]]
+    assert await store.read_features(["anna"]) == [b"%d" % results.index([True])]
+
+
+async def test_the_first_note_about_the_broker_stays(store: Store) -> None:
+    assert await store.remember("events") is None
+    assert await store.remember("events", b"one") == b"one"
+    assert await store.remember("events", b"two") == b"one"
+    assert await store.remember("events") == b"one"
+    assert await store.remember("other") is None
+
+
 # --- policy, checkpoint, configurations ------------------------------------------------------------------------------
 
 
