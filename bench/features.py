@@ -154,8 +154,9 @@ def _ingest_vs_read(folder: Path, amounts: Amounts, progress: Progress, report: 
     report.add("features.ingest_vs_read", rate, "events/s", against, ratio)
     events = sum(took.events for took in folds)
     beside_us = sum(took.store_cpu_s for took in folds) / events * 1e6
-    against = f"CPU time of ingest over {events:,} events of {amounts.customers:,} customers, 40 features, 12 windows; "
-    against += f"the store takes {beside_us:.2g} µs an event beside it"
+    first, last = (amounts.folded * rounds // amounts.customers for rounds in (1, len(folds) + 1))
+    against = f"CPU time of ingest: {events:,} events, {amounts.customers:,} customers of {first} to {last} events, "
+    against += f"40 features, 12 windows; the store takes {beside_us:.2g} µs an event beside it"
     per_core = median(took.events / took.cpu_s for took in folds)
     report.add("features.ingest_events_per_core", per_core, "events/s", against)
 
@@ -189,7 +190,7 @@ async def _take_turns(server: EmbeddedStore, amounts: Amounts, progress: Progres
 def _cost(folder: Path, amounts: Amounts, progress: Progress, report: Report) -> None:
     with private_store(folder / "few") as few, private_store(folder / "many") as many:
         rounds = uvloop.run(_few_and_many(few, many, amounts, progress))[1:]  # the first warms up
-    wall = [(few.wall_s / few.events * 1e6, many.wall_s / many.events * 1e6) for few, many in rounds]
+    wall = [(of_few.wall_s / of_few.events * 1e6, of_many.wall_s / of_many.events * 1e6) for of_few, of_many in rounds]
     ratio = median(many_us / few_us for few_us, many_us in wall)
     few_us, many_us = map(median, zip(*wall, strict=True))
     among = [f"{_different(count):.0f}" for count in (amounts.customers, amounts.many)]
