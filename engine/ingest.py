@@ -32,6 +32,7 @@ Refuse = Callable[[Sequence[tuple[bytes, str]]], Awaitable[None]]
 Send = Callable[[Sequence[tuple[str, bytes]]], Awaitable[Any]]
 
 _PAUSE_S: Final = 0.2
+_U64: Final = 2**64
 
 
 async def _nothing_to_learn() -> int:
@@ -51,9 +52,18 @@ class Logged(NamedTuple):
 
 def parsed(data: bytes) -> tuple[str, int, str, int, dict[str, Plain]]:
     """(customer, id hash, type, time in ms, attributes) of an event's bytes. Raises ValueError if it is none."""
-    match orjson.loads(data):
-        case [str(customer), int(digest), str(event_type), int(time_ms), dict(attributes)] if (
-            0 <= digest < 2**64 and abs(time_ms) <= EVENT_TIME_MS_MAX
+    found = orjson.loads(data)
+    if found.__class__ is list and len(found) == 5:
+        customer, digest, event_type, time_ms, attributes = found
+        # A match statement says the same in four times the time, which was a sixth of all that ingest did.
+        if (
+            customer.__class__ is str
+            and digest.__class__ is int
+            and event_type.__class__ is str
+            and time_ms.__class__ is int
+            and attributes.__class__ is dict
+            and 0 <= digest < _U64
+            and -EVENT_TIME_MS_MAX <= time_ms <= EVENT_TIME_MS_MAX
         ):
             return customer, digest, event_type, time_ms, attributes
     raise ValueError("expected customer, id hash, type, time and attributes")
@@ -109,9 +119,16 @@ class Ingest:
         if self._after is None:
             self._after = dict(await self._store.folded())
         batches = await self._store.read_events(self._after, self._batch_max, block_ms)
-        for partition, entries in batches.items():
-            await self._fold(partition, entries)
-            self._after[partition] = entries[-1].offset
+        # Side by side, so that one partition is folded while the store reads and writes for the others. Those that
+        # could be written are, also if the store refuses one.
+        after = self._after
+        folded = await asyncio.gather(*(self._fold(*batch) for batch in batches.items()), return_exceptions=True)
+        for partition, failure in zip(batches, folded, strict=True):
+            if failure is None:
+                after[partition] = batches[partition][-1].offset
+        for failure in folded:
+            if failure is not None:
+                raise failure
         return sum(map(len, batches.values()))
 
     async def _fold(self, partition: int, entries: Sequence[LogEntry]) -> None:

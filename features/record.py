@@ -10,7 +10,7 @@
     24      4      CRC-32 of everything else                 ┘
     28      8      latest event time, ms
     36      …      events folded, duplicates, late events, n: varints
-    …       6n     ids of the last n events that had one, 48 bits each, oldest first
+    …       5n     ids of the last n events that had one, 40 bits each, oldest first
     …       …      a bit for each group of cells (cells.py): whether an event of its type was ever folded
     …       …      those groups, see kernel.py
 
@@ -31,8 +31,8 @@ MAGIC: Final = 0x4F
 FORMAT: Final = 2
 EVENT_IDS_REMEMBERED_MAX: Final = 32
 """A producer's repeat is recognised if fewer than this many events with ids of the customer came in between."""
-ID_BYTES: Final = 6
-"""48 bits of an id: two different ones among 32 are taken for one every 10^13 events."""
+ID_BYTES: Final = 5
+"""40 bits of an id: of 3 × 10^10 events one is taken for another among the 32 before it."""
 NEVER_MS: Final = -(2**62)
 """Time (or tile number) of what never happened: before all times, and far enough from -2^63 to subtract from."""
 U32_MAX: Final = 2**32 - 1

@@ -166,7 +166,12 @@ class Worker:
                 ready()
             await asyncio.wait((stopping, self._failed, *tasks), return_when=asyncio.FIRST_COMPLETED)
             for task in (self._failed, *tasks):
-                if task.done():
+                if not task.done():
+                    continue
+                if stopping.done() and (failure := task.exception()) is not None:
+                    # It ends anyway, and what is not committed is read again by the next one.
+                    log.warning("while stopping: %r", failure)
+                else:
                     task.result()
         except (KafkaError, TimeoutError) as error:
             raise BrokerError(f"the broker failed: {error!r}") from error

@@ -229,14 +229,12 @@ class MemoryStore:
         return dict(enumerate(self._folded))
 
     async def write_records(self, writes: Sequence[FeatureWrite]) -> list[bool]:
-        """Write features and timelines of customers of any partitions."""
+        """Write features of customers of any partitions, and what stands beside them."""
         written = []
         for write in writes:
-            written.append(self._features.matches(write.customer, write.expected))
+            written.append(self._as_expected(write))
             if written[-1]:
-                self._features.put(write.customer, write.record)
-                if write.timeline:
-                    self._timelines.put(write.customer, write.timeline)
+                self._write(write)
         return written
 
     async def remember(self, name: str, first: bytes | None = None) -> bytes | None:

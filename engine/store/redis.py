@@ -329,7 +329,7 @@ class RedisStore:
         return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
     async def write_records(self, writes: Sequence[FeatureWrite]) -> list[bool]:
-        """Write features and timelines of any partitions: one atomic step a partition, all in one round trip."""
+        """Write features and what stands beside them: one atomic step a partition, all in one round trip."""
         homes: dict[int, list[int]] = {}
         for at, write in enumerate(writes):
             homes.setdefault(partition_of(write.customer, self.partitions), []).append(at)
@@ -337,8 +337,8 @@ class RedisStore:
         for home in homes.values():
             group = [writes[at] for at in home]
             features = [self._keys.features(write.customer) for write in group]
-            timelines = [self._keys.timeline(write.customer) for write in group if write.timeline]
-            commands.append(scripts.write_records(features, timelines, group, _CUSTOMER_TTL_MS))
+            besides = [self._keys.beside(value.kind, write.customer) for write in group for value in write.values]
+            commands.append(scripts.write_records(features, besides, group, _CUSTOMER_TTL_MS))
         replies = checked(await self._run(self._bulk, commands, self._write_s)) if commands else []
         written = [False] * len(writes)
         for home, reply in zip(homes.values(), replies, strict=True):

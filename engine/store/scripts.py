@@ -6,7 +6,7 @@ first write, so a script that has begun to write ends: all of its writes take pl
 The scripts of a decision touch keys of one customer and one partition only, so they run on a cluster too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from struct import Struct
@@ -27,6 +27,29 @@ local function matches(key, expected)
   return redis.call('GETRANGE', key, 0, #expected - 1) == expected
 end
 """
+_WRITE_EACH: Final = """
+local function write_each(before, count, at, ttl)
+  local written, all, key = {}, true, before + count + 1
+  for i = 1, count do
+    local name, record, besides = KEYS[before + i], ARGV[at + 1], tonumber(ARGV[at + 2])
+    local ok = matches(name, ARGV[at])
+    for b = 0, besides - 1 do
+      local arg = at + 3 + 3 * b
+      ok = ok and (ARGV[arg + 1] == '0' or matches(KEYS[key + b], ARGV[arg + 2]))
+    end
+    if ok then
+      if record == '' then redis.call('DEL', name) else redis.call('SET', name, record, 'PX', ttl) end
+      for b = 0, besides - 1 do redis.call('SET', KEYS[key + b], ARGV[at + 3 + 3 * b], 'PX', ttl) end
+      written[i] = 1
+    else
+      written[i], all = 0, false
+    end
+    key, at = key + besides, at + 3 + 3 * besides
+  end
+  return written, all
+end
+"""
+"""Writes customers whose values are as expected; says which, and whether all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +101,9 @@ return struct.pack('<I8I4', ms, seq)
 # whenever the fold has reached the end of the log.
 _WRITE_FEATURES: Final = _script(
     _MATCHES
+    + _WRITE_EACH
     + """
-local written, all = {}, true
-local count = tonumber(ARGV[7])
-local key, at = count + 3, 8
-for i = 3, count + 2 do
-  local besides = tonumber(ARGV[at + 2])
-  local ok = matches(KEYS[i], ARGV[at])
-  for b = 0, besides - 1 do
-    local arg = at + 3 + 3 * b
-    ok = ok and (ARGV[arg + 1] == '0' or matches(KEYS[key + b], ARGV[arg + 2]))
-  end
-  if ok then
-    if ARGV[at + 1] == '' then redis.call('DEL', KEYS[i])
-    else redis.call('SET', KEYS[i], ARGV[at + 1], 'PX', ARGV[4]) end
-    for b = 0, besides - 1 do redis.call('SET', KEYS[key + b], ARGV[at + 3 + 3 * b], 'PX', ARGV[4]) end
-    written[i - 2] = 1
-  else
-    written[i - 2], all = 0, false
-  end
-  key, at = key + besides, at + 3 + 3 * besides
-end
+local written, all = write_each(2, tonumber(ARGV[7]), 8, ARGV[4])
 if not all then return written end
 local old = redis.call('HMGET', KEYS[1], 'ms', 'seq', 'events', 'trimmed')
 local ms, seq = tonumber(old[1] or 0), tonumber(old[2] or 0)
@@ -127,22 +132,9 @@ return written
 
 _WRITE_RECORDS: Final = _script(
     _MATCHES
+    + _WRITE_EACH
     + """
-local written = {}
-local customers = (#ARGV - 1) / 3
-local timeline = customers
-for i = 1, customers do
-  local at = 3 * i - 1
-  local has_timeline = ARGV[at + 2] ~= ''
-  if has_timeline then timeline = timeline + 1 end
-  written[i] = 0
-  if matches(KEYS[i], ARGV[at]) then
-    redis.call('SET', KEYS[i], ARGV[at + 1], 'PX', ARGV[1])
-    if has_timeline then redis.call('SET', KEYS[timeline], ARGV[at + 2], 'PX', ARGV[1]) end
-    written[i] = 1
-  end
-end
-return written
+return (write_each(0, tonumber(ARGV[2]), 3, ARGV[1]))
 """
 )
 
@@ -228,11 +220,7 @@ def write_features(
     command = [b"EVALSHA", _WRITE_FEATURES.sha, b"%d" % len(all_keys), *all_keys]
     command += [b"%d" % folded.ms, b"%d" % folded.seq, b"%d" % events, ttl_ms, log_max, b"%d" % TRIM_ENTRIES_MAX]
     command.append(b"%d" % len(writes))
-    for write in writes:
-        command += (write.expected, write.record, b"%d" % len(write.values))
-        for beside in write.values:
-            command += (beside.value, b"0" if beside.expected is None else b"1", beside.expected or b"")
-    return tuple(command)
+    return (*command, *_values(writes))
 
 
 def write_marked(
@@ -251,14 +239,24 @@ def write_marked(
 
 
 def write_records(
-    keys: Sequence[bytes], timeline_keys: Sequence[bytes], writes: Sequence[FeatureWrite], ttl_ms: bytes
+    keys: Sequence[bytes], beside_keys: Sequence[bytes], writes: Sequence[FeatureWrite], ttl_ms: bytes
 ) -> Command:
-    """Write each record whose key begins with `expected`, and its timeline if it has one; keys as in write_features.
+    """Write each record whose key begins with `expected`, and what stands beside it; keys as in write_features.
 
     Reply: a list, 1 where written and 0 where not.
     """
-    count = len(keys) + len(timeline_keys)
-    command = [b"EVALSHA", _WRITE_RECORDS.sha, b"%d" % count, *keys, *timeline_keys, ttl_ms]
+    all_keys = (*keys, *beside_keys)
+    command = [b"EVALSHA", _WRITE_RECORDS.sha, b"%d" % len(all_keys), *all_keys, ttl_ms, b"%d" % len(writes)]
+    return (*command, *_values(writes))
+
+
+def _values(writes: Sequence[FeatureWrite]) -> Iterator[bytes]:
+    """Arguments of `write_each`."""
     for write in writes:
-        command += (write.expected, write.record, write.timeline)
-    return tuple(command)
+        yield write.expected
+        yield write.record
+        yield b"%d" % len(write.values)
+        for beside in write.values:
+            yield beside.value
+            yield b"0" if beside.expected is None else b"1"
+            yield beside.expected or b""

@@ -37,9 +37,14 @@ class WorkerProcess:
 
     def __init__(self, settings: dict[str, Any], log: Path) -> None:
         self.log = log
-        with log.open("ab") as stderr:
+        self._settings = settings
+        self._ended = False
+        self._start()
+
+    def _start(self) -> None:
+        with self.log.open("ab") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "engine.worker", "ingest", "--settings", json.dumps(settings)],
+                [sys.executable, "-m", "engine.worker", "ingest", "--settings", json.dumps(self._settings)],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -48,6 +53,12 @@ class WorkerProcess:
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
         self._said = b""
+
+    def supervise(self) -> None:
+        """Start it again if it gave up: one to which the group delivers nothing any more does."""
+        if not self._ended and self.process.poll() not in (None, 0):
+            self._close()
+            self._start()
 
     @property
     def ready(self) -> bool:
@@ -62,10 +73,12 @@ class WorkerProcess:
         return self.log.read_text(errors="replace")
 
     def kill(self) -> None:
+        self._ended = True
         self.process.kill()
         self.process.wait(10)
 
     def stop(self) -> int:
+        self._ended = True
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(10)
 
@@ -73,6 +86,9 @@ class WorkerProcess:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)
+        self._close()
+
+    def _close(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -132,7 +148,7 @@ class Cluster:
 
         return asyncio.run(connected())
 
-    def check(self, timeout_s: float = 30.0) -> dict[str, bytes]:
+    def check(self, timeout_s: float = 60.0) -> dict[str, bytes]:
         """Wait until all that is in the topic is folded: records byte-equal to those of an undisturbed fold."""
 
         async def compare(session: "Session") -> dict[str, bytes]:
@@ -142,6 +158,8 @@ class Cluster:
                 found = dict(zip(expected, await session.store.read_features(list(expected)), strict=True))
                 if found == expected:
                     return expected
+                for worker in self._workers:
+                    worker.supervise()
                 wrong = [customer for customer, record in expected.items() if found[customer] != record]
                 if time.monotonic() > deadline_s:
                     layout, seen = self.catalogue.layout, wrong[0]

@@ -57,7 +57,7 @@ def test_events_are_folded_and_delivered_again_without_changing_a_byte(cluster: 
     assert len(cluster.check()) == 50
     cluster.run(lambda session: session.publish([(f"c{n % 50}", n, 1.0) for n in range(1_000, 3_000)]))
     before = cluster.check()
-    assert first.stop() == 0
+    assert first.stop() == 0, first.words
 
     async def reset(session: Session) -> None:
         group, topic = cluster.topics.group, cluster.topics.events
@@ -153,13 +153,13 @@ def test_workers_come_and_go_under_load(cluster: Cluster) -> None:
         second = cluster.start_worker()
         time.sleep(0.5)
         third = cluster.start_worker()
-        assert first.stop() == 0
+        assert first.stop() == 0, first.words
         time.sleep(0.5)
-        assert third.stop() == 0
+        assert third.stop() == 0, third.words
         more = acknowledged[0] + 500
         wait_until(lambda: acknowledged[0] > more, 20, "events are coming")
     cluster.check()
-    assert second.stop() == 0
+    assert second.stop() == 0, second.words
 
 
 def test_a_broker_that_starts_again_loses_and_doubles_nothing(cluster: Cluster, own_broker: Broker | None) -> None:
@@ -217,4 +217,4 @@ def test_foreign_events_are_checked_and_keyed_by_customer(cluster: Cluster) -> N
         "type",
     ]
     cluster.check()
-    assert second.stop() == 0
+    assert second.stop() == 0, second.words
