@@ -51,7 +51,7 @@ def _fails(seeds: int) -> bool:
 
 def test_it_notices_a_store_that_does_not_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory._Values, "matches", lambda *_: True)
-    assert _fails(seeds=20)
+    assert _fails(seeds=100)
 
 
 def test_it_notices_a_position_that_runs_ahead_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_it_notices_a_position_that_runs_ahead_of_the_records(monkeypatch: pytes
         return await write(self, partition, writes[1:], folded, events) + [True]
 
     monkeypatch.setattr(memory.MemoryStore, "write_features", ahead)
-    assert _fails(seeds=20)
+    assert _fails(seeds=100)
 
 
 def test_it_notices_a_timeline_that_is_written_without_its_record(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,4 +75,4 @@ def test_it_notices_a_timeline_that_is_written_without_its_record(monkeypatch: p
         return await write(self, partition, writes, folded, events)
 
     monkeypatch.setattr(memory.MemoryStore, "write_features", apart)
-    assert _fails(seeds=20)
+    assert _fails(seeds=100)
