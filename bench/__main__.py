@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from bench import decide, freshness
+from bench import decide, features, freshness, kafka
 
-BENCHMARKS = {"decide": decide.run, "freshness": freshness.run}
+BENCHMARKS = {"decide": decide.run, "freshness": freshness.run, "features": features.run, "kafka": kafka.run}
 
 
 @click.command()

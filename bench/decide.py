@@ -19,6 +19,7 @@ from rich.progress import Progress
 from bench.engine import Running, empty_server, engine, scratch
 from bench.load import HOW_TO_GET_H2LOAD, Load, closed, generator, opened
 from bench.report import Report
+from bench.store import settle, used_memory
 from bench.workload import FULL, SMALL, Size, catalogue, decide_body, fill
 from engine.limits import PARTITIONS
 from engine.store.redis import RedisStore
@@ -51,7 +52,7 @@ def run(*, small: bool) -> Report:
 
 def _fill(running: Running, size: Size, progress: Progress, report: Report) -> None:
     control = redis.Redis.from_url(running.redis)
-    before = _memory(control)
+    before = used_memory(control)
     task = progress.add_task(f"{size.customers:,} customers with state", total=size.customers)
 
     async def work() -> None:
@@ -63,22 +64,10 @@ def _fill(running: Running, size: Size, progress: Progress, report: Report) -> N
             await store.close()
 
     asyncio.run(work())
-    features = (_memory(control) - before) / size.customers
-    _settle(control)
+    features = (used_memory(control) - before) / size.customers
+    settle(control)
     report.add("decide.feature_bytes_per_customer", features, "bytes", "Redis memory after against before filling")
     control.close()
-
-
-def _settle(control: Any) -> None:
-    """Have the store rewrite its file now: after a hundred thousand writes it would do so in the middle of a round."""
-    for ask in (lambda: None, control.bgrewriteaof):  # one that is under way has to end first
-        ask()
-        while any(control.info("persistence")[f"aof_rewrite_{what}"] for what in ("in_progress", "scheduled")):
-            time.sleep(0.05)
-
-
-def _memory(control: Any) -> int:
-    return int(control.info("memory")["used_memory"])
 
 
 def _compare(running: Running, requests: int, rounds: int, report: Report, advance: Any) -> float:
@@ -141,7 +130,7 @@ def _ledger_bytes(running: Running, size: Size, report: Report) -> None:
     with redis.Redis.from_url(running.redis) as control:
         sample = [key for _, key in zip(range(500), control.scan_iter("*l:customer-*", count=1_000), strict=False)]
         ledger = sum(int(control.memory_usage(key) or 0) for key in sample) / max(1, len(sample))
-        memory = _memory(control)
+        memory = used_memory(control)
     features = next(row.value for row in report.rows if row.metric == "decide.feature_bytes_per_customer")
     against = f"features {features:,.0f} + ledger {ledger:,.0f} of those decided for; {memory / 2**20:,.0f} MiB in all"
     report.add("decide.bytes_per_customer", features + ledger, "bytes", against)

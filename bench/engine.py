@@ -1,5 +1,6 @@
 """An engine for a benchmark: `opportune serve` with the serve worker of bench.server, in a process of its own."""
 
+import json
 import logging
 import signal
 import subprocess
@@ -35,11 +36,11 @@ class Running:
 
 
 @contextmanager
-def engine(size: Size, folder: Path) -> Iterator[Running]:
-    """Start an engine on a data folder and end it cleanly."""
+def engine(size: Size, folder: Path, **settings: Any) -> Iterator[Running]:
+    """Start an engine on a data folder and end it cleanly; `settings` are for its workers."""
     config = folder.with_suffix(".yaml")
     config.write_bytes(config_text(size))
-    argv = [sys.executable, "-m", "bench.engine", str(config), str(folder), str(size.customers)]
+    argv = [sys.executable, "-m", "bench.engine", str(config), str(folder), str(size.customers), json.dumps(settings)]
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         yield _wait(process, folder)
@@ -89,12 +90,13 @@ def empty_server(transport: str) -> Iterator[str]:
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.argument("customers", type=int)
-def main(config: Path, data: Path, customers: int) -> None:
+@click.argument("settings_json")
+def main(config: Path, data: Path, customers: int, settings_json: str) -> None:
     """Supervise an engine whose serve worker draws customers."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     with DataFolder(data) as folder, shared_port("127.0.0.1:0") as grpc_at, shared_port("127.0.0.1:0") as http_at:
         store = EmbeddedStore(folder)
-        settings = {"config": str(config), "redis": store.url}
+        settings = json.loads(settings_json) | {"config": str(config), "redis": store.url}
         serving = worker_spec("serve-0", "serve", settings | {"grpc": grpc_at, "http": http_at}, stop_order=0)
         drawn = [sys.executable, "-m", "bench.server", "serve", "--customers", str(customers), *serving.argv[4:]]
         workers = [WorkerSpec("serve-0", drawn, stop_order=0)]

@@ -62,7 +62,7 @@ async def _measure(
     event_ms: list[float] = []
     outcome_ms: list[float] = []
     async with grpc.aio.insecure_channel(running.grpc) as channel:
-        probe = _Probe(channel)
+        probe = Probe(channel)
         while len(outcome_ms) < outcomes and (time.monotonic() < deadline_s or not outcome_ms):
             for _ in range(events // outcomes):
                 event_ms.append(await probe.event())
@@ -81,7 +81,7 @@ def _add(report: Report, name: str, values_ms: Sequence[float], against: str) ->
         report.add(f"{name}_p{percent}_ms", found, "ms", f"{len(values_ms)} × {against}")
 
 
-class _Probe:
+class Probe:
     """Sends news and asks until it shows."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:

@@ -16,6 +16,7 @@ from engine.arbitration import Arbitration
 from engine.config import line_of
 from engine.config_schema import Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
 from engine.errors import ConfigError
+from engine.identity import EntityKind
 from engine.rulebatch import RuleBatch
 from engine.rules import RuleError, Rules, Variable, words_of
 from engine.segments import Segments
@@ -217,6 +218,21 @@ class Catalogue:
     def bare_layout(self) -> Layout:
         """The same layout without defaults: it reads as missing what `layout` reads as its default."""
         return Layout.compile([replace(spec, default=_NAN) for spec in self.layout.specs])
+
+    @cached_property
+    def identity_strength(self) -> Mapping[str, int]:
+        """Rank of each declared kind of identity, 0 the strongest."""
+        return {identity.kind: at for at, identity in enumerate(self.config.identities)}
+
+    @cached_property
+    def entity_kinds(self) -> Mapping[str, EntityKind]:
+        """Declared kinds of entities by name."""
+        return {entity.kind: EntityKind(entity.kind, entity.many) for entity in self.config.entities}
+
+    @cached_property
+    def entity_attributes(self) -> Mapping[str, EntityKind]:
+        """Kinds of entities by the attribute of events that names one."""
+        return {e.attribute: self.entity_kinds[e.kind] for e in self.config.entities if e.attribute is not None}
 
     @cached_property
     def input_names(self) -> tuple[str, ...]:

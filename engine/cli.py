@@ -3,23 +3,23 @@
 import asyncio
 import json
 import logging
+import re
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, cast
 
 import click
-import grpc
-from google.protobuf import json_format
-from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
 
 from engine import cli_customer
 from engine.catalogue import Catalogue
+from engine.cli_calls import address_option, call, show
 from engine.cli_history import backfill, dataset
+from engine.cli_identity import identity
 from engine.cli_parts import config_option as _config_option
 from engine.cli_parts import told as _told
 from engine.config import load
@@ -45,11 +45,21 @@ from opportune.v1 import (
 
 _TABLE_COLUMNS_MIN: Final = 160
 
-_address_option = click.option(
-    "--grpc", "address", default="127.0.0.1:50051", show_default=True, help="Where the engine answers."
+
+
+_prefix_option = click.option(
+    "--prefix", default="opportune", show_default=True, help="What the names of the Kafka topics begin with."
 )
-
-
+_source_option = click.option(
+    "--source", "sources", multiple=True, metavar="TOPIC", help="Take CloudEvents from this topic too; repeat for more."
+)
+_topic_partitions_option = click.option(
+    "--topic-partitions",
+    type=click.IntRange(1, 10_000),
+    default=32,
+    show_default=True,
+    help="Partitions of Kafka topics that are not there yet: as many workers can share the work.",
+)
 def _store_url(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
     """Refuse what names no store before anything is started."""
     try:
@@ -63,6 +73,9 @@ def _store_url(_: click.Context, __: click.Parameter, url: str | None) -> str | 
 @click.version_option(package_name="opportune")
 def main() -> None:
     """Opportune: the next best offer for this customer now, and why."""
+
+
+main.add_command(identity)
 
 
 # --- running it -----------------------------------------------------------------------------------------------------
@@ -89,6 +102,10 @@ def main() -> None:
 @click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
 @click.option("--fsync", type=click.Choice(["everysec", "always"]), default="everysec", show_default=True)
 @click.option("--transport", type=click.Choice(TRANSPORTS), default="native", show_default=True)
+@click.option("--kafka", help="HOST:PORT[,…] of your Kafka, to be the event log instead of the store's streams.")
+@_prefix_option
+@_source_option
+@_topic_partitions_option
 def serve(
     config_path: Path,
     data_path: Path,
@@ -99,8 +116,16 @@ def serve(
     store_binary: Path | None,
     fsync: str,
     transport: str,
+    kafka: str | None,
+    prefix: str,
+    sources: tuple[str, ...],
+    topic_partitions: int,
 ) -> None:
     """Run the engine: servers, ingest, learning and the private store, until Ctrl-C or SIGTERM."""
+    if kafka is not None:
+        _check_kafka(kafka, prefix, sources)
+    elif sources:
+        raise click.UsageError("--source is a topic of Kafka: expected --kafka, too")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     with _told():
         config, version, text = load(config_path)
@@ -111,7 +136,12 @@ def serve(
             shared_port(http_address) as http_at,
         ):
             store = None if redis_url else EmbeddedStore(folder, store_binary, fsync=cast(Any, fsync))
-            settings = {"config": str(config_path.absolute()), "redis": redis_url or (store.url if store else "")}
+            settings: dict[str, Any] = {
+                "config": str(config_path.absolute()),
+                "redis": redis_url or (store.url if store else ""),
+            }
+            if kafka is not None:
+                settings |= _kafka_settings(kafka, prefix, sources, topic_partitions, folder)
             serving = settings | {"grpc": grpc_at, "http": http_at, "transport": transport}
             workers = [worker_spec(f"serve-{n}", "serve", serving, stop_order=0) for n in range(servers)]
             workers += [worker_spec(role, role, settings, stop_order=1) for role in ("ingest", "learn")]
@@ -121,6 +151,72 @@ def serve(
                 click.echo(f"ready: gRPC on {grpc_at}{http}, configuration {config.name} {version}", err=True)
 
             sys.exit(Supervisor(folder, store, workers, ready).run())
+
+
+@main.command()
+@_config_option
+@click.option("--kafka", required=True, help="HOST:PORT[,…] of your Kafka.")
+@click.option("--redis", "redis_url", required=True, help="The store of the engine: redis://… or unix://…")
+@click.option(
+    "--data",
+    "data_path",
+    type=click.Path(path_type=Path),
+    default=Path("opportune-ingest"),
+    show_default=True,
+    help="Folder for logs and Faust's files, one for each `ingest`.",
+)
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes to start.")
+@_prefix_option
+@_source_option
+@_topic_partitions_option
+def ingest(
+    config_path: Path,
+    kafka: str,
+    redis_url: str,
+    data_path: Path,
+    workers: int,
+    prefix: str,
+    sources: tuple[str, ...],
+    topic_partitions: int,
+) -> None:
+    """Fold events from Kafka into the store, on as many machines as you like, until Ctrl-C or SIGTERM."""
+    _check_kafka(kafka, prefix, sources)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    with _told():
+        config, version, text = load(config_path)
+        Catalogue.compile(config, version, text, str(config_path))
+        with DataFolder(data_path) as folder:
+            settings: dict[str, Any] = {"config": str(config_path.absolute()), "redis": redis_url}
+            settings |= _kafka_settings(kafka, prefix, sources, topic_partitions, folder)
+            specs = [worker_spec(f"ingest-{n}", "ingest", settings, stop_order=0) for n in range(workers)]
+
+            def ready() -> None:
+                click.echo(f"ready: {workers} workers on {kafka}, configuration {config.name} {version}", err=True)
+
+            sys.exit(Supervisor(folder, None, specs, ready).run())
+
+
+def _check_kafka(kafka: str, prefix: str, sources: tuple[str, ...]) -> None:
+    for server in kafka.split(","):
+        host, _, port = server.strip().rpartition(":")
+        if not host or not port.isdecimal():
+            raise click.BadParameter(f"{server.strip()!r}, expected HOST:PORT[,HOST:PORT…]", param_hint="--kafka")
+    for option, name in (("--prefix", prefix), *(("--source", source) for source in sources)):
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", name):
+            message = f"{name!r} is no name of a topic, expected letters, digits, '.', '_' and '-'"
+            raise click.BadParameter(message, param_hint=option)
+
+
+def _kafka_settings(
+    kafka: str, prefix: str, sources: tuple[str, ...], topic_partitions: int, folder: DataFolder
+) -> dict[str, Any]:
+    return {
+        "kafka": kafka,
+        "prefix": prefix,
+        "topic_partitions": topic_partitions,
+        "sources": sources,
+        "faust_folder": str(folder.path / "faust"),
+    }
 
 
 @contextmanager
@@ -230,7 +326,7 @@ def features(
 
 
 @main.command()
-@_address_option
+@address_option
 @click.option("--customer", required=True)
 @click.option("--channel", required=True)
 @click.option("--placement", default="")
@@ -249,15 +345,15 @@ def decide(
         if not separator:
             raise click.BadParameter(f"{entry!r}, expected NAME=VALUE", param_hint="--context")
         _fill(request.context[name], value)
-    response = _call(address, decisions_pb2_grpc.DecisionsStub, "Decide", request)
-    _show(response)
+    response = call(address, decisions_pb2_grpc.DecisionsStub, "Decide", request)
+    show(response)
     if explain and response.decision_id:
         asked = decisions_pb2.ExplainRequest(decision_id=response.decision_id)
-        _show(_call(address, decisions_pb2_grpc.DecisionsStub, "Explain", asked))
+        show(call(address, decisions_pb2_grpc.DecisionsStub, "Explain", asked))
 
 
 @main.command()
-@_address_option
+@address_option
 @click.option("--customer", required=True)
 @click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(cli_customer.KINDS), help="Only these entries; repeat for more."
@@ -283,16 +379,16 @@ def customer(
         page_size=page_size,
         page_token=page_token,
     )
-    found = _call(address, customers_pb2_grpc.CustomersStub, "Get", request)
+    found = call(address, customers_pb2_grpc.CustomersStub, "Get", request)
     if as_json:
-        _show(found)
+        show(found)
     else:
         # In a pipe rich would cut what does not fit 80 columns.
         cli_customer.show(Console(width=None if sys.stdout.isatty() else _TABLE_COLUMNS_MIN), found)
 
 
 @main.command()
-@_address_option
+@address_option
 @click.option("--decision", required=True)
 @click.option("--offer", required=True)
 @click.option("--stage", required=True, type=click.Choice([stage.name.lower() for stage in sorted(REPORTABLE)]))
@@ -307,7 +403,7 @@ def report(address: str, decision: str, offer: str, stage: str, outcome: str | N
         offer_id=offer,
         stage=f"STAGE_{stage.upper()}",
     )
-    _show(_call(address, feedback_pb2_grpc.FeedbackStub, "Report", request))
+    show(call(address, feedback_pb2_grpc.FeedbackStub, "Report", request))
 
 
 def _fill(value: Any, text: str) -> None:
@@ -318,18 +414,6 @@ def _fill(value: Any, text: str) -> None:
         value.number = float(text)
     except ValueError:
         value.text = text
-
-
-def _call(address: str, stub: Callable[[grpc.Channel], Any], method: str, request: Message) -> Any:
-    with grpc.insecure_channel(address) as channel:
-        try:
-            return getattr(stub(channel), method)(request, timeout=5.0)
-        except grpc.RpcError as error:
-            raise click.ClickException(f"{error.code().name}: {error.details()}") from error
-
-
-def _show(message: Message) -> None:
-    click.echo(json.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True), indent=2))
 
 
 # --- seeing it ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """CloudEvents 1.0 in JSON: structured mode and batches, as bodies of HTTP.
 
     id, source, type   as in the standard, and required like there
-    subject            the customer id
+    subject            the customer id; optional with identities
+    identities         an extension: kind=value, several separated by spaces, percent-encoded where they hold any
     time               RFC 3339; now if it is missing
     data               an object: the attributes of the event
 
@@ -16,7 +17,7 @@ import orjson
 
 from engine.catalogue import Catalogue
 from engine.errors import InvalidArgument
-from engine.gateway import CheckedEvent, Plain, checked_event, shown, text_id
+from engine.gateway import CheckedEvent, Plain, checked_event, customer_of, identities_in, shown, text_id, with_traces
 from engine.limits import CONTEXT_ENTRIES_MAX, EVENTS_PER_CALL_MAX, TEXT_BYTES_MAX
 
 ONE: Final = "application/cloudevents+json"
@@ -61,15 +62,19 @@ def event_of(event: Any, catalogue: Catalogue, now_ms: int) -> CheckedEvent:
         raise InvalidArgument(f"event: {shown(event)}, expected an object")
     if event.get("specversion") != "1.0":
         raise InvalidArgument(f"specversion: {shown(event.get('specversion'))}, expected '1.0'")
-    texts = {name: _text(event, name) for name in ("id", "source", "type", "subject")}
+    texts = {name: _text(event, name) for name in ("id", "source", "type", "subject", "identities")}
     data = event.get("data", {})
     if not isinstance(data, dict):
         raise InvalidArgument(f"data: {shown(data)}, expected an object of attributes")
     if len(data) > CONTEXT_ENTRIES_MAX:
         raise InvalidArgument(f"data: {len(data)} attributes, at most {CONTEXT_ENTRIES_MAX} are allowed")
     attributes = {name: _plain(name, value) for name, value in data.items() if value is not None}
-    customer = text_id(texts["subject"], "subject")
-    return checked_event(
+    identities = identities_in(texts["identities"])
+    if texts["subject"] or not identities:
+        customer = text_id(texts["subject"], "subject")
+    else:
+        customer = customer_of("", identities, catalogue)
+    checked = checked_event(
         texts["id"],
         texts["source"],
         texts["type"],
@@ -79,6 +84,7 @@ def event_of(event: Any, catalogue: Catalogue, now_ms: int) -> CheckedEvent:
         catalogue,
         now_ms,
     )
+    return with_traces(checked, texts["subject"], identities, catalogue)
 
 
 def _text(event: dict[str, Any], name: str) -> str:

@@ -33,6 +33,7 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     found += _check_features(config)
     found += _check_facts(config)
     found += _check_timelines(config)
+    found += _check_identities(config)
     keys: dict[int, str] = {}
     for at, offer in enumerate(config.offers):
         other = keys.setdefault(key_of(offer.id), offer.id)
@@ -156,6 +157,22 @@ def _check_facts(config: Config) -> list[tuple[Location, str]]:
             found.append((("context", at, "default"), f"expected a {fact.type}, got {default!r}"))
         elif fact.values and default is not None and default not in fact.values:
             found.append((("context", at, "default"), f"expected one of {', '.join(fact.values)}"))
+    return found
+
+
+def _check_identities(config: Config) -> list[tuple[Location, str]]:
+    found = _repeated(config.identities, "identities", "kind", "identity kind")
+    found += _repeated(config.entities, "entities", "kind", "entity kind")
+    texts = {name for event in config.events for name, a in event.attributes.items() if a.type == "text"}
+    taken: dict[str, int] = {}
+    for at, entity in enumerate(config.entities):
+        if entity.attribute is None:
+            continue
+        place: Location = ("entities", at, "attribute")
+        if entity.attribute not in texts:
+            found.append((place, f"no event type has a text attribute {entity.attribute!r}"))
+        elif taken.setdefault(entity.attribute, at) != at:
+            found.append((place, f"{entity.attribute!r} is already that of entities[{taken[entity.attribute]}]"))
     return found
 
 

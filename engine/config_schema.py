@@ -171,6 +171,20 @@ class ByValue(_Model):
         return re.sub(r"[^a-z0-9]+", "_", value.lower()).strip("_")
 
 
+class IdentityKind(_Model):
+    """A kind of trace by which a customer is known, and which is linked to the customer who comes with it."""
+
+    kind: Id
+
+
+class EntityKind(_Model):
+    """A kind of thing that customers belong to, such as a household."""
+
+    kind: Id
+    attribute: Name | None = None
+    many: bool = False
+
+
 class Feature(_Model):
     """A feature: what it counts, sums or remembers of one type of event, and how it enters the model."""
 
@@ -273,6 +287,8 @@ class Config(_Model):
     channels: tuple[Channel, ...] = Field(min_length=1, max_length=256)
     context: tuple[Fact, ...] = Field(default=(), max_length=limits.CONTEXT_FACTS_MAX)
     events: tuple[EventType, ...] = ()
+    identities: tuple[IdentityKind, ...] = Field(default=(), max_length=limits.CONTEXT_ENTRIES_MAX)
+    entities: tuple[EntityKind, ...] = Field(default=(), max_length=limits.CONTEXT_ENTRIES_MAX)
     features: tuple[Feature, ...] = Field(default=(), max_length=limits.FEATURES_MAX)
     segments: tuple[Segment, ...] = Field(default=(), max_length=limits.RULES_MAX)
     offers: tuple[Offer, ...] = Field(min_length=1, max_length=limits.OFFERS_MAX)

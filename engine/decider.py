@@ -5,13 +5,14 @@ handful of matrix products for up to DECIDE_BATCH_MAX requests. Several batches 
 computes one while the store commits another. One batch, step by step:
 
 1. take waiting requests, one a customer of all batches in flight (of two decisions from one ledger one would conflict);
-2. read all states in one round trip;
+2. read all states in one round trip; whoever turns out to belong to another customer goes into the next batch as that;
 3. decide (engine.decide, pure);
 4. commit ledger, record and log of each in one round trip: only then is a decision acknowledged;
-5. answer; whoever lost a race for a ledger goes into the next batch.
+5. announce them, where others read along (Kafka);
+6. answer; whoever lost a race for a ledger goes into the next batch.
 
-If 2 or 4 fail, the answers are the catalogue's fallback offers, marked as degraded, and nothing is promised about them.
-On a cluster they may fail for the customers of one node alone; the rest of the batch goes on.
+If 2, 4 or 5 fail, the answers are the catalogue's fallback offers, marked as degraded, and nothing is promised about
+them. On a cluster 2 and 4 may fail for the customers of one node alone; the rest of the batch goes on.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from typing import Final, NamedTuple, Protocol
 
 from engine import metrics
 from engine.catalogue import Catalogue
-from engine.decide import STATE_UNREADABLE, Ask, Draft, Repeat, decide
+from engine.decide import STATE_UNREADABLE, Ask, Draft, Repeat, State, decide
 from engine.errors import Overloaded, Unavailable
 from engine.learner import posterior_options
 from engine.limits import (
@@ -32,8 +33,11 @@ from engine.limits import (
     DECIDE_BATCHES_MAX,
     DECIDE_CONFLICT_RETRIES_MAX,
     DECIDE_QUEUE_MAX,
+    LINK_HOPS_MAX,
 )
-from engine.store.base import Conflict, DecisionCommit, PartlyUnavailable, State, StoreError
+from engine.links import moved_to
+from engine.store.base import Conflict, DecisionCommit, PartlyUnavailable, StoreError
+from engine.store.base import State as StateStore
 from features import Offset
 from models import Policy
 
@@ -63,6 +67,19 @@ class Fallback:
 Answer = Decided | Repeat | Fallback
 
 
+class Announcer(Protocol):
+    """Who tells others of decisions."""
+
+    @property
+    def away(self) -> str:
+        """Why nobody could be told a moment ago; "" if nothing is known to be in the way."""
+        ...
+
+    async def announce(self, decided: Sequence[Decided]) -> None:
+        """Tell of decisions that are durable. Raises StoreError if it is not known whether others learnt of them."""
+        ...
+
+
 class Promise(Protocol):
     """Who waits for an answer. An asyncio.Future is one; a call of the native front answers without one."""
 
@@ -84,12 +101,14 @@ class _Waiting:
     ask: Ask
     answer: Promise
     conflicts: int = 0
+    hops: int = 0
+    """Customers that it was sent on to, because the one before belongs to them."""
 
 
 class Decider:
-    """Decides for whoever calls `submit` or `enqueue`, in batches. One event loop."""
+    """Decides for whoever calls `enqueue`, in batches. One event loop."""
 
-    def __init__(self, catalogue: Catalogue, store: State) -> None:
+    def __init__(self, catalogue: Catalogue, store: StateStore, outlet: Announcer | None = None) -> None:
         self.catalogue = catalogue
         self.policy = Policy.empty(
             catalogue.offer_ids,
@@ -100,6 +119,7 @@ class Decider:
         self.policy_known = True
         """False while the policy that was learnt cannot be loaded; decisions are then marked as degraded."""
         self._store = store
+        self._outlet = outlet
         self._queue: deque[_Waiting] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._in_flight: set[str] = set()
@@ -107,12 +127,6 @@ class Decider:
         self._draining = False
         self.on_unreadable: Callable[[], None] = lambda: None
         """Called when a state could not be read: it may be of a configuration that is not known here yet."""
-
-    async def submit(self, ask: Ask) -> Answer:
-        """The answer to one request. Raises as `enqueue` does."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self.enqueue(ask, answer)
-        return await answer
 
     def enqueue(self, ask: Ask, answer: Promise) -> None:
         """Have a request answered. Raises Overloaded at once if the queue is full, Unavailable when draining."""
@@ -169,7 +183,11 @@ class Decider:
             self._workers.discard(task)
 
     async def _decide(self, batch: Sequence[_Waiting]) -> None:
-        states: Sequence[tuple[bytes | None, bytes | None]]
+        if self._outlet is not None and self._outlet.away:
+            # Before anything is committed: nobody shall have an open offer that he is not told of, for long.
+            self._fall_back(batch, COMMIT_FAILED, StoreError(self._outlet.away))
+            return
+        states: Sequence[State]
         try:
             states = await self._store.read([waiting.ask.customer for waiting in batch])
         except PartlyUnavailable as error:
@@ -179,6 +197,9 @@ class Decider:
             states = [state for _, state in pairs if state is not None]
         except StoreError as error:
             self._fall_back(batch, STATE_STORE_UNAVAILABLE, error)
+            return
+        batch, states = self._follow(batch, states)
+        if not batch:
             return
         asks = [waiting.ask for waiting in batch]
         results = decide(self.catalogue, self.policy, asks, states, policy_known=self.policy_known)
@@ -204,16 +225,41 @@ class Decider:
         except StoreError as error:
             self._fall_back([waiting for waiting, _ in drafted], COMMIT_FAILED, error)
             return
-        committed = 0
+        decided: list[tuple[_Waiting, Decided]] = []
         for (waiting, draft), position in zip(drafted, positions, strict=True):
             if isinstance(position, Offset):
-                _answer(waiting, Decided(draft, position))
-                committed += 1
+                decided.append((waiting, Decided(draft, position)))
             elif isinstance(position, Conflict):
                 self._again(waiting)
             else:
                 self._fall_back([waiting], COMMIT_FAILED, position)
-        metrics.DECISIONS.labels("no").inc(committed)
+        if self._outlet is not None and decided:
+            try:
+                await self._outlet.announce([each for _, each in decided])
+            except StoreError as error:
+                self._fall_back([waiting for waiting, _ in decided], COMMIT_FAILED, error)
+                return
+        for waiting, each in decided:
+            _answer(waiting, each)
+        metrics.DECISIONS.labels("no").inc(len(decided))
+
+    def _follow(
+        self, batch: Sequence[_Waiting], states: Sequence[State]
+    ) -> tuple[Sequence[_Waiting], Sequence[State]]:
+        """Those whose customer stands for itself; the others go into the next batch, for whom theirs belongs to."""
+        targets = [moved_to(features) for features, _ in states]
+        if not any(targets):
+            return batch, states
+        staying: list[_Waiting] = []
+        there: list[State] = []
+        for waiting, to, state in zip(batch, targets, states, strict=True):
+            if to and waiting.hops < LINK_HOPS_MAX:
+                ask = waiting.ask._replace(customer=to)
+                self._queue.appendleft(_Waiting(ask, waiting.answer, waiting.conflicts, waiting.hops + 1))
+            else:
+                staying.append(waiting)
+                there.append(state)
+        return staying, there
 
     def _again(self, waiting: _Waiting) -> None:
         metrics.DECIDE_CONFLICTS.inc()

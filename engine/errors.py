@@ -9,7 +9,8 @@ OpportuneError
 │   ├── Overloaded         RESOURCE_EXHAUSTED   429   a queue or the disk is full: nothing was recorded, try later
 │   └── Unavailable        UNAVAILABLE          503   the store is away or the server stops: send it again
 ├── ConfigError            the operator's fault: file, line, what was expected
-└── DataFolderError        the operator's fault: the folder is in use, foreign or damaged
+├── DataFolderError        the operator's fault: the folder is in use, foreign or damaged
+└── BrokerError            the operator's fault: the broker is away at the start, or its topics are not the store's
 
 DEADLINE_EXCEEDED comes from the transport: who waits no longer needs no answer.
 """
@@ -75,3 +76,7 @@ class ConfigError(OpportuneError):
 
 class DataFolderError(OpportuneError):
     """The data folder is in use by another engine, belongs to another one, or is damaged."""
+
+
+class BrokerError(OpportuneError):
+    """The broker cannot be used: away at the start, or with topics other than those the store was filled from."""

@@ -5,8 +5,9 @@ Each refusal is an InvalidArgument that names the field, what came and what was 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
+from urllib.parse import unquote
 
 import orjson
 
@@ -46,20 +47,50 @@ def text_id(value: str, field: str, bytes_max: int = limits.ID_BYTES_MAX, *, emp
     return value
 
 
-def customer_of(customer_id: str, identities: Sequence[common_pb2.Identity], where: str = "") -> str:
+def customer_of(
+    customer_id: str, identities: Sequence[common_pb2.Identity], catalogue: Catalogue, where: str = ""
+) -> str:
     """The customer a caller means: its id, or an anonymous customer named by its strongest trace."""
     if customer_id:
         return text_id(customer_id, f"{where}customer_id")
     if not identities:
         raise InvalidArgument(f"{where}customer_id: empty, expected a customer id or at least one entry of identities")
+    return traces_of(identities, catalogue, f"{where}identities")[0]
+
+
+def traces_of(
+    identities: Sequence[common_pb2.Identity], catalogue: Catalogue, field: str = "identities"
+) -> tuple[str, ...]:
+    """The names "kind=value" of identities, each once, strongest first: declared kinds in their order, then others.
+
+    Raises InvalidArgument.
+    """
     if len(identities) > limits.IDENTITIES_MAX:
-        raise InvalidArgument(
-            f"{where}identities: {len(identities)} entries, at most {limits.IDENTITIES_MAX} are allowed"
-        )
+        raise InvalidArgument(f"{field}: {len(identities)} entries, at most {limits.IDENTITIES_MAX} are allowed")
     for at, identity in enumerate(identities):
-        text_id(identity.kind, f"{where}identities[{at}].kind")
-        text_id(identity.value, f"{where}identities[{at}].value", limits.SOURCE_BYTES_MAX)
-    return f"{identities[0].kind}={identities[0].value}"
+        kind = text_id(identity.kind, f"{field}[{at}].kind")
+        if "=" in kind:
+            raise InvalidArgument(f"{field}[{at}].kind: {shown(kind)} has a '=', expected a name without")
+        text_id(identity.value, f"{field}[{at}].value", limits.SOURCE_BYTES_MAX)
+    strength = catalogue.identity_strength
+    ranked = sorted(identities, key=lambda identity: strength.get(identity.kind, len(strength)))
+    return tuple(dict.fromkeys(f"{identity.kind}={identity.value}" for identity in ranked))
+
+
+def identities_in(text: str, field: str = "identities") -> list[common_pb2.Identity]:
+    """Identities written as "kind=value kind=value", percent-encoded where they hold spaces. Raises InvalidArgument."""
+    found = []
+    for part in text.split():
+        kind, separator, value = part.partition("=")
+        if not separator:
+            raise InvalidArgument(f"{field}: {shown(part)}, expected kind=value, several separated by spaces")
+        found.append(common_pb2.Identity(kind=unquote(kind), value=unquote(value)))
+    return found
+
+
+def linkable(traces: Sequence[str], catalogue: Catalogue) -> tuple[str, ...]:
+    """Those of declared kinds: only these are linked to the customer id that comes with them."""
+    return tuple(trace for trace in traces if trace.partition("=")[0] in catalogue.identity_strength)
 
 
 def time_of(time_ms: int, field: str, catalogue: Catalogue, now_ms: int) -> int:
@@ -132,7 +163,7 @@ def placed(catalogue: Catalogue, channel: str, placement: str) -> tuple[int, int
 
 def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: int) -> Ask:
     """A checked Decide request."""
-    customer = customer_of(request.customer_id, request.identities)
+    customer = customer_of(request.customer_id, request.identities, catalogue)
     request_id = text_id(request.request_id, "request_id", empty_ok=True)
     channel, placement = placed(catalogue, request.channel, request.placement)
     if request.limit > limits.SLATE_MAX:
@@ -192,7 +223,18 @@ class CheckedEvent:
     """An event that may enter the log: its customer and its bytes."""
 
     customer: str
+    """A customer id, or the strongest trace."""
     data: bytes
+    named: bool = True
+    """Whether the customer is one by id."""
+    traces: tuple[str, ...] = ()
+    """With a customer id: the traces to be linked to it. Without: all traces, strongest first, if there are several."""
+
+    def under(self, name: str) -> tuple[str, bytes]:
+        """(name, entry) of the event under another name."""
+        if name == self.customer:
+            return self.customer, self.data
+        return name, orjson.dumps([name, *orjson.loads(self.data)[1:]])
 
 
 def event_of(event: events_pb2.Event, catalogue: Catalogue, now_ms: int) -> CheckedEvent:
@@ -202,8 +244,21 @@ def event_of(event: events_pb2.Event, catalogue: Catalogue, now_ms: int) -> Chec
             f"attributes: {len(event.attributes)} entries, at most {limits.CONTEXT_ENTRIES_MAX} are allowed"
         )
     attributes = {name: plain(value, f"attributes[{name}]") for name, value in event.attributes.items()}
-    customer = customer_of(event.customer_id, event.identities)
-    return checked_event(event.id, event.source, event.type, customer, event.time_ms, attributes, catalogue, now_ms)
+    customer = customer_of(event.customer_id, event.identities, catalogue)
+    checked = checked_event(event.id, event.source, event.type, customer, event.time_ms, attributes, catalogue, now_ms)
+    return with_traces(checked, event.customer_id, event.identities, catalogue)
+
+
+def with_traces(
+    checked: CheckedEvent, customer_id: str, identities: Sequence[common_pb2.Identity], catalogue: Catalogue
+) -> CheckedEvent:
+    """The event and what its identities ask for. Raises InvalidArgument."""
+    if not identities:
+        return checked
+    traces = traces_of(identities, catalogue)
+    if customer_id:
+        return replace(checked, traces=linkable(traces, catalogue))
+    return replace(checked, named=False, traces=traces if len(traces) > 1 else ())
 
 
 def checked_event(

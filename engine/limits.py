@@ -38,6 +38,14 @@ LEDGER_DECISIONS_MAX: Final = 16
 """Decisions that a customer's ledger remembers: open ones first, then the newest."""
 CUSTOMER_KEY_TTL_MS: Final = 400 * 86_400_000
 """State of a customer of whom nothing was heard for this long goes away."""
+CUSTOMER_IDENTITIES_MAX: Final = 64
+"""Identities and other customer ids linked to one customer, and customers that one identity was linked to."""
+ENTITY_ENTRIES_MAX: Final = 32
+"""Households, accounts and the like of one customer."""
+LINEAGE_ENTRIES_MAX: Final = 128
+"""Links made and taken back that a customer remembers, the newest."""
+LINK_HOPS_MAX: Final = 8
+"""Customer ids that are one after the other the same customer; a call follows so many."""
 TIMELINE_ENTRIES_MAX: Final = 128
 """Events that a customer's timeline keeps: the newest by event time."""
 TIMELINE_BYTES_MAX: Final = 16 * 1024
@@ -59,6 +67,10 @@ DECIDE_QUEUE_MAX: Final = 1_024
 DECIDE_STATE_WAIT_MS_MAX: Final = 250
 """How long a decision waits for the state store before it is answered from the fallback list."""
 DECIDE_COMMIT_WAIT_MS_MAX: Final = 500
+DECIDE_PUBLISH_WAIT_MS_MAX: Final = 500
+"""How long a decision that is durable waits for Kafka to have it too, before it is answered from the fallback list."""
+KAFKA_AWAY_MS: Final = 1_000
+"""After Kafka did not take decisions, further ones are answered from the fallback list for so long, without a wait."""
 DECIDE_CONFLICT_RETRIES_MAX: Final = 8
 """Times a decision is made again because another server changed the same customer's ledger."""
 WRITE_WAIT_MS_MAX: Final = 2_000
@@ -73,12 +85,28 @@ EVENT_LOG_ENTRIES_MAX: Final = 1_000_000
 """Entries kept in one partition of the event log; folded ones beyond go first."""
 DECISION_LOG_ENTRIES_MAX: Final = 1_000_000
 DEAD_LETTERS_MAX: Final = 100_000
+DEAD_LETTER_BYTES_MAX: Final = 256 * 1024
+"""So much of a refused payload goes to the topic of dead letters; brokers refuse messages of more than a megabyte."""
 EVENT_BACKLOG_MAX: Final = 500_000
 """Events of a partition that may wait for folding; Publish answers RESOURCE_EXHAUSTED beyond."""
 
 # --- ingest and learn -----------------------------------------------------------------------------------------------
 INGEST_BATCH_MAX: Final = 1_000
 INGEST_BLOCK_MS: Final = 500
+KAFKA_LINGER_MS: Final = 5
+"""A busy Faust worker lets events gather for this long, so that they share round trips; an idle one takes each."""
+KAFKA_COMMIT_MS: Final = 500
+"""Least time between two commits of what was folded; so much is delivered again after a crash, and changes nothing."""
+KAFKA_SESSION_MS_MAX: Final = 6_000
+"""A worker that was not heard of for this long loses its partitions to the others."""
+KAFKA_HEARTBEAT_MS: Final = 500
+"""With its heartbeat a worker learns that partitions move: all wait for the last to learn it."""
+KAFKA_STALL_MS_MAX: Final = 20_000
+"""A worker that gets nothing for so long although there is something for it ends and is started again."""
+KAFKA_LOOK_MS: Final = 5_000
+"""Time between two looks at whether the topics are still the same and whether the worker stalls."""
+KAFKA_START_MS_MAX: Final = 30_000
+"""How long a process waits for the broker when it starts."""
 LEARN_BATCH_MAX: Final = 1_000
 LEARN_BLOCK_MS: Final = 100
 LEARN_PACE_MS: Final = 50
@@ -141,6 +169,14 @@ assert EVENT_BACKLOG_MAX + EVENTS_PER_CALL_MAX * 64 <= EVENT_LOG_ENTRIES_MAX
 assert BACKFILL_LETTERS_MAX * 10 <= DEAD_LETTERS_MAX
 # A worker drains within the time that everything together has, and the store still has time to write its file.
 assert DRAIN_MS_MAX + 5_000 <= STOP_MS_MAX
+# What a customer remembers of links is enough to recognise a request to link everything that may be linked.
+assert LINEAGE_ENTRIES_MAX >= 2 * CUSTOMER_IDENTITIES_MAX
+# A few heartbeats may be lost.
+assert KAFKA_HEARTBEAT_MS * 5 <= KAFKA_SESSION_MS_MAX
+# A takeover is over before the supervisor would take its worker for one that does not start.
+assert KAFKA_SESSION_MS_MAX < KAFKA_STALL_MS_MAX < START_MS_MAX
+# A process that gives up on the broker says so before the supervisor kills it.
+assert KAFKA_START_MS_MAX < START_MS_MAX
 # The learner sleeps for less than a snapshot interval, or an outcome could wait two of them.
 assert LEARN_BLOCK_MS <= SNAPSHOT_INTERVAL_MS
 # Freshness of a second leaves room for the wait, the fit and the push.

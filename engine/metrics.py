@@ -19,6 +19,12 @@ OUTCOMES: Final = Counter("opportune_outcomes", "Outcomes recorded", ["stage"])
 OUTCOMES_DUPLICATE: Final = Counter("opportune_outcomes_duplicate", "Outcomes that had been recorded before")
 EVENTS: Final = Counter("opportune_events", "Events recorded", ["type"])
 EVENTS_REJECTED: Final = Counter("opportune_events_rejected", "Events refused and kept as dead letters")
+LINKS_ASKED: Final = Counter("opportune_links", "Links of identities to customers that calls and events asked for")
+LINKS_REFUSED: Final = Counter("opportune_links_refused", "Links and entities refused and kept as dead letters")
+LINKS_SKIPPED: Final = Counter("opportune_links_skipped", "Links not asked for, the customer or the server being full")
+IDENTITY_CONFLICTS: Final = Counter(
+    "opportune_identity_conflicts", "Calls and events whose identities belong to different customers"
+)
 REFUSED: Final = Counter("opportune_refused", "Calls refused, by gRPC status", ["status"])
 POLICY_VERSION: Final = Gauge("opportune_policy_version", "Version of the policy in service")
 POLICY_SWAPPED: Final = Gauge(

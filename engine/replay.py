@@ -20,9 +20,11 @@ import orjson
 
 from engine import limits
 from engine.catalogue import Catalogue
+from engine.identity import EntityKind, Stored, advance, concerns
 from engine.ingest import logged_event
 from engine.learner import Learner
 from engine.ledger import Ledger, LedgerError, hash_of
+from engine.links import LinksError, position_of
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, unpack
 from engine.store.base import LogEntry
 from engine.timeline import Keeper
@@ -82,13 +84,22 @@ class FeatureReplay:
     `folded` must have been read before the records that `expect` is given: what is folded up to there is in them.
     """
 
-    def __init__(self, layout: Layout, keeper: Keeper, folded: Offset, now_ms: int) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        keeper: Keeper,
+        folded: Offset,
+        now_ms: int,
+        entities: Mapping[str, EntityKind] | None = None,
+    ) -> None:
         self._layout = layout
         self._keeper = keeper
+        self._entities = entities or {}
         self._folded = folded
         self._now_ms = now_ms
         self._kept: dict[str, tuple[Offset, bytes | None]] = {}
-        self._made: dict[str, bytes | None] = {}
+        self._kept_parts: dict[str, bytes | None] = {}
+        self._made: dict[str, Stored] = {}
         self._timelines_kept: dict[str, bytes | None] = {}
         self._timelines_made: dict[str, tuple[Offset, bytes]] = {}
         """With the last entry that it took."""
@@ -102,16 +113,19 @@ class FeatureReplay:
         found = dict.fromkeys(logged_event(entry)[0] for entry in entries)
         return [customer for customer in found if customer not in self._kept]
 
-    def expect(self, customer: str, record: bytes | None) -> None:
-        """Take the record that the store keeps."""
+    def expect(self, customer: str, record: bytes | None, parts: bytes | None = None) -> None:
+        """Take the record that the store keeps, and the parts of which it is made if the customer was ever linked."""
         watermark = Offset.ZERO
         try:
-            if record is not None:
+            if parts is not None:
+                watermark = position_of(parts)
+            elif record is not None:
                 watermark = self._layout.header(record).watermark
-        except FeatureRecordError as error:
+        except (FeatureRecordError, LinksError) as error:
             self._damaged.append(f"features of {customer!r}: {error}")
         self._kept[customer] = watermark, record
-        self._made[customer] = None
+        self._kept_parts[customer] = parts
+        self._made[customer] = Stored(None, None, None)
 
     def expect_timeline(self, customer: str, timeline: bytes | None) -> None:
         """Take the timeline that the store keeps beside that very record; without, it is not compared."""
@@ -129,10 +143,20 @@ class FeatureReplay:
             if entry.offset <= self._folded:
                 self._missed[customer] = entry.offset
         for customer, events in by_customer.items():
-            self._made[customer] = self._layout.fold(self._made[customer], events).record
+            self._made[customer] = self._next(customer, events)
             if self._keeper.takes(events):
                 _, made = self._timelines_made.get(customer, (Offset.ZERO, None))
                 self._timelines_made[customer] = events[-1].offset, self._keeper.extended(made, events)
+
+    def _next(self, customer: str, events: Sequence[Event]) -> Stored:
+        made = self._made[customer]
+        if made.parts is None and not concerns(events, self._entities):
+            return made._replace(record=self._fold(made.record, events))
+        done = advance(self._layout, self._fold, customer, made, events, self._entities)
+        return Stored(done.record or None, done.parts, done.links)
+
+    def _fold(self, record: bytes | None, events: Sequence[Event]) -> bytes:
+        return self._layout.fold(record, events).record
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -144,9 +168,13 @@ class FeatureReplay:
             if self._kept[customer][1] is not None or not _gone(last, self._now_ms):
                 found.append(f"features of {customer!r}: event {last} is folded but not in the record")
         for customer, (watermark, kept) in self._kept.items():
-            made = self._made[customer]
-            if made != kept:
-                found.append(f"features of {customer!r} at {watermark}: {_shape(kept)} kept, {_shape(made)} folded")
+            made, parts = self._made[customer], self._kept_parts[customer]
+            if made.record != kept:
+                folded = _shape(made.record)
+                found.append(f"features of {customer!r} at {watermark}: {_shape(kept)} kept, {folded} folded")
+            if made.parts != parts:
+                folded = _shape(made.parts)
+                found.append(f"parts of {customer!r} at {watermark}: {_shape(parts)} kept, {folded} folded")
         for customer, timeline in self._timelines_kept.items():
             last, again = self._timelines_made.get(customer, (Offset.ZERO, None))
             # Without a record nothing says up to where the timeline goes; that it is missing is told above.

@@ -24,12 +24,13 @@ from engine.errors import DataFolderError, Unavailable
 from engine.learner import Learner, Position
 from engine.ledger import DecisionEntry, Ledger, LedgerError
 from engine.replay import DecisionReplay, FeatureReplay, Findings, learning_differences
-from engine.store.base import Store, StoreError, StoreUnavailable
+from engine.store.base import PARTS, Store, StoreError, StoreUnavailable
 from engine.store.redis import RedisStore
 from features import Offset
 from models import CheckpointError
 
 _CUSTOMERS_A_READ: Final = 500
+_READS_MAX: Final = 20
 _ELSEWHERE: Final = "data folder {} holds no store: its engine was given one of its own, so give its URL with --redis"
 _STDERR: Final = Console(stderr=True)
 
@@ -49,11 +50,15 @@ async def replay(
     """Compare all that a store keeps with its logs. Raises StoreError, CheckpointError for an unreadable checkpoint."""
     findings = Findings()
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    if await store.remember("events") is not None:
+        findings.caveats.append("the events are in Kafka: state was not folded again")
     folded = await store.folded()
     if away := set(range(store.partitions)) - set(folded):
         raise StoreUnavailable(f"partitions {sorted(away)} are on nodes of the cluster that are away")
     for partition in range(store.partitions):
-        again = FeatureReplay(catalogue.layout, catalogue.keeper, folded[partition], now_ms)
+        again = FeatureReplay(
+            catalogue.layout, catalogue.keeper, folded[partition], now_ms, catalogue.entity_attributes
+        )
         events = await _features(store, partition, again, findings, progress)
         if events >= event_log_entries_max:
             findings.caveats.append(_trimmed("event", partition, events))
@@ -107,17 +112,31 @@ async def _changed(catalogue: Catalogue, store: Store, version: str) -> str:
     return f"other {', '.join(names)}" if names else ""
 
 
+async def _kept(store: Store, customers: Sequence[str]) -> dict[str, tuple[bytes | None, bytes | None]]:
+    """(features, parts) of each customer, of one moment: read again where somebody wrote in between."""
+    found: dict[str, tuple[bytes | None, bytes | None]] = {}
+    left = list(customers)
+    for _ in range(_READS_MAX):
+        before = await store.read_beside(PARTS, left)
+        records = await store.read_features(left)
+        after = await store.read_beside(PARTS, left)
+        found.update((name, (record, parts)) for name, record, parts in zip(left, records, after, strict=True))
+        left = [name for name, old, new in zip(left, before, after, strict=True) if old != new]
+        if not left:
+            break
+    return found
+
+
 async def _features(store: Store, partition: int, again: FeatureReplay, findings: Findings, progress: Progress) -> int:
     after, read = Offset.ZERO, 0
     while batch := (await store.read_events({partition: after}, limits.INGEST_BATCH_MAX, 0)).get(partition):
         customers = again.strangers(batch)
-        records = await store.read_features(customers)
-        timelines = await store.read_timelines(customers)
-        still = await store.read_features(customers)
-        for customer, record, timeline, later in zip(customers, records, timelines, still, strict=True):
-            again.expect(customer, record)
-            if record == later:  # else an event came in between, and they are of different moments
-                again.expect_timeline(customer, timeline)
+        earlier = await _kept(store, customers)
+        timelines = dict(zip(customers, await store.read_timelines(customers), strict=True))
+        for customer, kept in (await _kept(store, customers)).items():
+            again.expect(customer, *kept)
+            if kept == earlier[customer]:  # else an event came in between, and they are of different moments
+                again.expect_timeline(customer, timelines[customer])
         again.absorb(batch)
         after, read = batch[-1].offset, read + len(batch)
         progress("events", len(batch))

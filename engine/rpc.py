@@ -82,10 +82,10 @@ class _DecideCall:
 
 
 def _decide_directly(service: Service) -> DirectHandler:
-    parse, enqueue = decisions_pb2.DecideRequest, service.decider.enqueue
+    parse, enqueue = decisions_pb2.DecideRequest, service.enqueue
 
     def decide(data: bytes, call: Call) -> None:
-        enqueue(service.ask(parsed(parse, data)), _DecideCall(service, call))
+        enqueue(parsed(parse, data), _DecideCall(service, call))
 
     return decide
 

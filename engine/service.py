@@ -20,8 +20,17 @@ from engine.catalogue import Catalogue
 from engine.config import parse
 from engine.config_schema import Channel
 from engine.decide import Ask, Repeat
-from engine.decider import Answer, Decided, Decider, Fallback
-from engine.errors import CallerError, ConfigError, InvalidArgument, NotAllowed, NotFound, Overloaded, Unavailable
+from engine.decider import Answer, Decided, Decider, Fallback, Promise
+from engine.errors import (
+    CallerError,
+    ConfigError,
+    InvalidArgument,
+    NotAllowed,
+    NotFound,
+    OpportuneError,
+    Overloaded,
+    Unavailable,
+)
 from engine.gateway import (
     CheckedEvent,
     CheckedOutcome,
@@ -29,28 +38,37 @@ from engine.gateway import (
     ask_of,
     customer_of,
     event_of,
+    linkable,
     outcome_of,
     shown,
     time_of,
+    traces_of,
 )
 from engine.gateway_timeline import token_of, wanted_of
 from engine.ledger import CAS_BYTES, Ledger, LedgerError
 from engine.lifecycle import OPEN, Stage, expected_after, may_follow
 from engine.limits import (
     DECIDE_CONFLICT_RETRIES_MAX,
+    DECIDE_PUBLISH_WAIT_MS_MAX,
     EVENT_BACKLOG_MAX,
     EVENTS_PER_CALL_MAX,
     LATE_OUTCOME_MS_MAX,
+    LINK_HOPS_MAX,
     WRITES_QUEUED_MAX,
 )
+from engine.linking import BY_DECIDE, BY_PUBLISH, Entries, Login, chosen, identities_of, login_links, targets_of
+from engine.links import moved_to
+from engine.outlets import Inlet, Outlet
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, parse_decision_id
+from engine.service_identity import IdentityService
 from engine.store.base import Conflict, Store, StoreError, StoreFull, StoreUnavailable, partition_of
 from engine.timeline import TimelineError
+from engine.timeline import merged as merged_timeline
 from engine.timeline import unpack as unpack_timeline
 from engine.timelineview import of_decisions, of_events, page
 from features import Offset
 from features import RecordError as FeatureRecordError
-from opportune.v1 import common_pb2, customers_pb2, decisions_pb2, events_pb2, feedback_pb2
+from opportune.v1 import common_pb2, customers_pb2, decisions_pb2, events_pb2, feedback_pb2, identities_pb2
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +88,28 @@ def wall_clock_ms() -> int:
 class Service:
     """All five services on one catalogue and one store."""
 
-    def __init__(self, catalogue: Catalogue, store: Store, clock: Clock = wall_clock_ms) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        store: Store,
+        clock: Clock = wall_clock_ms,
+        *,
+        inlet: Inlet | None = None,
+        outlet: Outlet | None = None,
+    ) -> None:
         self.catalogue = catalogue
         self.store = store
         self.clock = clock
-        self.decider = Decider(catalogue, store)
+        self.inlet: Inlet = inlet or store
+        self._outlet = outlet
+        self.decider = Decider(catalogue, store, None if outlet is None else self)
         self._writer = AnswerWriter(catalogue)
         self._catalogues = {catalogue.version: catalogue}
         self._channels: dict[str, Sequence[Channel]] = {catalogue.version: catalogue.config.channels}
         self._tasks: set[asyncio.Future[None]] = set()
         self._writing = 0
+        self._linking = 0
+        self.identities = IdentityService(self)
         self._backlog_read_s = 0.0
         self._backlog = 0
         self._draining = False
@@ -89,11 +119,15 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def settled(self) -> None:
+        """When all that is kept now is done."""
+        await asyncio.gather(*self._tasks)
+
     async def drain(self) -> None:
         """Answer what is under way and refuse what comes."""
         self._draining = True
         await self.decider.drain()
-        await asyncio.gather(*self._tasks)
+        await self.settled()
         while self._writing:
             await asyncio.sleep(0.005)
 
@@ -101,8 +135,56 @@ class Service:
 
     async def decide(self, request: decisions_pb2.DecideRequest) -> decisions_pb2.DecideResponse:
         """Decisions.Decide."""
-        answer = await self.decider.submit(self.ask(request))
-        return decisions_pb2.DecideResponse.FromString(await self.written(answer))
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.enqueue(request, answer)
+        return decisions_pb2.DecideResponse.FromString(await self.written(await answer))
+
+    def enqueue(self, request: decisions_pb2.DecideRequest, answer: Promise) -> None:
+        """Have a Decide request answered. Raises as `ask` and Decider.enqueue do."""
+        ask = self.ask(request)
+        if not request.identities:
+            self.decider.enqueue(ask, answer)
+            return
+        traces = traces_of(request.identities, self.catalogue)
+        if request.customer_id:
+            self.decider.enqueue(ask, answer)
+            if known := linkable(traces, self.catalogue):
+                self._link_meanwhile(Login(ask.customer, known))
+        elif len(traces) == 1:
+            self.decider.enqueue(ask, answer)  # whether it belongs to somebody is found with its state
+        else:
+            self.keep(asyncio.ensure_future(self._resolve(ask, traces, answer)))
+
+    async def _resolve(self, ask: Ask, traces: Sequence[str], answer: Promise) -> None:
+        """Decide for the strongest trace that is linked."""
+        try:
+            ask = ask._replace(customer=chosen(traces, await targets_of(self.store, traces)))
+        except StoreError as error:
+            log.warning("identities could not be looked up, the strongest counts: %s", error)
+        try:
+            self.decider.enqueue(ask, answer)
+        except OpportuneError as error:
+            answer.set_exception(error)
+
+    def _link_meanwhile(self, login: Login) -> None:
+        """Link beside the decision, which does not wait for it. What fails now is asked for again by the next call."""
+        if self._linking >= WRITES_QUEUED_MAX:
+            metrics.LINKS_SKIPPED.inc()
+            return
+        self._linking += 1
+        self.keep(asyncio.ensure_future(self._link(login)))
+
+    async def _link(self, login: Login) -> None:
+        try:
+            entries = await login_links(self.store, [login], self.clock(), BY_DECIDE)
+            if entries:
+                await self.check_backlog()
+                await self.inlet.append_events(entries)
+        except (StoreError, Overloaded) as error:
+            metrics.LINKS_SKIPPED.inc()
+            log.warning("the identities of a decision were not linked: %s", error)
+        finally:
+            self._linking -= 1
 
     def ask(self, request: decisions_pb2.DecideRequest) -> Ask:
         """A checked Decide request. Raises InvalidArgument."""
@@ -129,7 +211,27 @@ class Service:
         if record is None:
             raise NotFound(f"request_id {shown(ask.request_id)} was answered before, but its record was retired")
         response = answers.repeated(catalogue, record, partition, answer.position, ask)
-        return b"".join((response.SerializeToString(), *self._writer.open_offers(partition, answer.seen)))
+        written = b"".join((response.SerializeToString(), *self._writer.open_offers(partition, answer.seen)))
+        if self._outlet is not None:
+            # The first answer may have got lost between the store and the outlet.
+            with _store_errors():
+                await self._outlet.decisions([(ask.customer, written)], DECIDE_PUBLISH_WAIT_MS_MAX)
+        return written
+
+    @property
+    def away(self) -> str:
+        """Why decisions could not be published a moment ago; "" if nothing is in the way."""
+        return "" if self._outlet is None else self._outlet.away
+
+    async def announce(self, decided: Sequence[Decided]) -> None:
+        """Publish decisions that are durable, before they are answered. Raises StoreUnavailable."""
+        assert self._outlet is not None
+        answered = []
+        for each in decided:
+            customer = each.draft.ask.customer
+            home = partition_of(customer, self.store.partitions)
+            answered.append((customer, self._writer.write(each.draft, home, each.position)))
+        await self._outlet.decisions(answered, DECIDE_PUBLISH_WAIT_MS_MAX)
 
     async def explain(self, request: decisions_pb2.ExplainRequest) -> decisions_pb2.ExplainResponse:
         """Decisions.Explain."""
@@ -189,6 +291,13 @@ class Service:
                     partition, position, record.customer, rank, window_end_ms, outcome
                 )
                 if response is not None:
+                    if self._outlet is not None:
+                        # Also one that was recorded before: the first time it may not have got as far as here.
+                        told = feedback_pb2.ReportRequest()
+                        told.CopyFrom(request)
+                        told.time_ms = outcome.time_ms
+                        with _store_errors():
+                            await self._outlet.outcome(record.customer, told.SerializeToString())
                     return response
         raise Unavailable("the customer's ledger kept changing; report it again with the same outcome_id")
 
@@ -270,35 +379,46 @@ class Service:
     ) -> events_pb2.PublishResponse:
         """Record the good ones and keep the bad ones as dead letters; each is (id, payload, check)."""
         response = events_pb2.PublishResponse()
-        good: list[tuple[str, bytes]] = []
+        good: list[CheckedEvent] = []
         bad: list[RejectedEvent] = []
         for index, (event_id, payload, check) in enumerate(events):
             try:
-                checked = check()
-                good.append((checked.customer, checked.data))
+                good.append(check())
             except CallerError as error:
                 reason = str(error)
                 response.rejected.add(index=index, id=event_id[:64], reason=reason)
                 bad.append((payload(), reason))
         with self._write(), _store_errors():
             if good:
-                await self._check_backlog()
-                positions = await self.store.append_events(good)
+                await self.check_backlog()
+                links, entries = await self._placed(good)
+                positions = await self.inlet.append_events([*links, *entries])
                 response.positions.extend(
-                    decision_id(partition_of(customer, self.store.partitions), position)
-                    for (customer, _), position in zip(good, positions, strict=True)
+                    decision_id(partition_of(name, self.inlet.partitions), position)
+                    for (name, _), position in zip(entries, positions[len(links) :], strict=True)
                 )
             if bad:
                 metrics.EVENTS_REJECTED.inc(len(bad))
-                await self.store.dead_letters(bad)
+                await self.inlet.dead_letters(bad)
         response.accepted = len(good)
         metrics.EVENTS.labels("all").inc(len(good))
         return response
 
-    async def _check_backlog(self) -> None:
+    async def _placed(self, events: Sequence[CheckedEvent]) -> tuple[Entries, Entries]:
+        """Links that the events ask for, and the events, each under the name whose log it belongs to."""
+        logins = [Login(event.customer, event.traces) for event in events if event.named and event.traces]
+        links = await login_links(self.store, logins, self.clock(), BY_PUBLISH) if logins else []
+        anonymous = [trace for event in events if not event.named for trace in event.traces]
+        targets = await targets_of(self.store, anonymous) if anonymous else {}
+        return links, [
+            event.under(event.customer if event.named or not event.traces else chosen(event.traces, targets))
+            for event in events
+        ]
+
+    async def check_backlog(self) -> None:
         """Refuse events that the log might have to drop before they are folded."""
         if time.monotonic() - self._backlog_read_s > _BACKLOG_FRESH_S:
-            self._backlog = max((await self.store.backlog()).values(), default=0)
+            self._backlog = max((await self.inlet.backlog()).values(), default=0)
             self._backlog_read_s = time.monotonic()
             metrics.EVENTS_WAITING.set(self._backlog)
         if self._backlog > EVENT_BACKLOG_MAX:
@@ -308,40 +428,53 @@ class Service:
 
     async def get_customer(self, request: customers_pb2.GetCustomerRequest) -> customers_pb2.Customer:
         """Customers.Get."""
-        customer = customer_of(request.customer_id, request.identities)
         catalogue = self.catalogue
+        customer = customer_of(request.customer_id, request.identities, catalogue)
         now_ms = time_of(request.time_ms, "time_ms", catalogue, self.clock())
-        wanted = wanted_of(request, customer)
         with _store_errors():
+            if not request.customer_id and len(request.identities) > 1:
+                given = traces_of(request.identities, catalogue)
+                customer = chosen(given, await targets_of(self.store, given))
             [(record, ledger_bytes)] = await self.store.read([customer])
-            [timeline_bytes] = await self.store.read_timelines([customer])
+            for _ in range(LINK_HOPS_MAX):
+                if not (to := moved_to(record)):
+                    break
+                customer = to
+                [(record, ledger_bytes)] = await self.store.read([customer])
+            wanted = wanted_of(request, customer)
+            linked = await identities_of(self.store, customer)
+            timelines = await self.store.read_timelines([customer, *linked])
+            others = await self.store.read(linked)
         header = None
         try:
             if record is not None:
                 header = catalogue.layout.header(record)
             ledger = Ledger.unpack(ledger_bytes)
-            timeline = unpack_timeline(timeline_bytes)
+            # What was decided under a linked name is the customer's, too; it stays in the ledger of that name.
+            ledgers = [(customer, ledger)]
+            ledgers += [(name, Ledger.unpack(data)) for name, (_, data) in zip(linked, others, strict=True) if data]
+            timeline = unpack_timeline(merged_timeline(timelines))
         except (FeatureRecordError, LedgerError, TimelineError) as error:
             raise Unavailable(f"the state of customer {shown(customer)} cannot be read: {error}") from error
         partition = partition_of(customer, self.store.partitions)
         response = answers.customer(catalogue, customer, (record, ledger_bytes), header, ledger, partition, now_ms)
-        response.bytes += len(timeline_bytes or b"")
+        response.bytes += sum(len(data or b"") for data in timelines)
         answers_timeline.fill_profile(response, [feature.function for feature in catalogue.config.features])
-        response.identities.extend(await self._identities(customer))
+        traces = [name.partition("=") for name in linked if "=" in name]
+        response.identities.extend(common_pb2.Identity(kind=kind, value=value) for kind, _, value in traces)
         response.segments.extend(catalogue.segments.of(catalogue.layout.read([record], np.array([now_ms]))))
         events, cases = of_events(timeline, catalogue.on_timeline)
-        places = await self._places(partition, ledger)
-        decisions = of_decisions(ledger, partition, places, catalogue.offer_name, now_ms)
+        decisions = []
+        for name, of_name in ledgers:
+            home = partition_of(name, self.store.partitions)
+            places = await self._places(home, of_name)
+            decisions += of_decisions(of_name, home, places, catalogue.offer_name, now_ms)
         shown_items, place = page([*events, *decisions], wanted)
         answers_timeline.fill_timeline(response, shown_items)
         response.next_page_token = token_of(request, customer, place)
         answers_timeline.fill_cases(response, cases, events, now_ms)
         response.timeline_floor_ms = timeline.floor_ms or 0
         return response
-
-    async def _identities(self, customer: str) -> Sequence[common_pb2.Identity]:
-        """Traces linked to a customer. No links are kept yet."""
-        return ()
 
     async def _places(self, partition: int, ledger: Ledger) -> dict[str, tuple[str, str]]:
         """(channel, placement) of the ledger's decisions, by id, as far as their records are still there."""
@@ -376,6 +509,18 @@ class Service:
         return found
 
     # --- limits -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around a write: counted among those under way, errors of the store in the words of the API."""
+        with self._write(), _store_errors():
+            yield
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around a read: errors of the store in the words of the API."""
+        with _store_errors():
+            yield
 
     @contextmanager
     def _write(self) -> Iterator[None]:
@@ -415,4 +560,7 @@ def methods(service: Service) -> Sequence[tuple[str, type, Method]]:
         ("opportune.v1.Feedback/Report", feedback_pb2.ReportRequest, service.report),
         ("opportune.v1.Events/Publish", events_pb2.PublishRequest, service.publish),
         ("opportune.v1.Customers/Get", customers_pb2.GetCustomerRequest, service.get_customer),
+        ("opportune.v1.Identities/Link", identities_pb2.LinkRequest, service.identities.link),
+        ("opportune.v1.Identities/Unlink", identities_pb2.UnlinkRequest, service.identities.unlink),
+        ("opportune.v1.Identities/Lineage", identities_pb2.LineageRequest, service.identities.lineage),
     )

@@ -6,6 +6,7 @@
     POST /v1/events     CloudEvents 1.0, structured or batch → PublishResponse
     POST /v1/customers  GetCustomerRequest → Customer
     GET  /v1/customers/ID?page_size=…&kinds=…&kinds=…  the same, the other fields as in the request
+    POST /v1/identities/link, /v1/identities/unlink, /v1/identities/lineage   LinkRequest → LinkResponse, …
     GET  /metrics       Prometheus text     GET /healthz  200 "ok" while the process serves
 
 An error is `{"error": {"status": "INVALID_ARGUMENT", "message": …}}` with the HTTP status of engine.errors.
@@ -29,7 +30,7 @@ from engine.errors import InvalidArgument, OpportuneError, Overloaded
 from engine.gateway import shown
 from engine.limits import MESSAGE_BYTES_MAX
 from engine.service import Service
-from opportune.v1 import customers_pb2, decisions_pb2, feedback_pb2
+from opportune.v1 import customers_pb2, decisions_pb2, feedback_pb2, identities_pb2
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ def application(service: Service) -> web.Application:
         ("/v1/explain", decisions_pb2.ExplainRequest, service.explain),
         ("/v1/report", feedback_pb2.ReportRequest, service.report),
         ("/v1/customers", customers_pb2.GetCustomerRequest, service.get_customer),
+        ("/v1/identities/link", identities_pb2.LinkRequest, service.identities.link),
+        ("/v1/identities/unlink", identities_pb2.UnlinkRequest, service.identities.unlink),
+        ("/v1/identities/lineage", identities_pb2.LineageRequest, service.identities.lineage),
     ):
         app.router.add_post(path, _json_route(request_type, call))
     app.router.add_get("/v1/customers/{customer_id}", _customer_route(service))

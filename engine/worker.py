@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -23,15 +23,17 @@ from pydantic import BaseModel, ConfigDict
 
 from engine.catalogue import Catalogue
 from engine.config import load
-from engine.errors import OpportuneError
+from engine.errors import BrokerError, OpportuneError
 from engine.ingest import Ingest
+from engine.kafka.producer import KafkaLog, Producer
+from engine.kafka.topics import Brokers, Incarnation, Topics, attach, refuse_other_broker
 from engine.layouts import LayoutWatch, keep_layout, learn_layouts
 from engine.learning import Learning
 from engine.limits import DRAIN_MS_MAX, PARTITIONS
 from engine.policywatch import PolicyWatch
 from engine.rpc import Server
-from engine.service import Service
-from engine.store.base import StoreUnavailable
+from engine.service import Service, wall_clock_ms
+from engine.store.base import StoreError, StoreUnavailable
 from engine.store.redis import RedisStore
 from engine.web import WebServer
 from models import CheckpointError
@@ -57,6 +59,13 @@ class Settings(BaseModel):
     grpc: str = "127.0.0.1:0"
     http: str | None = None
     transport: str = "native"
+    kafka: str | None = None
+    """Brokers, "host:port,…"; None: the store's streams are the event log."""
+    prefix: str = "opportune"
+    topic_partitions: int = 32
+    sources: tuple[str, ...] = ()
+    faust_folder: Path = Path()
+    """Where Faust may keep files."""
 
 
 Role = Callable[[Settings, Catalogue, RedisStore, asyncio.Event], Awaitable[None]]
@@ -76,7 +85,7 @@ def run(role: Role, settings_json: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         _run(_work(role, Settings.model_validate_json(settings_json)))
-    except (OpportuneError, CheckpointError, OSError) as error:
+    except (OpportuneError, StoreError, CheckpointError, OSError) as error:
         log.error("%s", error)
         sys.exit(1)
 
@@ -101,6 +110,8 @@ async def _work(role: Role, settings: Settings) -> None:
     store = await _open(settings)
     try:
         await keep_layout(store, version, text, catalogue.layout)
+        if settings.kafka is None:
+            await refuse_other_broker(store)
         # What was made so far lives as long as the process: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -151,8 +162,14 @@ async def serve(
 ) -> None:
     """Answer Decide, Report, Publish and the rest, over gRPC and HTTP."""
     _keep_memory()
-    service = service_type(catalogue, store)
-    service.decider.on_unreadable = LayoutWatch(store, catalogue.layout).look
+    async with AsyncExitStack() as closing:
+        log_of_kafka = None if settings.kafka is None else await _kafka_log(settings, store, closing)
+        service = service_type(catalogue, store, inlet=log_of_kafka, outlet=log_of_kafka)
+        service.decider.on_unreadable = LayoutWatch(store, catalogue.layout).look
+        await _serve(settings, service, store, stop)
+
+
+async def _serve(settings: Settings, service: Service, store: RedisStore, stop: asyncio.Event) -> None:
     watch = PolicyWatch(service.decider, store)
     with suppress(StoreUnavailable):
         await watch.step(0)
@@ -176,9 +193,69 @@ async def serve(
     watching.cancel()
 
 
-async def ingest(_: Settings, catalogue: Catalogue, store: RedisStore, stop: asyncio.Event) -> None:
+def ingest_of(catalogue: Catalogue, store: RedisStore) -> Ingest:
+    """The fold of a configuration on a store."""
+    learn = partial(learn_layouts, store, catalogue.layout)
+    return Ingest(catalogue.layout, store, catalogue.keeper, learn=learn, entities=catalogue.entity_attributes)
+
+
+async def _kafka_log(settings: Settings, store: RedisStore, closing: AsyncExitStack) -> KafkaLog:
+    """The topics as a server writes them, until `closing` closes. Raises BrokerError."""
+    brokers, topics, known = await _attached(settings, store, closing)
+    producer = Producer(brokers.servers)
+    await producer.open()
+    closing.push_async_callback(producer.close, DRAIN_MS_MAX / 8e3)
+    found = KafkaLog(brokers, producer, topics, known)
+    watching = asyncio.create_task(found.watch())
+    closing.callback(watching.cancel)
+    return found
+
+
+async def _attached(
+    settings: Settings, store: RedisStore, closing: AsyncExitStack
+) -> tuple[Brokers, Topics, Incarnation]:
+    assert settings.kafka is not None
+    # While a broker is away aiokafka logs a dozen lines a second. What of it matters is told by those who call it.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    brokers, topics = Brokers(settings.kafka), Topics(settings.prefix)
+    closing.push_async_callback(brokers.close)
+    await brokers.open()
+    known = await attach(brokers, topics, store, wall_clock_ms(), settings.topic_partitions)
+    return brokers, topics, known
+
+
+async def ingest(settings: Settings, catalogue: Catalogue, store: RedisStore, stop: asyncio.Event) -> None:
     """Fold events into state."""
-    worker = Ingest(catalogue.layout, store, catalogue.keeper, learn=partial(learn_layouts, store, catalogue.layout))
+    if settings.kafka is not None:
+        # Faust takes a second to load, and the other roles have no use for it.
+        from engine.kafka import worker as faust_worker
+
+        with suppress(ImportError):
+            # Faust's consumer makes a loop of its own, in a thread; this one runs on uvloop already.
+            import uvloop
+
+            asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+        async with AsyncExitStack() as closing:
+            attached = await _attached(settings, store, closing)
+            folding = ingest_of(catalogue, store)
+            member = faust_worker.Worker(
+                catalogue, folding, store, *attached, settings.faust_folder, settings.sources
+            )
+            failure = None
+            try:
+                await member.run(stop, _ready)
+            except BrokerError as error:
+                failure = error
+            if member.stuck:
+                # All that is done is written, and Faust may wait for a broker that is away for as long as it likes.
+                if failure is not None:
+                    log.error("%s", failure)
+                logging.shutdown()
+                os._exit(0 if failure is None else 1)
+            if failure is not None:
+                raise failure
+        return
+    worker = ingest_of(catalogue, store)
     await _until(stop, worker.run(), worker.stop)
 
 

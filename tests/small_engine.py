@@ -77,7 +77,9 @@ class SmallEngine:
         self.catalogue = catalogue_of(text)
         self.store = store or MemoryStore(PARTITIONS, self.clock)
         self.service = Service(self.catalogue, self.store, self.clock)
-        self.ingest = Ingest(self.catalogue.layout, self.store, self.catalogue.keeper)
+        self.ingest = Ingest(
+            self.catalogue.layout, self.store, self.catalogue.keeper, entities=self.catalogue.entity_attributes
+        )
         self.learning = Learning(self.catalogue, self.store, now_s=lambda: self.now_ms / 1e3)
         self.watch = PolicyWatch(self.service.decider, self.store)
         self._numbers = iter(range(1, 1_000_000))
@@ -127,6 +129,11 @@ class SmallEngine:
         """Bring the state up to the last event."""
         while await self.ingest.round(0):
             pass
+
+    async def settle(self) -> None:
+        """Let finish what calls do beside their answers, and bring the state up to the last event."""
+        await self.service.settled()
+        await self.fold()
 
     async def learn(self) -> None:
         """Bring the served policy up to the last outcome."""

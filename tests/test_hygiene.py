@@ -14,7 +14,7 @@ from engine.catalogue import Catalogue
 from engine.cli import main
 from engine.config import parse, version_of
 from engine.lifecycle import mermaid
-from engine.store import keys
+from engine.store import LINKS, PARTS, keys
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -53,6 +53,7 @@ def test_the_pure_packages_import_no_sibling(package: str) -> None:
 @pytest.mark.parametrize("module", ["asyncio", "socket", "time", "random", "redis", "grpc", "aiohttp", "threading"])
 def test_the_pure_modules_touch_no_clock_no_dice_and_no_network(module: str) -> None:
     pure = ["decide", "ledger", "record", "lifecycle", "attribution", "learner", "rules", "catalogue"]
+    pure += ["identity", "links"]
     pure += ["timeline", "timelineview", "cases", "segments"]
     files = [path for path in SOURCES if not path.is_relative_to(ROOT / "engine")]
     files += [ROOT / "engine" / f"{part}.py" for part in pure]
@@ -80,7 +81,7 @@ def test_every_limit_has_its_unit_in_its_name() -> None:
     """A bound ends in _MAX or _MIN; what it counts or measures stands before that."""
     constants = {name for name in vars(limits) if name.isupper()}
     units = r"(BYTES|MS|ENTRIES|EVENTS?_PER_CALL|SLATE|IDENTITIES|PURPOSES|OFFERS|RULES|FEATURES|FACTS|DECISIONS|"
-    units += r"BATCH(ES)?|QUEUE|RETRIES|QUEUED|LETTERS|BACKLOG|TRACKED|RESTARTS)_?"
+    units += r"BATCH(ES)?|QUEUE|RETRIES|QUEUED|LETTERS|BACKLOG|TRACKED|RESTARTS|HOPS)_?"
     odd = {name for name in constants if not re.search(rf"{units}(MS)?(_MAX|_MIN)?$", name)} - {"PARTITIONS"}
     assert odd == set()
     assert all(isinstance(getattr(limits, name), int) and getattr(limits, name) > 0 for name in constants)
@@ -102,7 +103,8 @@ def test_every_key_stands_in_the_table_of_keys() -> None:
     rows = re.findall(r"^\| `(.+?)` \|.*$", text, re.MULTILINE)
     parts = ("f:<customer>", "l:<customer>", "t:<customer>", "events", "decisions", "folded", "marks")
     made = {f"{{pN}}{part}" for part in parts}
-    single = (keys.DEAD, keys.POLICY, keys.POLICY_CHANGES, keys.LEARNER, keys.LAYOUTS, keys.META)
+    made |= {f"{{pN}}{kind}:<customer>" for kind in (PARTS, LINKS)}
+    single = (keys.DEAD, keys.POLICY, keys.POLICY_CHANGES, keys.LEARNER, keys.KAFKA, keys.LAYOUTS, keys.META)
     made |= {key.decode() for key in single}
     assert set(rows) == made | {"config:<version>"}
     architecture = (ROOT / "docs" / "architecture.md").read_text()

@@ -68,7 +68,7 @@ def test_all_that_a_caller_meets_has_a_comment(files: list[descriptor_pb2.FileDe
 def test_enums_begin_with_unspecified(files: list[descriptor_pb2.FileDescriptorProto]) -> None:
     """0 is what an older or careless caller sends: it must mean "not said". Values carry the name of their enum."""
     enums = [enum for file in files for enum in file.enum_type]
-    assert {enum.name for enum in enums} == {"Stage", "OfferKind", "DegradedReason", "TimelineKind"}
+    assert {enum.name for enum in enums} == {"Stage", "OfferKind", "DegradedReason", "LineageAction", "TimelineKind"}
     for enum in enums:
         prefix = "".join(f"_{c}" if c.isupper() else c.upper() for c in enum.name).lstrip("_")
         assert (enum.value[0].number, enum.value[0].name) == (0, f"{prefix}_UNSPECIFIED")
@@ -80,6 +80,7 @@ def test_the_engine_uses_the_numbers_of_proto(files: list[descriptor_pb2.FileDes
     from engine import decide, decider
     from engine.catalogue import OFFER_KINDS
     from engine.lifecycle import Stage
+    from engine.links import Action
     from engine.timeline import Kind
 
     numbers = {value.name: value.number for file in files for enum in file.enum_type for value in enum.value}
@@ -90,6 +91,7 @@ def test_the_engine_uses_the_numbers_of_proto(files: list[descriptor_pb2.FileDes
         name: number for name, number in numbers.items() if name.startswith("TIMELINE_KIND_") and number
     }
     assert {f"OFFER_KIND_{kind.upper()}": number for kind, number in OFFER_KINDS.items()}.items() <= numbers.items()
+    assert {f"LINEAGE_ACTION_{action.name}": int(action) for action in Action}.items() <= numbers.items()
     assert [
         numbers[f"DEGRADED_REASON_{name}"]
         for name in ("STATE_STORE_UNAVAILABLE", "COMMIT_FAILED", "STATE_UNREADABLE", "POLICY_UNAVAILABLE")

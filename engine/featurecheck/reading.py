@@ -24,7 +24,9 @@ from engine.featurecheck.rejected import Letters, rejected_findings
 from engine.featurecheck.report import Report
 from engine.featurecheck.values import CustomerSample, feature_findings, record_findings
 from engine.gateway_letters import letter_type
+from engine.identity import is_control
 from engine.ingest import logged_event
+from engine.links import moved_to
 from engine.store.base import Store, StoreError
 from engine.store.keys import DEAD, Keys
 from engine.store.redis import RedisStore
@@ -186,7 +188,8 @@ async def _events(
                 except ValueError:
                     foreign += 1
                     continue
-                arrivals.add(event)
+                if not is_control(event.type):
+                    arrivals.add(event)
             after, left = batch[-1].offset, left - len(batch)
     if len(partitions) < len(lengths):
         caveats.append(f"event types: {len(partitions)} of {len(lengths)} partitions of the event log were read")
@@ -248,8 +251,9 @@ async def _customers(
 
 
 async def _read(sample: CustomerSample, store: Store, customers: list[str]) -> None:
-    # A customer may have gone since SCAN named it.
-    sample.add([record for record in await store.read_features(customers) if record is not None])
+    # A customer may have gone since SCAN named it, or be a name that belongs to another one.
+    records = await store.read_features(customers)
+    sample.add([record for record in records if record is not None and not moved_to(record)])
 
 
 async def _lengths(client: Client, logs: Sequence[bytes]) -> list[int]:

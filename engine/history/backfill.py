@@ -32,6 +32,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, Final
@@ -47,7 +48,20 @@ from engine.history.loading import EVENTS, Told, stage
 from engine.history.mapping import Reading
 from engine.history.rows import Span, Tally, schema_of
 from engine.history.staging import Staging, bucket, buckets_for, groups, runs_of
-from engine.store.base import Conflict, FeatureWrite, Mark, Store, StoreError, StoreFull, StoreUnavailable
+from engine.identity import Stored, with_history
+from engine.links import moved_to
+from engine.store.base import (
+    LINKS,
+    PARTS,
+    Beside,
+    Conflict,
+    FeatureWrite,
+    Mark,
+    Store,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
 from features import RecordError, VersionError
 
 log = logging.getLogger(__name__)
@@ -260,8 +274,14 @@ class _Partition:
         for _ in range(limits.BACKFILL_CONFLICT_RETRIES_MAX):
             if _place(self._at) >= place:
                 return
-            for customer, live in zip(missing, await self._store.read_features(missing), strict=True):
-                writes[customer] = FeatureWrite(customer, live or b"", self._joined(customer, live, history[customer]))
+            all_parts = await self._store.read_beside(PARTS, missing)
+            records = await self._store.read_features(missing)
+            for customer, live, parts in zip(missing, records, all_parts, strict=True):
+                if parts is not None or moved_to(live):
+                    writes[customer] = await self._linked(customer, live, parts, history[customer])
+                else:
+                    joined = self._joined(customer, live, history[customer])
+                    writes[customer] = FeatureWrite(customer, live or b"", joined)
             ordered = list(writes.values())
             matching = await self._store.write_marked(self._partition, ordered, mark)
             if isinstance(matching, Conflict):
@@ -275,6 +295,15 @@ class _Partition:
                 return
             missing = [write.customer for write, match in zip(ordered, matching, strict=True) if not match]
         raise StoreUnavailable(f"customers are written to all the time, {len(missing)} of {len(history)} at last")
+
+    async def _linked(self, customer: str, live: bytes | None, parts: bytes | None, history: bytes) -> FeatureWrite:
+        """The same of a name that was linked: its history goes into its own part, and whoever has that is told."""
+        [links] = await self._store.read_beside(LINKS, [customer])
+        join = partial(self._joined, customer, history=history)
+        done = with_history(self._layout, customer, Stored(live, parts, links), join)
+        await self._store.append_events(done.sends)
+        assert done.parts is not None, "a name with parts keeps them"
+        return FeatureWrite(customer, live or b"", done.record, beside=(Beside(PARTS, done.parts, parts or b""),))
 
     def _joined(self, customer: str, live: bytes | None, history: bytes) -> bytes:
         try:

@@ -11,6 +11,9 @@ contract suite (tests/store) covers every store.
 """
 
 from engine.store.base import (
+    LINKS,
+    PARTS,
+    Beside,
     Conflict,
     DecisionCommit,
     DecisionLog,
@@ -31,6 +34,9 @@ from engine.store.memory import MemoryStore
 from engine.store.redis import RedisStore
 
 __all__ = [
+    "LINKS",
+    "PARTS",
+    "Beside",
     "Conflict",
     "DecisionCommit",
     "DecisionLog",

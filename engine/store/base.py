@@ -8,6 +8,8 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `{pN}f:<customer>` | features, written only by ingest | CUSTOMER_KEY_TTL_MS |
 | `{pN}l:<customer>` | ledger, written by decisions and reports | CUSTOMER_KEY_TTL_MS |
 | `{pN}t:<customer>` | timeline, written only by ingest, with the features | CUSTOMER_KEY_TTL_MS after its last entry |
+| `{pN}g:<customer>` | parts: of whom a linked record is made, written with the features | CUSTOMER_KEY_TTL_MS |
+| `{pN}e:<customer>` | links: identities, entities and lineage, written with the features | CUSTOMER_KEY_TTL_MS |
 | `{pN}events` | log of events, a stream | EVENT_LOG_ENTRIES_MAX |
 | `{pN}decisions` | log of decisions and outcomes in causal order, a stream | DECISION_LOG_ENTRIES_MAX |
 | `{pN}folded` | position up to which the event log is folded, and how many events that was | for good |
@@ -17,18 +19,22 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `{policy}:changes` | stream of snapshot versions and the offers each changed | 1,000 entries |
 | `learner` | checkpoint of the learner, a hash | for good |
 | `config:<version>` | configuration files by version, for reading old records | for good |
+| `kafka` | which Kafka topic the events come from, if they do, a hash | for good |
 | `layouts` | which configuration a layout of features belongs to, a hash by layout version | for good |
 | `meta` | format of the store and number of partitions, a hash | for good |
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 from zlib import crc32
 
 from features import Offset
 
 __all__ = [
+    "LINKS",
+    "PARTS",
+    "Beside",
     "Conflict",
     "DecisionCommit",
     "DecisionLog",
@@ -102,15 +108,41 @@ class DecisionCommit(NamedTuple):
     record: bytes
 
 
+PARTS: Final = "g"
+LINKS: Final = "e"
+TIMELINE: Final = "t"
+"""Kinds of values that stand beside a customer's features: the letters of their keys."""
+
+
+class Beside(NamedTuple):
+    """A further value of a customer, written in the same step as the features or not at all."""
+
+    kind: str
+    """PARTS, LINKS or TIMELINE."""
+    value: bytes
+    expected: bytes | None = None
+    """First bytes of the value that it replaces; b"": there is none; None: whatever is there."""
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureWrite:
-    """One customer's features, to be written if its first features.HEADER_CAS_BYTES bytes are still `expected`."""
+    """One customer's features, to be written if its first features.HEADER_CAS_BYTES bytes are still `expected`.
+
+    An empty `record` leaves the customer without features. All of a write takes place or none of it: if what one value
+    `beside` expects is not there, nothing of this customer is written.
+    """
 
     customer: str
     expected: bytes
     record: bytes
     timeline: bytes = b""
     """Written together with the features; b"": the timeline stays as it is."""
+    beside: tuple[Beside, ...] = ()
+
+    @property
+    def values(self) -> tuple[Beside, ...]:
+        """All that is written beside the record."""
+        return (*self.beside, Beside(TIMELINE, self.timeline)) if self.timeline else self.beside
 
 
 class Mark(NamedTuple):
@@ -186,6 +218,10 @@ class Feed(Protocol):
         """Features of each customer."""
         ...
 
+    async def read_beside(self, kind: str, customers: Sequence[str]) -> list[bytes | None]:
+        """The value of one kind (PARTS or LINKS) of each customer."""
+        ...
+
     async def read_timelines(self, customers: Sequence[str]) -> list[bytes | None]:
         """Timeline of each customer."""
         ...
@@ -203,6 +239,20 @@ class Feed(Protocol):
 
     async def folded(self) -> dict[int, Offset]:
         """Position up to which each partition of the event log is folded."""
+        ...
+
+    async def write_records(self, writes: Sequence[FeatureWrite]) -> list[bool]:
+        """Write features and timelines of customers of any partitions where `expected` still matches; False where not.
+
+        For an event log that keeps its own position, such as Kafka's.
+        """
+        ...
+
+    async def remember(self, name: str, first: bytes | None = None) -> bytes | None:
+        """What is noted about the broker under `name`. If nothing is, `first` is noted; of two who come first one is.
+
+        With `first` None nothing is noted, and None is the answer where nothing was.
+        """
         ...
 
     async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> list[bool] | Conflict:

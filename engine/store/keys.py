@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
 
+from engine.store.base import LINKS, PARTS, TIMELINE
+
 DEAD: Final = b"dead"
 POLICY: Final = b"policy"
 POLICY_CHANGES: Final = b"{policy}:changes"
 """The braces put it into the slot of `policy`, so that both change in one atomic step on a cluster too."""
 POLICY_HEAD: Final = b"_head"
 LEARNER: Final = b"learner"
+KAFKA: Final = b"kafka"
 LAYOUTS: Final = b"layouts"
 META: Final = b"meta"
 
@@ -32,7 +35,7 @@ class Keys:
         self._partitions = partitions
         self._features = [tag + b"f:" for tag in tags]
         self._ledger = [tag + b"l:" for tag in tags]
-        self._timeline = [tag + b"t:" for tag in tags]
+        self._beside = {kind: [tag + kind.encode() + b":" for tag in tags] for kind in (PARTS, LINKS, TIMELINE)}
 
     # These spell partition_of() out, so that a name is encoded once on the hot path.
 
@@ -41,10 +44,14 @@ class Keys:
         name = customer.encode()
         return self._features[crc32(name) % self._partitions] + name
 
+    def beside(self, kind: str, customer: str) -> bytes:
+        """Key of a value beside a customer's features."""
+        name = customer.encode()
+        return self._beside[kind][crc32(name) % self._partitions] + name
+
     def timeline(self, customer: str) -> bytes:
         """Key of a customer's timeline."""
-        name = customer.encode()
-        return self._timeline[crc32(name) % self._partitions] + name
+        return self.beside(TIMELINE, customer)
 
     def ledger_and_log(self, customer: str) -> tuple[bytes, bytes]:
         """Key of a customer's ledger and key of the decision log of the same partition."""

@@ -9,7 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from engine import limits
-from engine.store.base import Conflict, DecisionCommit, FeatureWrite, LogEntry, Mark, StoreError, partition_of
+from engine.store.base import (
+    LINKS,
+    PARTS,
+    TIMELINE,
+    Conflict,
+    DecisionCommit,
+    FeatureWrite,
+    LogEntry,
+    Mark,
+    StoreError,
+    partition_of,
+)
 from features import Offset
 
 POLICY_CHANGES_MAX: Final = 1_000
@@ -30,6 +41,9 @@ class _Values:
 
     def put(self, name: str, value: bytes) -> None:
         self._values[name] = (self._clock_ms() + limits.CUSTOMER_KEY_TTL_MS, value)
+
+    def drop(self, name: str) -> None:
+        self._values.pop(name, None)
 
     def matches(self, name: str, expected: bytes) -> bool:
         """Whether the value begins with `expected`; for b"", whether there is none."""
@@ -89,6 +103,7 @@ class MemoryStore:
         self._features = _Values(clock_ms)
         self._ledgers = _Values(clock_ms)
         self._timelines = _Values(clock_ms)
+        self._beside = {PARTS: _Values(clock_ms), LINKS: _Values(clock_ms), TIMELINE: self._timelines}
         self._events = [_Log(clock_ms) for _ in range(partitions)]
         self._decisions = [_Log(clock_ms) for _ in range(partitions)]
         self._folded = [Offset.ZERO] * partitions
@@ -98,6 +113,7 @@ class MemoryStore:
         self._changes = _Log(clock_ms)
         self._checkpoint: dict[str, bytes] = {}
         self._configs: dict[str, bytes] = {}
+        self._notes: dict[str, bytes] = {}
         self._layouts: dict[int, str] = {}
         self._arrived = asyncio.Event()
 
@@ -172,6 +188,10 @@ class MemoryStore:
         """Features of each customer."""
         return [self._features.get(customer) for customer in customers]
 
+    async def read_beside(self, kind: str, customers: Sequence[str]) -> list[bytes | None]:
+        """The value of one kind of each customer."""
+        return [self._beside[kind].get(customer) for customer in customers]
+
     async def read_timelines(self, customers: Sequence[str]) -> list[bytes | None]:
         """Timeline of each customer."""
         return [self._timelines.get(customer) for customer in customers]
@@ -180,29 +200,57 @@ class MemoryStore:
         self, partition: int, writes: Sequence[FeatureWrite], folded: Offset, events: int
     ) -> list[bool]:
         """Write features, timelines and the position folded; trim the log."""
-        written = [self._features.matches(write.customer, write.expected) for write in writes]
+        written = [self._as_expected(write) for write in writes]
         for write, matches in zip(writes, written, strict=True):
             if matches:
-                self._features.put(write.customer, write.record)
-                if write.timeline:
-                    self._timelines.put(write.customer, write.timeline)
+                self._write(write)
         if all(written) and folded > self._folded[partition]:
             self._folded[partition] = folded
             self._events[partition].trim(self._limits[0], folded)
         return written
 
+    def _write(self, write: FeatureWrite) -> None:
+        if write.record:
+            self._features.put(write.customer, write.record)
+        else:
+            self._features.drop(write.customer)
+        for beside in write.values:
+            self._beside[beside.kind].put(write.customer, beside.value)
+
+    def _as_expected(self, write: FeatureWrite) -> bool:
+        return self._features.matches(write.customer, write.expected) and all(
+            self._beside[beside.kind].matches(write.customer, beside.expected)
+            for beside in write.values
+            if beside.expected is not None
+        )
+
     async def folded(self) -> dict[int, Offset]:
         """Position up to which each partition of the event log is folded; Offset.ZERO where nothing is."""
         return dict(enumerate(self._folded))
+
+    async def write_records(self, writes: Sequence[FeatureWrite]) -> list[bool]:
+        """Write features and timelines of customers of any partitions."""
+        written = []
+        for write in writes:
+            written.append(self._features.matches(write.customer, write.expected))
+            if written[-1]:
+                self._features.put(write.customer, write.record)
+                if write.timeline:
+                    self._timelines.put(write.customer, write.timeline)
+        return written
+
+    async def remember(self, name: str, first: bytes | None = None) -> bytes | None:
+        """What is noted about the broker under a name."""
+        return self._notes.get(name) if first is None else self._notes.setdefault(name, first)
 
     async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> list[bool] | Conflict:
         """Write features and a mark, all or nothing."""
         if self._marks[partition].get(mark.name, b"") != mark.expected:
             return Conflict()
-        matching = [self._features.matches(write.customer, write.expected) for write in writes]
+        matching = [self._as_expected(write) for write in writes]
         if all(matching):
             for write in writes:
-                self._features.put(write.customer, write.record)
+                self._write(write)
             self._marks[partition][mark.name] = mark.value
         return matching
 

@@ -30,6 +30,7 @@ from engine.store.base import (
     PartlyUnavailable,
     StoreError,
     StoreUnavailable,
+    partition_of,
 )
 from engine.store.cluster import Cluster
 from engine.store.lanes import Lane
@@ -241,20 +242,22 @@ class RedisStore:
 
     async def read_features(self, customers: Sequence[str]) -> list[bytes | None]:
         """Features of each customer."""
-        if not customers:
-            return []
-        names = list(map(self._keys.features, customers))
-        if isinstance(self._bulk, Lane):
-            return checked(await self._bulk.mget(names, self._write_s))
-        [values] = checked(await self._bulk.pipeline(((b"MGET", *names),), self._write_s))
-        return list(values)
+        return await self._read_values(list(map(self._keys.features, customers)))
 
     async def read_timelines(self, customers: Sequence[str]) -> list[bytes | None]:
         """Timeline of each customer."""
-        if not customers:
+        return await self._read_values(list(map(self._keys.timeline, customers)))
+
+    async def read_beside(self, kind: str, customers: Sequence[str]) -> list[bytes | None]:
+        """The value of one kind of each customer."""
+        return await self._read_values([self._keys.beside(kind, customer) for customer in customers])
+
+    async def _read_values(self, names: list[bytes]) -> list[bytes | None]:
+        if not names:
             return []
-        command = (b"MGET", *map(self._keys.timeline, customers))
-        [values] = checked(await self._bulk.pipeline((command,), self._write_s))
+        if isinstance(self._bulk, Lane):
+            return checked(await self._bulk.mget(names, self._write_s))
+        [values] = checked(await self._bulk.pipeline(((b"MGET", *names),), self._write_s))
         return list(values)
 
     async def write_features(
@@ -265,7 +268,7 @@ class RedisStore:
             self._keys.folded[partition],
             self._keys.events[partition],
             [self._keys.features(write.customer) for write in writes],
-            [self._keys.timeline(write.customer) for write in writes if write.timeline],
+            [self._keys.beside(beside.kind, write.customer) for write in writes for beside in write.values],
             writes,
             folded,
             events,
@@ -303,16 +306,52 @@ class RedisStore:
         return found
 
     async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> list[bool] | Conflict:
-        """Write features and a mark in one atomic step, all or nothing."""
-        customers = [self._keys.features(write.customer) for write in writes]
-        command = scripts.write_marked(self._keys.marks[partition], customers, writes, mark, _CUSTOMER_TTL_MS)
+        """Write features, values beside them and a mark in one atomic step, all or nothing."""
+        values = [(self._keys.features(write.customer), write.expected, write.record) for write in writes]
+        of = list(range(len(writes)))
+        for at, write in enumerate(writes):
+            for beside in write.beside:
+                assert beside.expected is not None, "what is written beside a mark is compared"
+                values.append((self._keys.beside(beside.kind, write.customer), beside.expected, beside.value))
+                of.append(at)
+        command = scripts.write_marked(self._keys.marks[partition], values, mark, _CUSTOMER_TTL_MS)
         [matching] = checked(await self._run(self._bulk, [command], self._write_s))
-        return Conflict() if matching is None else [match == 1 for match in matching]
+        if matching is None:
+            return Conflict()
+        result = [True] * len(writes)
+        for at, match in zip(of, matching, strict=True):
+            result[at] &= match == 1
+        return result
 
     async def marks(self, partition: int) -> dict[str, bytes]:
         """All marks of a partition."""
         [flat] = checked(await self._bulk.pipeline([(b"HGETALL", self._keys.marks[partition])], self._write_s))
         return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+    async def write_records(self, writes: Sequence[FeatureWrite]) -> list[bool]:
+        """Write features and timelines of any partitions: one atomic step a partition, all in one round trip."""
+        homes: dict[int, list[int]] = {}
+        for at, write in enumerate(writes):
+            homes.setdefault(partition_of(write.customer, self.partitions), []).append(at)
+        commands = []
+        for home in homes.values():
+            group = [writes[at] for at in home]
+            features = [self._keys.features(write.customer) for write in group]
+            timelines = [self._keys.timeline(write.customer) for write in group if write.timeline]
+            commands.append(scripts.write_records(features, timelines, group, _CUSTOMER_TTL_MS))
+        replies = checked(await self._run(self._bulk, commands, self._write_s)) if commands else []
+        written = [False] * len(writes)
+        for home, reply in zip(homes.values(), replies, strict=True):
+            for at, done in zip(home, reply, strict=True):
+                written[at] = done == 1
+        return written
+
+    async def remember(self, name: str, first: bytes | None = None) -> bytes | None:
+        """What is noted about the broker under a name."""
+        read = (b"HGET", keys.KAFKA, name.encode())
+        claim: list[Command] = [] if first is None else [(b"HSETNX", keys.KAFKA, name.encode(), first)]
+        *_, note = checked(await self._hot.pipeline([*claim, read], self._write_s))
+        return None if note is None else bytes(note)
 
     # --- PolicyBoard ------------------------------------------------------------------------------------------------
 

@@ -80,19 +80,24 @@ _WRITE_FEATURES: Final = _script(
     _MATCHES
     + """
 local written, all = {}, true
-local customers = (#ARGV - 6) / 3
-local timeline = 2 + customers
-for i = 1, customers do
-  local key, at = KEYS[i + 2], 3 * i + 4
-  local has_timeline = ARGV[at + 2] ~= ''
-  if has_timeline then timeline = timeline + 1 end
-  if matches(key, ARGV[at]) then
-    redis.call('SET', key, ARGV[at + 1], 'PX', ARGV[4])
-    if has_timeline then redis.call('SET', KEYS[timeline], ARGV[at + 2], 'PX', ARGV[4]) end
-    written[i] = 1
-  else
-    written[i], all = 0, false
+local count = tonumber(ARGV[7])
+local key, at = count + 3, 8
+for i = 3, count + 2 do
+  local besides = tonumber(ARGV[at + 2])
+  local ok = matches(KEYS[i], ARGV[at])
+  for b = 0, besides - 1 do
+    local arg = at + 3 + 3 * b
+    ok = ok and (ARGV[arg + 1] == '0' or matches(KEYS[key + b], ARGV[arg + 2]))
   end
+  if ok then
+    if ARGV[at + 1] == '' then redis.call('DEL', KEYS[i])
+    else redis.call('SET', KEYS[i], ARGV[at + 1], 'PX', ARGV[4]) end
+    for b = 0, besides - 1 do redis.call('SET', KEYS[key + b], ARGV[at + 3 + 3 * b], 'PX', ARGV[4]) end
+    written[i - 2] = 1
+  else
+    written[i - 2], all = 0, false
+  end
+  key, at = key + besides, at + 3 + 3 * besides
 end
 if not all then return written end
 local old = redis.call('HMGET', KEYS[1], 'ms', 'seq', 'events', 'trimmed')
@@ -120,6 +125,27 @@ return written
 """
 )
 
+_WRITE_RECORDS: Final = _script(
+    _MATCHES
+    + """
+local written = {}
+local customers = (#ARGV - 1) / 3
+local timeline = customers
+for i = 1, customers do
+  local at = 3 * i - 1
+  local has_timeline = ARGV[at + 2] ~= ''
+  if has_timeline then timeline = timeline + 1 end
+  written[i] = 0
+  if matches(KEYS[i], ARGV[at]) then
+    redis.call('SET', KEYS[i], ARGV[at + 1], 'PX', ARGV[1])
+    if has_timeline then redis.call('SET', KEYS[timeline], ARGV[at + 2], 'PX', ARGV[1]) end
+    written[i] = 1
+  end
+end
+return written
+"""
+)
+
 # All or nothing: what is written twice counts twice, and one mark cannot say which half was written.
 _WRITE_MARKED: Final = _script(
     _MATCHES
@@ -130,7 +156,10 @@ for i = 2, #KEYS do
   if matches(KEYS[i], ARGV[2 * i + 1]) then matching[i - 1] = 1 else matching[i - 1], all = 0, false end
 end
 if not all then return matching end
-for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[2 * i + 2], 'PX', ARGV[4]) end
+for i = 2, #KEYS do
+  if ARGV[2 * i + 2] == '' then redis.call('DEL', KEYS[i])
+  else redis.call('SET', KEYS[i], ARGV[2 * i + 2], 'PX', ARGV[4]) end
+end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return matching
 """
@@ -138,7 +167,7 @@ return matching
 
 LOAD: Final[tuple[Command, ...]] = tuple(
     (b"SCRIPT", b"LOAD", script.source)
-    for script in (_COMMIT_DECISION, _COMMIT_OUTCOME, _WRITE_FEATURES, _WRITE_MARKED)
+    for script in (_COMMIT_DECISION, _COMMIT_OUTCOME, _WRITE_FEATURES, _WRITE_RECORDS, _WRITE_MARKED)
 )
 """Commands that teach a server all scripts; it forgets them when it restarts."""
 
@@ -183,7 +212,7 @@ def write_features(
     folded_key: bytes,
     log: bytes,
     keys: Sequence[bytes],
-    timeline_keys: Sequence[bytes],
+    beside_keys: Sequence[bytes],
     writes: Sequence[FeatureWrite],
     folded: Offset,
     events: int,
@@ -192,28 +221,44 @@ def write_features(
 ) -> Command:
     """Write each record whose key begins with `expected`; move the position forward; trim what is folded and too much.
 
-    `keys` are those of the customers of `writes`, in order, and `timeline_keys` those of the writes that have a
-    timeline: it is written if the record is. `events` counts the entries from the old position to `folded`. Reply: a
-    list, 1 where written and 0 where not.
+    `keys` are those of the customers of `writes`, `beside_keys` those of all values beside them, in order; `events`
+    counts the entries from the old position to `folded`. Reply: a list, 1 where written and 0 where not.
     """
-    count = len(keys) + len(timeline_keys) + 2
-    command = [b"EVALSHA", _WRITE_FEATURES.sha, b"%d" % count, folded_key, log, *keys, *timeline_keys]
+    all_keys = (folded_key, log, *keys, *beside_keys)
+    command = [b"EVALSHA", _WRITE_FEATURES.sha, b"%d" % len(all_keys), *all_keys]
     command += [b"%d" % folded.ms, b"%d" % folded.seq, b"%d" % events, ttl_ms, log_max, b"%d" % TRIM_ENTRIES_MAX]
+    command.append(b"%d" % len(writes))
     for write in writes:
-        command += (write.expected, write.record, write.timeline)
+        command += (write.expected, write.record, b"%d" % len(write.values))
+        for beside in write.values:
+            command += (beside.value, b"0" if beside.expected is None else b"1", beside.expected or b"")
     return tuple(command)
 
 
 def write_marked(
-    marks: bytes, keys: Sequence[bytes], writes: Sequence[FeatureWrite], mark: Mark, ttl_ms: bytes
+    marks: bytes, values: Sequence[tuple[bytes, bytes, bytes]], mark: Mark, ttl_ms: bytes
 ) -> Command:
-    """If the mark is as expected and every key begins with its `expected`, write all records and set the mark.
+    """If the mark is as expected and every key begins with what is expected, write all values and set the mark.
 
-    `keys` are those of the customers of `writes`, in order. Reply: nil if the mark is another; else a list, 1 where the
-    key was as expected and 0 where not; with a 0 in it nothing was written.
+    `values` are (key, expected, value), all of the slot of `marks`; an empty value removes the key. Reply: nil if the
+    mark is another; else a list, 1 where the key was as expected and 0 where not; with a 0 in it nothing was written.
     """
-    command = [b"EVALSHA", _WRITE_MARKED.sha, b"%d" % (len(keys) + 1), marks, *keys]
+    command = [b"EVALSHA", _WRITE_MARKED.sha, b"%d" % (len(values) + 1), marks, *(key for key, _, _ in values)]
     command += [mark.name.encode(), mark.expected, mark.value, ttl_ms]
+    for _, expected, value in values:
+        command += (expected, value)
+    return tuple(command)
+
+
+def write_records(
+    keys: Sequence[bytes], timeline_keys: Sequence[bytes], writes: Sequence[FeatureWrite], ttl_ms: bytes
+) -> Command:
+    """Write each record whose key begins with `expected`, and its timeline if it has one; keys as in write_features.
+
+    Reply: a list, 1 where written and 0 where not.
+    """
+    count = len(keys) + len(timeline_keys)
+    command = [b"EVALSHA", _WRITE_RECORDS.sha, b"%d" % count, *keys, *timeline_keys, ttl_ms]
     for write in writes:
-        command += (write.expected, write.record)
+        command += (write.expected, write.record, write.timeline)
     return tuple(command)

@@ -34,7 +34,9 @@ def test_an_event_is_in_the_next_decision(client: Client) -> None:
     publish(client, "anna", amount=40, event_id="1")
     publish(client, "anna", amount=2, event_id="2")
     publish(client, "anna", amount=2, event_id="2")  # twice is once
-    known = wait_until(lambda: known_of(client, "anna", events=2), 5, "both events are folded")
+    wait_until(lambda: known_of(client, "anna", events=2), 5, "both events are folded")
+    wait_until(lambda: known_of(client, "anna", events=2).duplicates, 5, "and so is the repeat")
+    known = known_of(client, "anna", events=2)
     assert {feature.name: feature.value.number for feature in known.features} == {"spent": 42, "purchases": 2}
     assert known.duplicates == 1
     answer = decide(client, "anna")

@@ -72,6 +72,16 @@ OFFER = b"  - {id: extra, value: 1, treatments: [{text: x}]}\nfallback: [card]"
          "a text attribute needs its values declared"),
         (b"name: vip, type: flag", b"name: vip, type: flag, default: 3", "name: vip", "expected a flag, got 3"),
         (b"values: [pay, borrow, leave]", b"values: [pay], default: x", "name: intent", "expected one of pay"),
+        # identities and entities
+        (b"events:\n", b"identities: [{kind: cookie},\n  {kind: cookie}]\nevents:\n", "  {kind: cookie}]",
+         "identity kind 'cookie' is already there as identities[0]"),
+        (b"events:\n", b"identities: [{kind: a=b}]\nevents:\n", "kind: a=b", "identities[0].kind: String should match"),
+        (b"events:\n", b"entities: [{kind: household, attribute: home}]\nevents:\n", "attribute: home",
+         "entities[0].attribute: no event type has a text attribute 'home'"),
+        (b"events:\n", b"entities: [{kind: household, attribute: amount}]\nevents:\n", "attribute: amount",
+         "entities[0].attribute: no event type has a text attribute 'amount'"),
+        (b"events:\n", b"entities: [{kind: a, attribute: category},\n  {kind: b, attribute: category}]\nevents:\n",
+         "  {kind: b", "entities[1].attribute: 'category' is already that of entities[0]"),
         # rules
         (b"spent_30d > 100.0", b"spent > 100.0", "eligibility", "offers.1.eligibility.1: no feature or fact is called"),
         (b"spent_30d > 100.0", b"1 / 0 == 1", "eligibility", "divides by zero, whatever the customer"),

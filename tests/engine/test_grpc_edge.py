@@ -129,6 +129,7 @@ async def test_reflection_lists_the_services(wire: Door) -> None:
         "opportune.v1.Feedback",
         "opportune.v1.Events",
         "opportune.v1.Customers",
+        "opportune.v1.Identities",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }

@@ -11,6 +11,9 @@ from redis.crc import key_slot
 
 from engine.limits import CUSTOMER_KEY_TTL_MS
 from engine.store import (
+    LINKS,
+    PARTS,
+    Beside,
     Conflict,
     DecisionCommit,
     FeatureWrite,
@@ -36,7 +39,8 @@ async def fill(store: RedisStore) -> None:
     """Write every kind of key."""
     [offset] = await store.append_events([("anna", b"event")])
     home = partition_of("anna", store.partitions)
-    await store.write_features(home, [FeatureWrite("anna", b"", b"features", b"timeline")], offset, 1)
+    besides = tuple(Beside(kind, b"value") for kind in (PARTS, LINKS))
+    await store.write_features(home, [FeatureWrite("anna", b"", b"features", b"timeline", besides)], offset, 1)
     await store.write_marked(home, [], Mark("job", b"", b"1"))
     await store.commit_decisions([commit("anna"), commit("bob")])
     await store.commit_outcome("anna", b"head", b"ledger", b"outcome")
@@ -63,6 +67,7 @@ async def test_every_key_goes_away_in_time_unless_listed(redis_store, server) ->
     names = await server.keys()
     ours = {home + name for name in (b"f:anna", b"l:anna", b"t:anna", b"folded", b"marks")}
     assert ours | set(FOR_GOOD) < set(names)
+    assert {home + kind + b":anna" for kind in (b"g", b"e")} < set(names)
     for name in names:
         ttl_ms = await server.say(b"PTTL", name)
         listed = name in FOR_GOOD or name.endswith((b"}events", b"}decisions", b"}folded", b"}marks"))
@@ -79,6 +84,7 @@ async def test_what_changes_in_one_step_lives_in_one_slot() -> None:
         ledger, log = layout.ledger_and_log(customer)
         keys = [layout.features(customer), layout.timeline(customer), ledger, log, layout.event_log(customer)]
         keys.append(layout.folded[home])
+        keys += [layout.beside(kind, customer) for kind in (PARTS, LINKS)]
         assert {layout.events[home], layout.decisions[home]} == {layout.event_log(customer), log}
         assert layout.state_of([customer]) == [layout.features(customer), ledger]
         assert len({key_slot(key) for key in keys}) == 1

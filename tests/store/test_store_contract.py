@@ -5,7 +5,18 @@ import struct
 import time
 from collections.abc import Awaitable, Callable
 
-from engine.store import Conflict, DecisionCommit, FeatureWrite, LogEntry, Mark, Store, partition_of
+from engine.store import (
+    LINKS,
+    PARTS,
+    Beside,
+    Conflict,
+    DecisionCommit,
+    FeatureWrite,
+    LogEntry,
+    Mark,
+    Store,
+    partition_of,
+)
 from features import Offset
 
 MakeStore = Callable[..., Awaitable[Store]]
@@ -202,6 +213,51 @@ async def test_features_are_written_where_expected_and_only_there(store: Store) 
     assert await store.read([anna]) == [(b"2anna", None)], "a decision reads the same features"
 
 
+async def test_values_beside_are_written_with_the_features_or_not_at_all(store: Store) -> None:
+    home, (anna, bob, carl) = same_partition(store, 3)
+    assert await store.read_beside(PARTS, []) == []
+    first = [
+        FeatureWrite(anna, b"", b"1anna", beside=(Beside(PARTS, b"1parts", b""), Beside(LINKS, b"links"))),
+        FeatureWrite(bob, b"", b"1bob", beside=(Beside(LINKS, b"bob's", b"other"),)),
+        FeatureWrite(carl, b"", b"1carl"),
+    ]
+    assert await store.write_features(home, first, Offset(10, 0), 3) == [True, False, True]
+    assert await store.read_beside(PARTS, [carl, bob, anna]) == [None, None, b"1parts"]
+    assert await store.read_beside(LINKS, [anna, bob]) == [b"links", None]
+    assert await store.read_features([anna, bob, carl]) == [b"1anna", None, b"1carl"]
+    again = [
+        FeatureWrite(carl, b"1", b"2carl", beside=(Beside(LINKS, b"carl's"),)),
+        FeatureWrite(anna, b"1", b"lost", beside=(Beside(LINKS, b"lost"), Beside(PARTS, b"lost", b"0"))),
+        FeatureWrite(bob, b"", b"1bob", beside=(Beside(PARTS, b"\x00\xff", b""), Beside(LINKS, b"bob's", b""))),
+    ]
+    assert await store.write_features(home, again, Offset(11, 0), 3) == [True, False, True]
+    assert await store.read_features([anna, bob, carl]) == [b"1anna", b"1bob", b"2carl"]
+    assert await store.read_beside(PARTS, [anna, bob, carl]) == [b"1parts", b"\x00\xff", None]
+    assert await store.read_beside(LINKS, [anna, bob, carl]) == [b"links", b"bob's", b"carl's"]
+
+
+async def test_what_stands_beside_is_written_with_a_mark_or_nothing_is(store: Store) -> None:
+    home, (anna, bob) = same_partition(store, 2)
+    parts = (Beside(PARTS, b"1parts", b""),)
+    first = [FeatureWrite(anna, b"", b"1anna", beside=parts), FeatureWrite(bob, b"", b"1bob")]
+    assert await store.write_marked(home, first, Mark("job", b"", b"1")) == [True, True]
+    assert await store.read_beside(PARTS, [anna, bob]) == [b"1parts", None]
+    again = [FeatureWrite(bob, b"1", b"2bob"), FeatureWrite(anna, b"1", b"2anna", beside=(Beside(PARTS, b"2", b"0"),))]
+    assert await store.write_marked(home, again, Mark("job", b"1", b"2")) == [True, False]
+    assert await store.read_features([anna, bob]) == [b"1anna", b"1bob"]
+    assert (await store.read_beside(PARTS, [anna]), await store.marks(home)) == ([b"1parts"], {"job": b"1"})
+
+
+async def test_an_empty_record_leaves_a_customer_without_features(store: Store) -> None:
+    home, [anna] = same_partition(store, 1)
+    assert await store.write_features(home, [FeatureWrite(anna, b"", b"")], Offset(10, 0), 1) == [True]
+    assert await store.read_features([anna]) == [None]
+    assert await store.write_features(home, [FeatureWrite(anna, b"", b"1anna")], Offset(11, 0), 1) == [True]
+    gone = FeatureWrite(anna, b"1", b"", beside=(Beside(PARTS, b"parts", b""),))
+    assert await store.write_features(home, [gone], Offset(12, 0), 1) == [True]
+    assert await store.read([anna]) == [(None, None)]
+    assert await store.read_beside(PARTS, [anna]) == [b"parts"]
+
 async def test_a_timeline_is_written_with_the_features_or_not_at_all(store: Store) -> None:
     """What arrives together is seen together: entries of a customer whose features were not written stay away, too."""
     home, (anna, bob, carl) = same_partition(store, 3)
@@ -330,6 +386,42 @@ async def test_policy_changes_are_bounded(store: Store) -> None:
     changes = await store.policy_changes("", 0)
     assert len(changes) == 1_000
     assert all(offers == [] for _, offers in changes)
+
+
+async def test_records_of_any_partitions_are_written_where_they_are_as_expected(store: Store) -> None:
+    """For a log that keeps its own position: nothing moves but the records."""
+    customers = [f"c{number}" for number in range(20)]
+    before = await store.folded()
+    assert await store.write_records([]) == []
+    assert await store.write_records([FeatureWrite(name, b"", b"1st " + name.encode()) for name in customers]) == [
+        True
+    ] * len(customers)
+    expected = [b"1st" if number % 2 else b"else" for number in range(20)]
+    writes = [FeatureWrite(name, e, b"2nd " + name.encode()) for name, e in zip(customers, expected, strict=True)]
+    assert await store.write_records([*writes, FeatureWrite("new", b"1st", b"?")]) == [*([False, True] * 10), False]
+    assert await store.read_features([*customers, "new"]) == [
+        *((b"2nd " if number % 2 else b"1st ") + name.encode() for number, name in enumerate(customers)),
+        None,
+    ]
+    assert await store.folded() == before
+    both = [FeatureWrite("c1", b"2nd", b"3rd", b"timeline"), FeatureWrite("c2", b"?", b"3rd", b"timeline")]
+    assert await store.write_records(both) == [True, False]
+    assert await store.read_timelines(["c1", "c2"]) == [b"timeline", None]
+
+
+async def test_of_two_concurrent_writers_of_a_record_one_wins(store: Store) -> None:
+    rivals = [[FeatureWrite("anna", b"", b"%d" % rival)] for rival in range(3)]
+    results = await asyncio.gather(*(store.write_records(rival) for rival in rivals))
+    assert sorted(results) == [[False], [False], [True]]
+    assert await store.read_features(["anna"]) == [b"%d" % results.index([True])]
+
+
+async def test_the_first_note_about_the_broker_stays(store: Store) -> None:
+    assert await store.remember("events") is None
+    assert await store.remember("events", b"one") == b"one"
+    assert await store.remember("events", b"two") == b"one"
+    assert await store.remember("events") == b"one"
+    assert await store.remember("other") is None
 
 
 # --- policy, checkpoint, configurations ------------------------------------------------------------------------------

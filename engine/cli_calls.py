@@ -1,0 +1,28 @@
+"""What commands share that call a running engine."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+import grpc
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+address_option = click.option(
+    "--grpc", "address", default="127.0.0.1:50051", show_default=True, help="Where the engine answers."
+)
+
+
+def call(address: str, stub: Callable[[grpc.Channel], Any], method: str, request: Message) -> Any:
+    """The response of one call. Raises ClickException with the status and its words."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            return getattr(stub(channel), method)(request, timeout=5.0)
+        except grpc.RpcError as error:
+            raise click.ClickException(f"{error.code().name}: {error.details()}") from error
+
+
+def show(message: Message) -> None:
+    """Print a message as JSON."""
+    click.echo(json.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True), indent=2))

@@ -1,0 +1,100 @@
+"""`opportune identity`: link, unlink and look at the lineage of customers, by hand."""
+
+from uuid import uuid4
+
+import click
+from google.protobuf.message import Message
+
+from engine.cli_calls import address_option, call, show
+from opportune.v1 import common_pb2, identities_pb2, identities_pb2_grpc
+
+
+@click.group()
+def identity() -> None:
+    """Say which identities and ids are one customer, take that back, and see how it came about."""
+
+
+_customer = click.option("--customer", required=True, help="The customer id.")
+_identities = click.option("--identity", "identities", multiple=True, metavar="KIND=VALUE", help="A trace.")
+_same = click.option("--same-customer", "same", multiple=True, metavar="ID", help="Another id of the same customer.")
+_entities = click.option("--entity", "entities", multiple=True, metavar="KIND=ID", help="A household, an account, …")
+_request = click.option(
+    "--request", help="Id of this request; asking again with the same one changes nothing.  [default: a new one]"
+)
+
+
+@identity.command()
+@address_option
+@_customer
+@_identities
+@_same
+@_entities
+@_request
+def link(
+    address: str,
+    customer: str,
+    identities: tuple[str, ...],
+    same: tuple[str, ...],
+    entities: tuple[str, ...],
+    request: str | None,
+) -> None:
+    """Say that traces and ids are this customer, and to what the customer belongs."""
+    _send(address, "Link", identities_pb2.LinkRequest, customer, identities, same, entities, request)
+
+
+@identity.command()
+@address_option
+@_customer
+@_identities
+@_same
+@_entities
+@_request
+def unlink(
+    address: str,
+    customer: str,
+    identities: tuple[str, ...],
+    same: tuple[str, ...],
+    entities: tuple[str, ...],
+    request: str | None,
+) -> None:
+    """Take links back: histories are separated again."""
+    _send(address, "Unlink", identities_pb2.UnlinkRequest, customer, identities, same, entities, request)
+
+
+@identity.command()
+@address_option
+@click.option("--customer", default="", help="The customer id.")
+@click.option("--identity", "trace", default="", metavar="KIND=VALUE", help="Or a trace.")
+def lineage(address: str, customer: str, trace: str) -> None:
+    """Show what a customer or a trace is linked to and how that came about."""
+    request = identities_pb2.LineageRequest(customer_id=customer)
+    if trace:
+        request.identity.CopyFrom(common_pb2.Identity(**_pair(trace, "--identity", "kind", "value")))
+    show(call(address, identities_pb2_grpc.IdentitiesStub, "Lineage", request))
+
+
+def _send(
+    address: str,
+    method: str,
+    request_type: type[Message],
+    customer: str,
+    identities: tuple[str, ...],
+    same: tuple[str, ...],
+    entities: tuple[str, ...],
+    request: str | None,
+) -> None:
+    message = request_type(
+        request_id=request or uuid4().hex,
+        customer_id=customer,
+        identities=[common_pb2.Identity(**_pair(given, "--identity", "kind", "value")) for given in identities],
+        same_customer_ids=same,
+        entities=[identities_pb2.Entity(**_pair(given, "--entity", "kind", "id")) for given in entities],
+    )
+    show(call(address, identities_pb2_grpc.IdentitiesStub, method, message))
+
+
+def _pair(given: str, option: str, first: str, second: str) -> dict[str, str]:
+    kind, separator, value = given.partition("=")
+    if not separator:
+        raise click.BadParameter(f"{given!r}, expected {first.upper()}={second.upper()}", param_hint=option)
+    return {first: kind, second: value}
