@@ -20,7 +20,7 @@ newest events of the log give: then the log has these, and what came before them
 Nothing is ever taken away. Where history from files went into the new cells, that cannot be told, and only those that
 hold nothing are filled.
 
-Names whose log holds entries of types that begin with @ are made of more than their own events, and are left alone.
+Names that were linked (engine.identity) are left alone: their state is made of more than their own events.
 
 Non-goals: resuming (it is read again from the start, and what is filled is not written again); events that the log no
 longer has, or attributes that were not declared when they came.
@@ -37,7 +37,8 @@ import orjson
 from engine import limits
 from engine.errors import InvalidArgument, NotAllowed, Overloaded, Unavailable
 from engine.ingest import logged_event
-from engine.store.base import FeatureWrite, LogEntry, Store, StoreError, StoreFull, StoreUnavailable
+from engine.links import moved_to
+from engine.store.base import PARTS, FeatureWrite, LogEntry, Store, StoreError, StoreFull, StoreUnavailable
 from features import HEADER_CAS_BYTES, Event, FoldResult, Layout, Offset, Part, RecordError, RecordHeader, VersionError
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ Told = Callable[[int], None]
 BEYOND: Final = "what they hold already began before the log does"
 HISTORY: Final = "they hold history from files already"
 MORE: Final = "the log has events that their state has not: it began anew, or refused some"
-LINKED: Final = "their state is made of several names"
+LINKED: Final = "they were linked to others, and their state is made of several names"
 UNREADABLE: Final = "their state is damaged, or of a configuration that is not known"
 
 
@@ -121,8 +122,6 @@ class _Fresh:
         self._only = only
         self.records: dict[str, bytes] = {}
         self.events: dict[str, list[Event]] = {}
-        self.linked: set[str] = set()
-        """Names about which the log has more than events."""
 
     def absorb(self, entries: Sequence[LogEntry], until: Mapping[str, Offset] | None = None) -> None:
         """Fold entries, in log order; with `until`, only of those customers and up to there."""
@@ -136,8 +135,6 @@ class _Fresh:
                 continue
             if until is not None and (customer not in until or entry.offset > until[customer]):
                 continue
-            if event.type.startswith("@"):
-                self.linked.add(customer)
             if customer in self.records and event.offset <= self._layout.watermark(self.records[customer])[0]:
                 continue
             by_customer.setdefault(customer, []).append(event)
@@ -224,10 +221,15 @@ class _Partition:
             for start in range(0, len(pending), limits.BACKFILL_CUSTOMERS_BATCH_MAX):
                 chunk = pending[start : start + limits.BACKFILL_CUSTOMERS_BATCH_MAX]
                 writes: list[tuple[FeatureWrite, _Filled]] = []
-                for customer, record in zip(chunk, await self._store.read_features(chunk), strict=True):
+                records = await self._store.read_features(chunk)
+                linked = await self._store.read_beside(PARTS, chunk)
+                for customer, record, parts in zip(chunk, records, linked, strict=True):
                     if record is None:
                         continue  # it has gone away, and what is new in it too
-                    header = self._header(customer, record, fresh)
+                    if parts is not None or moved_to(record):
+                        self._report.left[LINKED] += 1
+                        continue
+                    header = self._header(customer, record)
                     if header is None:
                         continue
                     if header.watermark > up_to[customer]:
@@ -266,11 +268,8 @@ class _Partition:
         if filled.reason:
             self._report.left[filled.reason] += 1
 
-    def _header(self, customer: str, record: bytes, fresh: _Fresh) -> RecordHeader | None:
+    def _header(self, customer: str, record: bytes) -> RecordHeader | None:
         """Header of a record that can be filled; otherwise it is told why not."""
-        if customer in fresh.linked:
-            self._report.left[LINKED] += 1
-            return None
         try:
             header = self._layout.header(record)
             if not self._layout.knows(record):
@@ -335,7 +334,7 @@ def _groups(counts: Mapping[str, int]) -> Iterator[set[str]]:
     group: set[str] = set()
     events = 0
     for customer, count in counts.items():
-        if group and events + count > limits.FROM_LOG_EVENTS_HELD_MAX:
+        if group and events + count > limits.FROM_LOG_ENTRIES_MAX:
             yield group
             group, events = set(), 0
         group.add(customer)

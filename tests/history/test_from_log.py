@@ -18,6 +18,7 @@ from engine.catalogue import Catalogue
 from engine.cli import main
 from engine.errors import InvalidArgument, NotAllowed, Unavailable
 from engine.history import fromlog
+from engine.identity import link_entry
 from engine.ingest import Ingest
 from engine.layouts import keep_layout
 from engine.store import FeatureWrite, MemoryStore, StoreUnavailable
@@ -362,46 +363,62 @@ def test_of_a_log_that_was_trimmed_as_much_as_it_has_and_never_less_than_there_w
 ) -> None:
     # Without repeats: whether one is told depends on what is no longer in the log.
     sents = [(who, number, *rest) for number, (who, _, *rest) in enumerate(sents, 1)]  # type: ignore[misc]
+    asyncio.run(fill_trimmed(sents, cut, kept, after))
 
-    async def run() -> None:
-        engine = await changed(sents, cut, after=after, event_log_entries_max=kept)
-        layout, store = engine.layout, engine.store
-        before = {customer: await engine.record(customer) for customer in customers_of(sents)}
-        fresh = fromlog._Fresh(layout)
-        entries = {p: (await store.read_events({p: Offset.ZERO}, 1_000, 0)).get(p, []) for p in range(PARTITIONS)}
-        for found in entries.values():
-            fresh.absorb(found)
-        report = await engine.fill()
-        assert report.events == sum(map(len, entries.values()))
-        for customer, had in before.items():
-            has = await engine.record(customer)
-            assert has is not None and had is not None
-            made = fresh.records.get(customer)
-            if made is None:
-                assert has == had, "nothing is known of them"
-                continue
-            has = layout.refilled(has, has, ())  # carried over, if nothing was written
-            all_sent = [sent for sent in sents if sent[0] == customer]
-            since_change = [sent for sent in sents[cut:] if sent[0] == customer]
-            for part in layout.parts():
-                filled = layout.refilled(has, made, (part,)) == has
-                assert filled or layout.refilled(has, had, (part,)) == has, "one or the other"
-                if layout.header(made).events == len(all_sent):
-                    assert filled
-                elif layout.header(made).events >= len(since_change) and not part.known_to:
-                    assert filled, "the log has all that the new cells took"
-                elif layout.header(made).events < len(since_change):
-                    assert layout.refilled(has, had, (part,)) == has, "they know more than the log"
-            for name in ("purchases", "shops", "visits", "spent"):
-                assert layout.values(has, 450)[name] >= layout.values(had, 450)[name]  # type: ignore[operator]
-        again = await engine.fill()
-        assert (again.whole, again.partly) == (0, 0)
 
-    asyncio.run(run())
+@pytest.mark.parametrize("after", [AFTER, WIDER], ids=["new", "longer"])
+@pytest.mark.parametrize("kept", [20, 60, 120])
+async def test_a_trimmed_log_fills_whoever_has_taken_less_than_it_has(
+    kept: int, after: tuple[FeatureSpec, ...]
+) -> None:
+    sents = random_sents(kept, 300, 20)
+    few, many = [await fill_trimmed(sents, cut, kept, after) for cut in (290, 100)]
+    assert few.partly > 8, "ten events since the change, and the log has more"
+    if after is AFTER:
+        assert (many.left[fromlog.BEYOND] > 8) == (kept < 100), "a hundred a log, which has them or has not"
+
+
+async def fill_trimmed(
+    sents: Sequence[Sent], cut: int, kept: int, after: Sequence[FeatureSpec]
+) -> fromlog.Report:
+    """Change the configuration at `cut`, and fill from the newest `kept` entries of each log; each part is judged."""
+    engine = await changed(sents, cut, after=after, event_log_entries_max=kept)
+    layout, store = engine.layout, engine.store
+    before = {customer: await engine.record(customer) for customer in customers_of(sents)}
+    fresh = fromlog._Fresh(layout)
+    entries = {p: (await store.read_events({p: Offset.ZERO}, 1_000, 0)).get(p, []) for p in range(PARTITIONS)}
+    for found in entries.values():
+        fresh.absorb(found)
+    report = await engine.fill()
+    assert report.events == sum(map(len, entries.values()))
+    for customer, had in before.items():
+        has = await engine.record(customer)
+        assert has is not None and had is not None
+        made = fresh.records.get(customer)
+        if made is None:
+            assert has == had, "nothing is known of them"
+            continue
+        has = layout.refilled(has, has, ())  # carried over, if nothing was written
+        all_sent = [sent for sent in sents if sent[0] == customer]
+        since_change = [sent for sent in sents[cut:] if sent[0] == customer]
+        for part in layout.parts():
+            filled = layout.refilled(has, made, (part,)) == has
+            assert filled or layout.refilled(has, had, (part,)) == has, "one or the other"
+            if layout.header(made).events == len(all_sent):
+                assert filled
+            elif layout.header(made).events >= len(since_change) and not part.known_to:
+                assert filled, "the log has all that the new cells took"
+            elif layout.header(made).events < len(since_change):
+                assert layout.refilled(has, had, (part,)) == has, "they know more than the log"
+        for name in ("purchases", "shops", "visits", "spent"):
+            assert layout.values(has, 450)[name] >= layout.values(had, 450)[name]  # type: ignore[operator]
+    again = await engine.fill()
+    assert (again.whole, again.partly) == (0, 0)
+    return report
 
 
 async def test_what_could_not_be_filled_is_told_by_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FROM_LOG_EVENTS_HELD_MAX", 3)
+    monkeypatch.setattr(limits, "FROM_LOG_ENTRIES_MAX", 3)
     amount = {"amount": 1.0, "shop": "s"}
     engine = Engine(event_log_entries_max=8)
     engine.configure(BEFORE)
@@ -430,12 +447,15 @@ async def test_state_that_began_anew_or_cannot_be_read_is_left_alone() -> None:
     assert (report.whole, await engine.record("eve")) == (1, stranger)
 
 
-async def test_names_with_entries_that_are_no_events_are_left_alone() -> None:
-    sents: list[Sent] = [("ann", 0, "purchase", 1, {"amount": 1.0}), ("ann", 0, "@link", 2, {}),
-                         ("bob", 0, "purchase", 1, {"amount": 1.0})]  # fmt: skip
+async def test_names_that_were_linked_are_left_alone() -> None:
+    sents: list[Sent] = [(who, 0, "purchase", 1, {"amount": 1.0}) for who in ("ann", "cookie=c", "bob")]
     engine = await changed(sents, 3)
+    await engine.store.append_events([link_entry("cookie=c", "ann", 5, source="test")])
+    await engine.fold()
+    before = [await engine.record(name) for name in ("ann", "cookie=c")]
     report = await engine.fill()
-    assert (report.whole, report.left) == (1, {fromlog.LINKED: 1})
+    assert (report.whole, report.left) == (1, {fromlog.LINKED: 2})
+    assert before == [await engine.record(name) for name in ("ann", "cookie=c")]
 
 
 async def test_what_nothing_of_ours_wrote_is_passed_over() -> None:
