@@ -23,7 +23,7 @@ hold nothing are filled.
 Names that were linked (engine.identity) are left alone: their state is made of more than their own events.
 
 Non-goals: resuming (it is read again from the start, and what is filled is not written again); events that the log no
-longer has, or attributes that were not declared when they came.
+longer has, or attributes that were not declared when they came; reading Kafka.
 """
 
 import logging
@@ -73,8 +73,9 @@ class Report:
 async def fill(store: Store, layout: Layout, names: Collection[str], told: Told = lambda entries: None) -> Report:
     """Fill the features named, or those that no other configuration in the store has.
 
-    The layouts of all those must have been learnt (engine.layouts). Raises OpportuneError: InvalidArgument
-    for a name that is no feature, NotAllowed if nothing is new, Unavailable and Overloaded when it can be run again.
+    The layouts of all those must have been learnt (engine.layouts). Raises OpportuneError: InvalidArgument for a name
+    that is no feature, NotAllowed if nothing is new or the log is Kafka's, Unavailable and Overloaded when it can be
+    run again.
     """
     try:
         parts = layout.parts(names)
@@ -87,6 +88,8 @@ async def fill(store: Store, layout: Layout, names: Collection[str], told: Told 
         )
     report = Report(tuple(dict.fromkeys(name for part in parts for name in part.features)))
     try:
+        if await store.remember("events") is not None:
+            raise NotAllowed("the events of this store are in Kafka: new features cannot be filled from there")
         folded = await store.folded()
         if away := set(range(store.partitions)) - set(folded):
             raise StoreUnavailable(f"partitions {sorted(away)} are on nodes of the cluster that are away")

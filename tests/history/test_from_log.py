@@ -239,6 +239,13 @@ async def test_only_the_features_named_are_filled_if_any_are() -> None:
         await engine.fill()
 
 
+async def test_a_store_that_is_fed_from_kafka_is_refused() -> None:
+    engine = await changed(random_sents(1, 20), 10)
+    await engine.store.remember("events", b"{}")
+    with pytest.raises(NotAllowed, match="in Kafka"):
+        await engine.fill()
+
+
 # --- while others write ---------------------------------------------------------------------------------------------
 
 
