@@ -217,7 +217,7 @@ class Catalogue:
     @cached_property
     def bare_layout(self) -> Layout:
         """The same layout without defaults: it reads as missing what `layout` reads as its default."""
-        return Layout.compile([replace(spec, default=_NAN) for spec in self.layout.specs])
+        return Layout.compile([replace(spec, default=_NAN) for spec in self.layout.specs], self.config.timezone)
 
     @cached_property
     def identity_strength(self) -> Mapping[str, int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from engine.history.rows import Tally
 
 _STDERR: Final = Console(stderr=True)
+_LOG_COLUMNS: Final = (TextColumn("{task.fields[entries]:,}"), TimeElapsedColumn())
 _REFUSED_SHOWN_MAX: Final = 3
 """Of each reason."""
 _UNITS: Final = ["s", "ms", "us", "ns"]
@@ -100,16 +102,35 @@ _work_option = click.option(
 @_until_option
 @_work_option
 @click.option("--check", is_flag=True, help="Read and check everything, load nothing. Exit code 1: rows were refused.")
+@click.option("--from-log", is_flag=True, help="Fill new features from the event log of the engine instead of FILES.")
+@click.option(
+    "--feature",
+    "features",
+    multiple=True,
+    metavar="NAME",
+    help="With --from-log: fill this one; repeat for more.  [default: those that no earlier configuration had]",
+)
 @_source_options
-def backfill(config_path: Path, **given: Any) -> None:
+@click.pass_context
+def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None:
     """Load history from FILES into the state of customers; a running engine may serve meanwhile.
 
     Killed and started again with the same files it goes on where it was. Files that were loaded are passed over.
+
+    With --from-log nothing is loaded: features that came with a change of the configuration are made of the events
+    that the engine still has. Doing it again changes nothing.
     """
     from engine.history import backfill as loader
     from engine.history import loading
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    if given["from_log"]:
+        _only_from_log(context)
+        with told():
+            _fill_from_log(config_path, given)
+        return
+    if given["features"]:
+        raise click.UsageError("--feature goes with --from-log")
     with told():
         catalogue = _catalogue(config_path)
         files = _files(given)
@@ -144,6 +165,52 @@ def backfill(config_path: Path, **given: Any) -> None:
     if report.damaged:
         click.echo(f"{report.damaged:,} customers had state that could not be read: it began anew")
     _tell(report.tally)
+
+
+def _only_from_log(context: click.Context) -> None:
+    taken = {"config_path", "data_path", "redis_url", "store_binary", "from_log", "features"}
+    default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name not in taken and context.get_parameter_source(name) not in default:
+            named = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.opts[0].upper()
+            raise click.UsageError(f"--from-log reads the event log of the engine: expected no {named}")
+
+
+def _fill_from_log(config_path: Path, given: dict[str, Any]) -> None:
+    from engine.history import fromlog
+
+    catalogue = _catalogue(config_path)
+
+    async def run(url: str) -> fromlog.Report:
+        store = await _opened(url)
+        try:
+            await keep_layout(store, catalogue.version, load(config_path)[2], catalogue.layout)
+            with Progress(TextColumn("{task.description}"), BarColumn(), *_LOG_COLUMNS, console=_STDERR) as bar:
+                task = bar.add_task("events of the log", total=store.partitions, entries=0)
+                read = 0
+
+                def progress(entries: int) -> None:
+                    nonlocal read
+                    read += entries
+                    bar.update(task, advance=0 if entries else 1, entries=read)
+
+                return await fromlog.fill(store, catalogue.layout, given["features"], progress)
+        except StoreError as error:
+            raise Unavailable(f"the store is away: {error}") from error
+        finally:
+            await store.close()
+
+    with _url(given) as url:
+        report = asyncio.run(run(url))
+    click.echo(f"filled {', '.join(report.features)} from {report.events:,} events")
+    click.echo(f"{report.whole:,} customers filled from their first event on; {report.unchanged:,} had it all already")
+    if report.partly:
+        click.echo(
+            f"{report.partly:,} customers filled as far back as the log reaches: it does not hold all of their events"
+        )
+    for reason, count in report.left.most_common():
+        click.echo(f"{count:,} customers left alone with some or all of it: {reason}", err=True)
 
 
 @click.command()

@@ -137,6 +137,8 @@ BACKFILL_LETTERS_MAX: Final = 1_000
 """Refused rows of a backfill that become dead letters."""
 BACKFILL_REASON_LETTERS_MAX: Final = 50
 """Of these, rows refused for the same reason."""
+FROM_LOG_ENTRIES_MAX: Final = 200_000
+"""Entries of the event log that are held at a time to see since when something was kept of them."""
 
 # --- processes ------------------------------------------------------------------------------------------------------
 DRAIN_MS_MAX: Final = 5_000

@@ -449,6 +449,7 @@ class Service:
         try:
             if record is not None:
                 header = catalogue.layout.header(record)
+                record = catalogue.layout.merge([record])  # one of an older configuration, as one of this
             ledger = Ledger.unpack(ledger_bytes)
             # What was decided under a linked name is the customer's, too; it stays in the ledger of that name.
             ledgers = [(customer, ledger)]

@@ -40,6 +40,7 @@ from features.record import (
     RecordHeader,
     VersionError,
 )
+from features.refill import Part
 from features.spec import (
     FEATURES_MAX,
     FUNCTIONS,
@@ -73,6 +74,7 @@ __all__ = [
     "Layout",
     "LayoutRow",
     "Offset",
+    "Part",
     "RecordError",
     "RecordHeader",
     "Rows",

@@ -696,7 +696,7 @@ def fold(
 @compiled(
     *(BYTES, INTS, INTS, INTS),
     *(INTS_2D, INTS_2D, INT, INTS_2D, INTS_2D, INT, INTS, INTS),
-    *(INT, BYTES_WRITTEN),
+    *(INTS, INT, INT, BYTES_WRITTEN),
 )
 def merge(
     data: Bytes,
@@ -711,14 +711,16 @@ def merge(
     other_words_in_all: int,
     group_map: Integers,
     cell_map: Integers,
+    sources: Integers,
+    counted: int,
     version: int,
     out: Bytes,
 ) -> int:
     """One record of records of another layout (or the same): what the union of their events would have given.
 
-    `group_map` and `cell_map` say for each group and cell here which it is there, -1: none. Watermark: of the first.
-    Counters add up; of the ids the newest are kept, those of the first record last. Returns the length, or -1 - r if
-    record r is not whole.
+    `group_map` and `cell_map` say for each group and cell here which it is there, -1: none; `sources` from which record
+    each cell here is taken, -1: from all. Watermark: of the first. Counters of the first `counted` add up; of their ids
+    the newest are kept, those of the first record last. Returns the length, or -1 - r if record r is not whole.
     """
     heads = np.empty(len(groups), np.int64)
     slots = np.empty(groups[:, G_TILES].sum(), np.int64)
@@ -741,6 +743,9 @@ def merge(
             *(theirs, their_floats, their_ids, their_scalars),
         )
         scalars[S_LATEST] = max(scalars[S_LATEST], their_scalars[S_LATEST])
+        if r >= counted:
+            for i in range(S_EVENTS, S_IDS + 1):
+                their_scalars[i] = 0
         for i in range(S_EVENTS, S_LATE + 1):
             scalars[i] += their_scalars[i]
         for i in range(their_scalars[S_IDS]):
@@ -760,6 +765,11 @@ def merge(
             o = group_map[g]
             if o < 0 or their_heads[o] == _NEVER_MS:
                 continue
+            taken = False
+            for cell in range(groups[g, G_CELL], groups[g, G_CELL] + groups[g, G_CELLS]):
+                taken |= sources[cell] < 0 or sources[cell] == r
+            if not taken:
+                continue
             heads[g] = max(heads[g], their_heads[o])
             for slot in range(other_groups[o, G_TILES]):
                 tile = their_slots[other_groups[o, G_SLOT] + slot]
@@ -772,7 +782,7 @@ def merge(
                 for c in range(groups[g, G_CELLS]):
                     cell = groups[g, G_CELL] + c
                     other = cell_map[cell]
-                    if other < 0:
+                    if other < 0 or (sources[cell] >= 0 and sources[cell] != r):
                         continue
                     k = other - other_groups[o, G_CELL]
                     if not theirs[from_row + (k >> 6)] >> (k & 63) & 1:

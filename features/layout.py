@@ -13,6 +13,7 @@ from features.cells import Plan, plan
 from features.event import Event, Offset
 from features.expression import Scalar
 from features.record import RecordError, RecordHeader, VersionError
+from features.refill import Part, parts_of
 from features.spec import FeatureSpec
 from features.tables import Tables, Views, cell_map, readable, seasons
 
@@ -284,6 +285,27 @@ class Layout:
         """
         return self._merged([part if self._is_ours(part) else self._carried(part) for part in parts], self._tables)
 
+    def parts(self, names: Iterable[str] = ()) -> tuple[Part, ...]:
+        """What is kept for some features, to be filled by `refilled`.
+
+        Without names: what none of the layouts that were learnt keeps, or not as far back. Raises ValueError for a name
+        that is no feature.
+        """
+        return parts_of(self._tables, self._older, tuple(names))
+
+    def refilled(self, record: bytes, fresh: bytes, parts: Iterable[Part]) -> bytes:
+        """The record with some parts as `fresh` has them, and nothing of its own in them.
+
+        Its other cells, watermark, counters and ids stay. A record of a layout that was learnt is carried over first.
+
+        Raises RecordError if one of the two is damaged, VersionError if its layout is not known here.
+        """
+        sources = np.zeros(len(self._tables.cells), np.int64)
+        for part in parts:
+            sources[list(part.cells)] = 1
+        given = [part if self._is_ours(part) else self._carried(part) for part in (record, fresh)]
+        return self._merged(given, self._tables, sources)
+
     def _is_ours(self, record: bytes) -> bool:
         return records.version_of(record) == self.version
 
@@ -298,7 +320,9 @@ class Layout:
             )
         return self._merged([record], tables)
 
-    def _merged(self, parts: Sequence[bytes], of: Tables) -> bytes:
+    def _merged(
+        self, parts: Sequence[bytes], of: Tables, sources: npt.NDArray[np.int64] | None = None
+    ) -> bytes:
         tables = self._tables
         group_map, cells = cell_map(tables, of)
         ends = np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)))
@@ -318,6 +342,8 @@ class Layout:
             of.words,
             group_map,
             cells,
+            np.full(len(tables.cells), -1, np.int64) if sources is None else sources,
+            len(parts) if sources is None else 1,
             tables.version,
             out,
         )

@@ -18,8 +18,7 @@ the manifest.
 A record keeps its live watermark: history has offsets before all live ones, and merging keeps that of the live record.
 So a live writer that read the record before the merge must compare more than its watermark, or it writes over it.
 
-Non-goal: features that are declared later, from the event log that is kept. Its place is beside `loading.stage`: the
-folded entries of the log are one more source of events for the buckets, and the chunks write what the layout then says.
+Non-goal: features that are declared later, from the event log that is kept; that is engine.history.fromlog.
 """
 
 import asyncio
@@ -193,6 +192,7 @@ async def _claim(store: Store, job: Job, catalogue: Catalogue, span: Span, tally
     manifest = {
         "newest_ms": span.newest_ms,
         "meaning": _meaning(catalogue),
+        "layout": catalogue.layout.version,
         "files": [str(reading.file.path) for reading in job.readings],
     }
     if job.manifest is None:

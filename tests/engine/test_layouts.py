@@ -106,3 +106,14 @@ async def test_a_configuration_that_cannot_be_read_any_more_is_passed_over() -> 
     await engine.store.save_layout(1, "broken")
     await engine.store.save_layout(2, "gone")
     assert await learn_layouts(engine.store, Layout.compile([])) == 1
+
+
+async def test_a_customer_whose_record_is_of_an_earlier_configuration_is_shown() -> None:
+    before = await started(CONFIG)
+    await before.publish("purchase", amount=150.0, category="travel")
+    await before.fold()
+    assert isinstance(before.store, MemoryStore)
+    for text in (NEXT, NEXT.replace(b"limit: 3", b"limit: 3\ntimezone: Europe/Prague")):
+        after = await started(text, before.store)
+        found = {feature.name: feature.value.number for feature in (await after.customer()).features}
+        assert (found["spent_30d"], found["last_amount"]) == (150.0, 0.0)

@@ -1,0 +1,70 @@
+"""Parts of a record that a change of the configuration left empty are filled, and nothing else is touched."""
+
+import pytest
+from feature_streams import spec_lists, streams
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features import Event, FeatureSpec, Layout, Offset, RecordError
+
+WEEK = FeatureSpec("week", "count", "visit", window_ms=70, tile_ms=10)
+QUARTER = FeatureSpec("quarter", "count", "visit", window_ms=300, tile_ms=10)
+SPENT = FeatureSpec("spent", "sum", "purchase", attribute="amount")
+BASKET = FeatureSpec("basket", "mean", "purchase", attribute="amount")
+SHARE = FeatureSpec("share", "ratio", numerator="spent", denominator="quarter")
+COUNTS = st.integers(0, 40)
+
+
+def names(layout: Layout, *asked: str) -> list[tuple[str, ...]]:
+    return sorted(part.features for part in layout.parts(asked))
+
+
+@settings(max_examples=300, deadline=None)
+@given(before=spec_lists(), after=spec_lists(), events=streams(ids=True), cut=COUNTS, end=COUNTS)
+def test_refilled_from_all_events_it_is_as_if_the_layout_had_been_there_from_the_start(
+    before: list[FeatureSpec], after: list[FeatureSpec], events: list[Event], cut: int, end: int
+) -> None:
+    old, new = Layout.compile(before), Layout.compile(after, older=[before])
+    changed = new.fold(old.fold(None, events[:cut]).record, events[cut:end]).record
+    parts = new.parts()
+    always = new.fold(None, events[: max(cut, end)]).record
+    filled = new.refilled(changed, always, parts)
+    everything = new.parts(new.names) if new.names else ()
+    assert new.refilled(filled, always, everything) == filled, "every cell is as it should be"
+    header, kept = new.header(filled), new.header(new.merge([changed]))
+    assert header == kept, "counters and watermark stay"
+    assert new.refilled(filled, always, parts) == filled
+    later = new.fold(filled, events[max(cut, end) :]).record
+    whole = new.fold(always, events[max(cut, end) :]).record
+    assert new.refilled(later, whole, everything) == later, "and so it goes on"
+
+
+def test_what_is_new_is_what_no_other_layout_keeps_or_not_as_far_back() -> None:
+    layout = Layout.compile([WEEK, QUARTER, SPENT, BASKET, SHARE], older=[[WEEK], [SPENT]])
+    assert names(layout) == [("basket",), ("quarter", "share")]
+    assert names(Layout.compile([WEEK, QUARTER], older=[[QUARTER]])) == []
+    assert names(Layout.compile([WEEK, QUARTER])) == [], "nothing is new where nothing was before"
+
+
+def test_features_can_be_asked_for_whoever_keeps_them() -> None:
+    layout = Layout.compile([WEEK, QUARTER, SPENT, SHARE], older=[[WEEK, SPENT]])
+    assert names(layout, "spent") == [("spent",)]
+    assert names(layout, "share") == [("share",), ("share",)], "kept equally long by others, or not"
+    [part] = layout.parts(["spent"])
+    assert part.known_to == {Layout.compile([WEEK, SPENT]).version}
+    with pytest.raises(ValueError, match="feature 'spend': there is none; there are week, quarter, spent, share"):
+        layout.parts(["spend"])
+
+
+def test_what_is_not_asked_for_stays() -> None:
+    layout = Layout.compile([WEEK, SPENT], older=[[]])
+    events = [
+        Event(0, "visit", 5, {}, Offset(1, 0)),
+        Event(0, "purchase", 5, {"amount": 2.0}, Offset(2, 0)),
+    ]
+    nothing, made = layout.fold(None, []).record, layout.fold(None, events).record
+    assert layout.values(layout.refilled(nothing, made, layout.parts(["spent"])), 9) == {"week": 0.0, "spent": 2.0}
+    assert layout.values(layout.refilled(made, nothing, layout.parts(["spent"])), 9) == {"week": 1.0, "spent": 0.0}
+    assert layout.refilled(made, nothing, ()) == made
+    with pytest.raises(RecordError):
+        layout.refilled(made[:-1] + b"\0", nothing, ())
