@@ -3,9 +3,10 @@ this file (see features.compiled); what the tables hold is made in features.tabl
 
 A group within a record (its bit in the head of the record is set):
 
-    head      zigzag varint: tile of the latest event − head; 0 for a lifetime group
-    n         varint: tiles that hold anything
-    n tiles   gap (varint): how far behind the one before, the first: behind the head
+    head      zigzag varint: tile of the latest event − head   ┐
+    n         varint: tiles that hold anything                 │ a lifetime group is one tile and has none of these
+    n tiles   gap (varint): how far behind the one before,     ┘
+                 the first: behind the head
               mask: a bit for each cell of the group, whether it holds anything; then the values of those cells
 
     COUNT     varint                       SUM       zigzag varint
@@ -343,14 +344,17 @@ def _unpack(
         if not data[present_at + (g >> 3)] >> (g & 7) & 1:
             continue
         tile_ms, tiles = groups[g, G_TILE_MS], groups[g, G_TILES]
-        lag, at = _get(data, at)
-        head = latest // tile_ms - _unzigzag(lag) if tile_ms else 0
+        head, count = np.int64(0), np.int64(1)
+        if tile_ms:
+            lag, at = _get(data, at)
+            head = latest // tile_ms - _unzigzag(lag)
+            count, at = _get(data, at)
         heads[g] = head
-        count, at = _get(data, at)
         tile = head
         for _ in range(count):
-            gap, at = _get(data, at)
-            tile -= gap
+            if tile_ms:
+                gap, at = _get(data, at)
+                tile -= gap
             slot = tile % tiles
             slots[groups[g, G_SLOT] + slot] = tile
             row = groups[g, G_WORD] + slot * groups[g, G_WIDTH]
@@ -402,14 +406,14 @@ def _pack(
         at += 1
     for g in range(len(groups)):
         head, tile_ms, tiles = heads[g], groups[g, G_TILE_MS], groups[g, G_TILES]
-        if head == _NEVER_MS:
+        if head == _NEVER_MS or (tile_ms == 0 and slots[groups[g, G_SLOT]] != 0):
             continue
         data[present_at + (g >> 3)] |= 1 << (g & 7)
-        at = _put(data, at, _zigzag(latest // tile_ms - head) if tile_ms else 0)
-        count_at = at
-        count = 0
-        # The count stands before the tiles and is known after them; one byte holds it unless there are many.
-        at = count_at + (1 if tiles < 128 else 2)
+        count_at, count = at, 0
+        if tile_ms:
+            at = count_at = _put(data, at, _zigzag(latest // tile_ms - head))
+            # The count stands before the tiles and is known after them; one byte holds it unless there are many.
+            at += 1 if tiles < 128 else 2
         before = head
         # A remainder a tile would be most of the work: slots go down as tiles do, around the ring.
         slot = head % tiles
@@ -423,11 +427,12 @@ def _pack(
             holds = np.int64(0)
             for i in range(groups[g, G_MASK_WORDS]):
                 holds |= words[row + i]
-            if holds == 0:
+            if holds == 0 and tile_ms:
                 continue
-            count += 1
-            at = _put(data, at, before - tile)
-            before = tile
+            if tile_ms:
+                count += 1
+                at = _put(data, at, before - tile)
+                before = tile
             base = tile * tile_ms if tile_ms else latest
             for i in range((groups[g, G_CELLS] + 7) >> 3):
                 data[at] = words[row + (i >> 3)] >> 8 * (i & 7) & 0xFF
@@ -437,9 +442,9 @@ def _pack(
                     cell = groups[g, G_CELL] + c
                     word = row + cells[cell, C_WORD]
                     at = _put_value(data, at, cells[cell, C_KIND], base, tile_ms > 0, words, floats, word)
-        if tiles < 128:
+        if tile_ms and tiles < 128:
             data[count_at] = count
-        else:
+        elif tile_ms:
             data[count_at], data[count_at + 1] = count & 0x7F | 0x80, count >> 7
     _put_raw(data, start + 24, _checksum(data, start, at), 4)
     return at
@@ -848,13 +853,15 @@ def read(
                 if not data[present_at + (g >> 3)] >> (g & 7) & 1:
                     continue
                 tile_ms = groups[g, G_TILE_MS]
-                lag, at = _get(data, at)
-                tile = latest // tile_ms - _unzigzag(lag) if tile_ms else 0
-                now_tile = now[r] // tile_ms if tile_ms else 0
-                count, at = _get(data, at)
+                tile, now_tile, count = np.int64(0), np.int64(0), np.int64(1)
+                if tile_ms:
+                    lag, at = _get(data, at)
+                    tile, now_tile = latest // tile_ms - _unzigzag(lag), now[r] // tile_ms
+                    count, at = _get(data, at)
                 for _ in range(count):
-                    gap, at = _get(data, at)
-                    tile -= gap
+                    if tile_ms:
+                        gap, at = _get(data, at)
+                        tile -= gap
                     age = now_tile - tile
                     base = tile * tile_ms if tile_ms else latest
                     mask_at = at
