@@ -191,8 +191,7 @@ class Attribution:
                 at += _ENTRY.size
                 rows = bytearray(data[at : at + count * _ROW.size])
                 at += len(rows)
-                # What was due before the clock has happened; what is left of it is to be forgotten at its time.
-                self._follow(ms << 32 | seq, time_ms, rows, _next_due_ms(rows, self.clock_ms) or self.clock_ms)
+                self._follow(ms << 32 | seq, time_ms, rows, _due_ms(rows, self.clock_ms))
         except struct.error as error:
             raise AttributionError(f"attribution of {len(data)} bytes cannot be read: {error}") from error
         return self
@@ -207,6 +206,14 @@ def _next_due_ms(rows: bytearray, now_ms: int) -> int | None:
     ends_ms = [end_ms for _, _, end_ms in _ROW.iter_unpack(bytes(rows))]
     late_ms: int = max(ends_ms) + LATE_OUTCOME_MS_MAX
     return min((ms for ms in (*ends_ms, late_ms) if ms > now_ms), default=None)
+
+
+def _due_ms(rows: bytearray, now_ms: int) -> int:
+    """When a decision taken from a checkpoint is to be looked at next."""
+    # One that was made in the past of the clock may be overdue: the entry that closes its windows is still to come.
+    waiting = [end_ms for _, stage, end_ms in _ROW.iter_unpack(bytes(rows)) if Stage(stage) in OPEN]
+    overdue_ms = min((end_ms for end_ms in waiting if end_ms <= now_ms), default=None)
+    return overdue_ms if overdue_ms is not None else _next_due_ms(rows, now_ms) or now_ms
 
 
 def _changed(key: int, rank: int, offer: int, time_ms: int, old: Stage, new: Stage) -> Iterator[Lesson]:

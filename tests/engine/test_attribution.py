@@ -75,6 +75,16 @@ def test_batches_and_restarts_change_no_lesson_and_no_byte(
     assert run(entries, cuts, restarts) == run(entries, set(), set())
 
 
+def test_a_restart_forgets_no_window_that_had_passed_before_its_decision_came() -> None:
+    data = [decision(100, (50,)), decision(10, (5, 200)), decision(101, (9,))]
+    data.append(outcome(Offset(1_000, 2), 2, Stage.PRESENTED, 150))
+    entries = [LogEntry(Offset(1_000, seq), made) for seq, made in enumerate(data, 1)]
+    lessons, state = run(entries, set(), set())
+    assert (lessons[0].decision.seq, lessons[0].rank) == (2, 1)
+    for at in range(1, 4):
+        assert run(entries, {at}, {at}) == (lessons, state)
+
+
 def simple(entries: list[LogEntry]) -> dict[tuple[Offset, int], Stage]:
     """Where every offer stands at the end of the log, by a slow scan in the fewest words."""
     stands: dict[tuple[Offset, int], Stage] = {}
