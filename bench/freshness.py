@@ -1,7 +1,8 @@
 """How long until news counts: an event in the next decision, an outcome in the policy that serves it.
 
 Measured from the moment the caller had the acknowledgement to the moment a decision that shows it had arrived, by
-asking again and again: the figures are upper bounds. Meanwhile decisions for other customers go on, on a schedule.
+asking again and again: the figures are upper bounds. Meanwhile events and decisions of other customers go on, on a
+schedule.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import uvloop
 from rich.progress import Progress
 
 from bench.engine import Running, engine, scratch
+from bench.eventload import EventLoad
 from bench.load import HOW_TO_GET_H2LOAD, generator, opened
 from bench.report import Report
 from bench.workload import SMALL, Size, customer_id, decide_body
@@ -54,6 +56,7 @@ async def _measure(
 ) -> None:
     """Events and outcomes one after the other, under the same background, until both counts or the time are reached."""
     loop = asyncio.get_running_loop()
+    events_meanwhile = EventLoad(running.grpc, seconds)
     background = loop.run_in_executor(
         None, lambda: opened(running.grpc, decide_body(), per_second=BACKGROUND_PER_S, seconds=seconds)
     )
@@ -70,7 +73,9 @@ async def _measure(
             outcome_ms.append(await probe.outcome())
             advance()
     load = await background
-    against = f"acknowledged → in a decision, {load.requests_per_s:,.0f} other decisions/s meanwhile"
+    events_per_s = await loop.run_in_executor(None, events_meanwhile.acknowledged_per_s)
+    meanwhile = f"{events_per_s:,.0f} other events/s and {load.requests_per_s:,.0f} other decisions/s meanwhile"
+    against = f"acknowledged → in a decision, {meanwhile}"
     _add(report, "freshness.event", event_ms, against)
     _add(report, "freshness.outcome", outcome_ms, against.replace("in a decision", "in the policy of a decision"))
 

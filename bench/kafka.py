@@ -4,8 +4,7 @@ Throughput is held against an empty Faust agent on the same broker, topic and ba
 agent costs that does nothing with what it gets. It takes its batches with Faust's `stream.take`; a second one takes
 them as the worker does, which shows what the fold and the store cost alone.
 
-    python -m bench.kafka agent SETTINGS      the processes that are measured; each prints events and seconds
-    python -m bench.kafka publish ADDRESS …   the stream of events beside the probes of freshness
+    python -m bench.kafka agent SETTINGS      a process that is measured; prints events and seconds
 """
 
 import asyncio
@@ -27,6 +26,7 @@ import orjson
 import uvloop
 
 from bench.engine import Running, engine, scratch
+from bench.eventload import EventLoad
 from bench.freshness import BACKGROUND_PER_S, Probe
 from bench.kafka_broker import NoKafka, broker
 from bench.load import HOW_TO_GET_H2LOAD, generator, opened
@@ -41,10 +41,7 @@ from engine.kafka.topics import Brokers, Topics, attach
 from engine.limits import INGEST_BATCH_MAX, KAFKA_LINGER_MS, PARTITIONS
 from engine.store.redis import RedisStore
 from engine.worker import ingest_of
-from opportune.v1 import events_pb2, events_pb2_grpc
 
-EVENTS_PER_S: Final = 2_000
-EVENTS_A_CALL: Final = 20
 RUN_S_MAX: Final = 180
 KINDS: Final = ("worker", "empty take", "empty")
 
@@ -220,50 +217,25 @@ def _freshness(kafka: str, size: Size, seconds: int, report: Report) -> None:
 
 async def _probe(running: Running, seconds: int, report: Report) -> None:
     loop = asyncio.get_running_loop()
-    argv = [sys.executable, "-m", "bench.kafka", "publish", running.grpc, str(seconds)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as publishing:
-        background = loop.run_in_executor(
-            None, lambda: opened(running.grpc, decide_body(), per_second=BACKGROUND_PER_S, seconds=seconds)
-        )
-        await asyncio.sleep(1.0)
-        found: list[float] = []
-        deadline_s = time.monotonic() + seconds - 2.0
-        async with grpc.aio.insecure_channel(running.grpc) as channel:
-            probe = Probe(channel)
-            while time.monotonic() < deadline_s:
-                found.append(await probe.event())
-        load = await background
-        out, _ = await loop.run_in_executor(None, publishing.communicate)
+    events = EventLoad(running.grpc, seconds)
+    background = loop.run_in_executor(
+        None, lambda: opened(running.grpc, decide_body(), per_second=BACKGROUND_PER_S, seconds=seconds)
+    )
+    await asyncio.sleep(1.0)
+    found: list[float] = []
+    deadline_s = time.monotonic() + seconds - 2.0
+    async with grpc.aio.insecure_channel(running.grpc) as channel:
+        probe = Probe(channel)
+        while time.monotonic() < deadline_s:
+            found.append(await probe.event())
+    load = await background
+    events_per_s = await loop.run_in_executor(None, events.acknowledged_per_s)
     against = (
-        f"{len(found)} × acknowledged → in a decision, {float(out):,.0f} other events/s and "
+        f"{len(found)} × acknowledged → in a decision, {events_per_s:,.0f} other events/s and "
         f"{load.requests_per_s:,.0f} other decisions/s meanwhile"
     )
     for percent in (50, 99):
         report.add(f"kafka.event_p{percent}_ms", float(np.percentile(np.asarray(found), percent)), "ms", against)
-
-
-async def _publish(address: str, seconds: float) -> None:
-    """EVENTS_PER_S events a second on a schedule; prints how many were acknowledged a second."""
-    accepted = 0
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = events_pb2_grpc.EventsStub(channel)
-
-        async def call(number: int) -> None:
-            nonlocal accepted
-            request = events_pb2.PublishRequest()
-            for n in range(number, number + EVENTS_A_CALL):
-                event = request.events.add(
-                    id=str(n), source="/load", type=f"channel.event_{n % 8}", customer_id=customer_id(n * 7919 % 10_000)
-                )
-                event.attributes["amount_0"].number = n % 100
-            accepted += (await stub.Publish(request, timeout=10.0)).accepted
-
-        began_s = time.perf_counter()
-        async with asyncio.TaskGroup() as group:
-            for number in range(0, int(EVENTS_PER_S * seconds), EVENTS_A_CALL):
-                await asyncio.sleep(max(0.0, began_s + number / EVENTS_PER_S - time.perf_counter()))
-                group.create_task(call(number))
-        print(accepted / (time.perf_counter() - began_s), flush=True)
 
 
 @click.group()
@@ -286,14 +258,6 @@ def _run(work: Callable[[], Awaitable[None]]) -> None:
 def agent(settings_json: str) -> None:
     """Measure one agent."""
     _run(lambda: _agent(json.loads(settings_json)))
-
-
-@main.command()
-@click.argument("address")
-@click.argument("seconds", type=float)
-def publish(address: str, seconds: float) -> None:
-    """Publish events."""
-    _run(lambda: _publish(address, seconds))
 
 
 if __name__ == "__main__":
