@@ -327,8 +327,9 @@ class Layout:
         group_map, cells = cell_map(tables, of)
         ends = np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)))
         starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
-        # Times are kept as distances to the newest, which the others' newest may push away.
-        out = np.empty(int(ends[-1]) * 2 + tables.slack + tables.mask_bytes, np.uint8)
+        # What is merged can be larger than its parts: times are distances to the newest, which the others' newest may
+        # push away (the slack), and a sketch of 61 bytes and one of 2 together become one of 129.
+        out = np.empty(int(ends[-1]) * 3 + tables.slack + tables.mask_bytes, np.uint8)
         end = kernel.merge(
             np.frombuffer(b"".join(parts), np.uint8),
             starts,

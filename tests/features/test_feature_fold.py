@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from features import EVENT_IDS_REMEMBERED_MAX, HEADER_BYTES, Event, FeatureSpec, Layout, Offset, RecordError
 from features.record import ID_BYTES
+from features.tables import position
 
 LAYOUT = Layout.compile(SPECS)
 
@@ -226,3 +227,23 @@ def test_the_ids_of_the_first_record_are_remembered_longest() -> None:
     merged = LAYOUT.merge([record(range(1, 31)), record(range(101, 131))])
     again = [Event(n, "visit", 1, {}, Offset(1_000 + n, 0)) for n in (1, 30, 130, 129, 128)]
     assert [LAYOUT.fold(merged, [event]).duplicates for event in again] == [1, 1, 1, 1, 0]
+
+
+def test_sketches_that_grow_past_their_parts_when_merged() -> None:
+    """Sixty positions of one record and another of the next are written as 129 bytes, which were 61 and 2."""
+    one = FeatureSpec("", "distinct", "visit", window_ms=256, tile_ms=1)
+    layout = Layout.compile([replace(one, name=f"distinct_{n}", attribute=f"a{n}") for n in range(40)])
+    words = list({position(f"word {n}"): f"word {n}" for n in range(200)}.values())
+
+    def of(texts: list[str]) -> list[Event]:
+        events = [
+            Event(0, "visit", time_ms, {f"a{n}": text for n in range(40)}, Offset(0, 0))
+            for time_ms in range(256)
+            for text in texts
+        ]
+        return [replace(event, offset=Offset(1, at)) for at, event in enumerate(events)]
+
+    parts = [layout.fold(None, of(some)).record for some in (words[:60], words[60:61])]
+    merged = layout.merge(parts)
+    assert len(merged) > 2 * sum(map(len, parts))
+    assert features_of(merged) == features_of(layout.fold(None, of(words[:61])).record)
