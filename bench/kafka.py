@@ -14,8 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,11 +30,10 @@ from bench.freshness import BACKGROUND_PER_S, Probe
 from bench.kafka_broker import NoKafka, broker
 from bench.load import HOW_TO_GET_H2LOAD, generator, opened
 from bench.report import Report
+from bench.store import private_store
 from bench.workload import SMALL, Size, config_text, customer_id, decide_body
 from engine.catalogue import Catalogue
 from engine.config import load
-from engine.datafolder import DataFolder
-from engine.embedded import EmbeddedStore
 from engine.kafka.producer import Outgoing, Producer
 from engine.kafka.topics import Brokers, Topics, attach
 from engine.limits import INGEST_BATCH_MAX, KAFKA_LINGER_MS, PARTITIONS
@@ -68,11 +66,11 @@ def run(*, small: bool) -> Report:
 def _throughput(kafka: str, size: Size, events: int, report: Report) -> None:
     with (
         tempfile.TemporaryDirectory(prefix="opportune-bench-", ignore_cleanup_errors=True) as path,
-        _store(path) as url,
+        private_store(Path(path) / "data") as store,
     ):
         config = Path(path) / "config.yaml"
         config.write_bytes(config_text(size))
-        settings = {"kafka": kafka, "redis": url, "config": str(config), "events": events, "folder": path}
+        settings = {"kafka": kafka, "redis": store.url, "config": str(config), "events": events, "folder": path}
         settings["prefix"] = f"bench-{time.time_ns()}"
         uvloop.run(_fill(settings, size.customers))
         per_s = {kind: _measured(settings | {"kind": kind}) for kind in KINDS}
@@ -83,23 +81,6 @@ def _throughput(kafka: str, size: Size, events: int, report: Report) -> None:
     ):
         against = f"empty Faust agent, {taking}: {per_s[kind]:,.0f}/s; {what}"
         report.add(name, per_s["worker"], "events/s", against, per_s["worker"] / per_s[kind])
-
-
-@contextmanager
-def _store(path: str) -> Iterator[str]:
-    with DataFolder(Path(path) / "data") as folder:
-        store = EmbeddedStore(folder)
-        store.start()
-        try:
-            while not store.ready():
-                time.sleep(0.02)
-            yield store.url
-        finally:
-            store.terminate()
-            deadline_s = time.monotonic() + 10
-            while store.poll() is None and time.monotonic() < deadline_s:
-                time.sleep(0.02)
-            store.kill()
 
 
 async def _fill(settings: dict[str, Any], customers: int) -> None:

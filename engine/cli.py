@@ -17,11 +17,9 @@ from rich.table import Table
 
 from engine import cli_customer
 from engine.catalogue import Catalogue
-from engine.cli_calls import address_option, call, show
 from engine.cli_history import backfill, dataset
 from engine.cli_identity import identity
-from engine.cli_parts import config_option as _config_option
-from engine.cli_parts import told as _told
+from engine.cli_parts import address_option, call, config_option, show, told
 from engine.config import load
 from engine.datafolder import DataFolder
 from engine.embedded import EmbeddedStore
@@ -82,7 +80,7 @@ main.add_command(identity)
 
 
 @main.command()
-@_config_option
+@config_option
 @click.option(
     "--data", "data_path", type=click.Path(path_type=Path), required=True, help="Folder of this engine's data."
 )
@@ -127,7 +125,7 @@ def serve(
     elif sources:
         raise click.UsageError("--source is a topic of Kafka: expected --kafka, too")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    with _told():
+    with told():
         config, version, text = load(config_path)
         Catalogue.compile(config, version, text, str(config_path))
         with (
@@ -154,7 +152,7 @@ def serve(
 
 
 @main.command()
-@_config_option
+@config_option
 @click.option("--kafka", required=True, help="HOST:PORT[,…] of your Kafka.")
 @click.option("--redis", "redis_url", required=True, help="The store of the engine: redis://… or unix://…")
 @click.option(
@@ -182,7 +180,7 @@ def ingest(
     """Fold events from Kafka into the store, on as many machines as you like, until Ctrl-C or SIGTERM."""
     _check_kafka(kafka, prefix, sources)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    with _told():
+    with told():
         config, version, text = load(config_path)
         Catalogue.compile(config, version, text, str(config_path))
         with DataFolder(data_path) as folder:
@@ -254,7 +252,7 @@ def _family(host: str) -> socket.AddressFamily:
 @click.argument("config_path", type=click.Path(path_type=Path, dir_okay=False))
 def validate(config_path: Path) -> None:
     """Check a configuration; errors name file, line and what was expected."""
-    with _told():
+    with told():
         config, version, text = load(config_path)
         catalogue = Catalogue.compile(config, version, text, str(config_path))
     click.echo(
@@ -266,7 +264,7 @@ def validate(config_path: Path) -> None:
 
 
 @main.command()
-@_config_option
+@config_option
 @click.option("--check", is_flag=True, help="Report on the quality of the features' data instead of listing them.")
 @click.option("--data", "data_path", type=click.Path(path_type=Path), help="To check: data folder, running or not.")
 @click.option("--redis", "redis_url", help="To check: the store of an engine that has its own, redis://… or unix://…")
@@ -287,7 +285,7 @@ def features(
         sys.exit(check_features(config_path, data_path, redis_url, json_path, sample))
     if data_path or redis_url:
         raise click.UsageError("--data and --redis belong to --check")
-    with _told():
+    with told():
         config, version, text = load(config_path)
         catalogue = Catalogue.compile(config, version, text, str(config_path))
     table = Table(title=f"{config.name}: {len(config.features)} features, layout {catalogue.layout.version:08x}")
@@ -431,7 +429,7 @@ def demo(calls: int | None, data_path: Path | None, concurrency: int, json_path:
     from engine import demo as bank  # nothing else needs it, and it loads the asyncio client of gRPC
 
     console = Console(width=None if sys.stdout.isatty() else 110)
-    with _told():
+    with told():
         sys.exit(bank.run(console, calls, data_path, concurrency, json_path))
 
 
@@ -439,7 +437,7 @@ def demo(calls: int | None, data_path: Path | None, concurrency: int, json_path:
 
 
 @main.command()
-@_config_option
+@config_option
 @click.option("--data", "data_path", type=click.Path(path_type=Path), help="Data folder of an engine, running or not.")
 @click.option(
     "--redis",
@@ -455,7 +453,7 @@ def replay(config_path: Path, data_path: Path | None, redis_url: str | None, sto
     """
     if (data_path is None) == (redis_url is None):
         raise click.UsageError("expected --data or --redis, one of them")
-    with _told():
+    with told():
         config, version, text = load(config_path)
         catalogue = Catalogue.compile(config, version, text, str(config_path))
         with nullcontext(redis_url or "") if data_path is None else store_of(data_path, store_binary) as url:

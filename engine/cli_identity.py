@@ -5,7 +5,7 @@ from uuid import uuid4
 import click
 from google.protobuf.message import Message
 
-from engine.cli_calls import address_option, call, show
+from engine.cli_parts import address_option, call, show
 from opportune.v1 import common_pb2, identities_pb2, identities_pb2_grpc
 
 

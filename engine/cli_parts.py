@@ -1,10 +1,15 @@
 """What the files of the command line share."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
+import grpc
+from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from engine.errors import OpportuneError
 
@@ -15,6 +20,9 @@ config_option = click.option(
     required=True,
     help="The configuration, a YAML file.",
 )
+address_option = click.option(
+    "--grpc", "address", default="127.0.0.1:50051", show_default=True, help="Where the engine answers."
+)
 
 
 @contextmanager
@@ -24,3 +32,17 @@ def told() -> Iterator[None]:
         yield
     except OpportuneError as error:
         raise click.ClickException(str(error)) from error
+
+
+def call(address: str, stub: Callable[[grpc.Channel], Any], method: str, request: Message) -> Any:
+    """The response of one call. Raises ClickException with the status and its words."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            return getattr(stub(channel), method)(request, timeout=5.0)
+        except grpc.RpcError as error:
+            raise click.ClickException(f"{error.code().name}: {error.details()}") from error
+
+
+def show(message: Message) -> None:
+    """Print a message as JSON."""
+    click.echo(json.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True), indent=2))

@@ -44,14 +44,13 @@ from features.compiled import (
     compiled,
     inlined,
 )
-from features.record import EVENT_IDS_REMEMBERED_MAX, FORMAT, HEADER_BYTES, ID_BYTES, MAGIC, NEVER_MS
+from features.record import COUNTER_MAX, EVENT_IDS_REMEMBERED_MAX, FORMAT, HEADER_BYTES, ID_BYTES, MAGIC, NEVER_MS
 from features.spec import DISTINCT_BITS
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-OK: Final = 0
 WRONG: Final = 1
 """The record is damaged, or not one of this format and layout: features.record says which."""
 
@@ -108,7 +107,7 @@ _MS_PER_SECOND: Final = 1_000.0
 assert sys.byteorder == "little"
 assert (_COUNT, _SUM, _MIN, _MAX, _LAST, _FIRST, _NEWEST, _BITS) == (COUNT, SUM, MIN, MAX, LAST, FIRST, NEWEST, BITS)
 assert (_NEVER_MS, _IDS_MAX, _ID_BYTES) == (NEVER_MS, EVENT_IDS_REMEMBERED_MAX, ID_BYTES)
-assert (_HEADER_BYTES, _MAGIC, _FORMAT) == (HEADER_BYTES, MAGIC, FORMAT)
+assert (_HEADER_BYTES, _MAGIC, _FORMAT, _COUNTER_MAX) == (HEADER_BYTES, MAGIC, FORMAT, COUNTER_MAX)
 assert 64 * _BITS_WORDS == DISTINCT_BITS
 
 
@@ -463,6 +462,14 @@ def _claim(g: int, tile: int, groups: Integers, slots: Integers, words: Integers
 
 
 @inlined()
+def _width(kind: int) -> int:
+    """Words of a cell."""
+    if kind == _BITS:
+        return _BITS_WORDS
+    return 2 if kind in (_LAST, _FIRST) else 1
+
+
+@inlined()
 def _combine(
     kind: int, mine: int, words: Integers, floats: Floats, theirs: int, others: Integers, other_floats: Floats
 ) -> None:
@@ -572,8 +579,7 @@ def _apply(
             _combine(kind, place + word, words, floats, 0, scratch, scratch_floats)
         else:
             words[place + (cell >> 6)] |= bit
-            width = 2 if kind in (_LAST, _FIRST) else _BITS_WORDS if kind == _BITS else 1
-            for i in range(width):
+            for i in range(_width(kind)):
                 words[place + word + i] = scratch[i]
     return late
 
@@ -798,8 +804,7 @@ def merge(
                         _combine(kind, mine, words, floats, at, theirs, their_floats)
                     else:
                         words[row + (c >> 6)] |= np.int64(1) << (c & 63)
-                        width = 2 if kind in (_LAST, _FIRST) else _BITS_WORDS if kind == _BITS else 1
-                        for i in range(width):
+                        for i in range(_width(kind)):
                             words[mine + i] = theirs[at + i]
     ms, seq = _raw(data, starts[0] + 8, 8), _raw(data, starts[0] + 16, 8)
     return _pack(out, 0, version, ms, seq, groups, cells, heads, slots, words, floats, ids, scalars)

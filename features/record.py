@@ -35,7 +35,7 @@ ID_BYTES: Final = 5
 """40 bits of an id: of 3 × 10^10 events one is taken for another among the 32 before it."""
 NEVER_MS: Final = -(2**62)
 """Time (or tile number) of what never happened: before all times, and far enough from -2^63 to subtract from."""
-U32_MAX: Final = 2**32 - 1
+COUNTER_MAX: Final = 2**32 - 1
 """Counters stop here."""
 
 _HEADER: Final = Struct("<BBBBIQQIq")

@@ -57,7 +57,6 @@ class Tables:
         self.words = word_at
         self.types: dict[str, int] = {}
         self.extract: list[Extract] = []
-        self.row_width: list[int] = []
         self.growth: list[int] = []
         """Bytes that an event of each type can add to a record."""
         self._updates()
@@ -92,7 +91,6 @@ class Tables:
             self.types[event] = len(kinds)
             kinds.append((first, len(updates) - first))
             self.extract.append(_extractor(list(sources), self.clock))
-            self.row_width.append(len(sources))
             self.growth.append(growth)
         self.updates = kernel.array(updates, 6)
         self.scales = kernel.array(scales, 3, float)

@@ -45,7 +45,6 @@ class Letters:
     def __init__(self, recent_since_ms: int) -> None:
         self.letters = 0
         self.recent = 0
-        self.oldest_ms: int | None = None
         self._recent_since_ms = recent_since_ms
         self._groups: dict[tuple[str, str], list[int]] = {}
         self._newest: dict[tuple[str, str], tuple[int, str]] = {}
@@ -62,7 +61,6 @@ class Letters:
         group[1] += recent
         self.letters += 1
         self.recent += recent
-        self.oldest_ms = arrival_ms
 
     def figures(self) -> list[RejectedFigures]:
         """The groups, largest recent one first."""

@@ -21,7 +21,7 @@ from features import (
     RecordError,
     VersionError,
 )
-from features.record import U32_MAX
+from features.record import COUNTER_MAX
 
 LAYOUT = Layout.compile(SPECS)
 OTHER = Layout.compile(SPECS[:6])
@@ -234,7 +234,7 @@ def test_counters_stop_at_their_end() -> None:
     record = layout.fold(None, [Event(0, "visit", 1, {}, Offset(1, 0))]).record
     for _ in range(33):  # 2^33 events
         record = layout.merge([record, record])
-    assert layout.header(record).events == U32_MAX
+    assert layout.header(record).events == COUNTER_MAX
     assert layout.values(record, 1)["visits"] == 2**33
 
 
