@@ -272,6 +272,8 @@ class Learning(_Model):
     prior_strength: Annotated[float, Field(gt=0, le=1e6)] = 10.0
     half_life: DurationMs | None = None
     period: DurationMs = 86_400_000
+    crosses: tuple[tuple[Name, Name], ...] = Field(default=(), max_length=limits.FEATURES_MAX)
+    waves: Literal["auto"] | Annotated[int, Field(ge=0, lt=256)] = "auto"
 
 
 class Config(_Model):

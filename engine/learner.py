@@ -7,7 +7,8 @@ All that counts is the log: batch size, restarts and the moment of a snapshot ch
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import inf, isfinite
 from typing import Any, Final
 from zlib import compress, decompress
 from zlib import error as CompressionError
@@ -20,10 +21,25 @@ from engine.catalogue import Catalogue
 from engine.record import DecisionRecord, RecordError
 from engine.store.base import LogEntry
 from features import Offset
-from models import CheckpointError, PosteriorOptions, Statistics, fit, pack_offer
+from models import (
+    Beliefs,
+    CheckpointError,
+    OfferPosterior,
+    PosteriorOptions,
+    Statistics,
+    Strengths,
+    learn_strengths,
+    pack_offer,
+)
 
 Position = tuple[int, Offset]
 """(partition, position) of a decision."""
+
+STRENGTHS_LEARNT_EVERY: Final = 1.05
+"""Strengths are looked at again when there are so many times as many lessons."""
+
+OF_SNAPSHOTS: Final = frozenset({"policy_version", "strengths", "lessons_weighed"})
+"""What a checkpoint's head has of the snapshots that were made; all else follows from the log."""
 
 _HEAD: Final = "head"
 _ATTRIBUTION: Final = "attribution:"
@@ -68,6 +84,11 @@ class Learner:
         """Lessons that could not be taught: record gone or damaged, offer removed, another transform."""
         self._options = posterior_options(catalogue)
         self._snapshot_period: int | None = None
+        self._beliefs: Beliefs | None = None
+        """Of the last whole snapshot."""
+        self._strengths = Strengths.declared(self._options, catalogue.transform.waves > 0)
+        self._lessons_weighed = 0
+        """Lessons when the strengths were learnt last."""
         self._changed: set[str] = set()
         self._unsaved: set[str] = set()
         self._saved_offers: set[str] = set()
@@ -148,10 +169,10 @@ class Learner:
 
         The prior of an offer leans on all others, so an offer that did not change is only refreshed by a whole one.
         """
-        now_period = self._now_period
-        offers = self.catalogue.offer_ids if whole or self._grown_older else tuple(sorted(self._changed))
-        self._snapshot_period = now_period
-        beliefs = fit(self.statistics, offers, now_period, self._options)
+        if whole or self._grown_older or self._beliefs is None:
+            beliefs = self._whole()
+        else:
+            beliefs = self._beliefs.renewed(self.statistics, sorted(self._changed))
         self._changed.clear()
         self.policy_version += 1
         head = {
@@ -165,6 +186,18 @@ class Learner:
         }
         return orjson.dumps(head), {offer: pack_offer(belief) for offer, belief in beliefs.items()}
 
+    def _whole(self) -> dict[str, OfferPosterior]:
+        """The beliefs about all offers. What the prior is gets learnt on the way, a step at a time."""
+        now_period, structure = self._now_period, self.catalogue.structure
+        if self.lessons >= self._lessons_weighed * STRENGTHS_LEARNT_EVERY:
+            self._strengths = learn_strengths(
+                self.statistics, now_period, self._options, structure, self._strengths, rounds=1
+            )
+            self._lessons_weighed = self.lessons
+        self._snapshot_period = now_period
+        self._beliefs = Beliefs(self.statistics, now_period, self._options, structure, self._strengths)
+        return self._beliefs.of(self.catalogue.offer_ids)
+
     # --- checkpoint -------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> tuple[dict[str, bytes], list[str]]:
@@ -174,6 +207,8 @@ class Learner:
             "policy_version": self.policy_version,
             "lessons": self.lessons,
             "lost": self.lost,
+            "strengths": {name: value for name, value in asdict(self._strengths).items() if isfinite(value)},
+            "lessons_weighed": self._lessons_weighed,
         }
         fields = {prefix + _HEAD: orjson.dumps(head)}
         for at, attribution in enumerate(self.attributions):
@@ -207,6 +242,9 @@ class Learner:
         try:
             head = orjson.loads(own[_HEAD])
             self.policy_version, self.lessons, self.lost = head["policy_version"], head["lessons"], head["lost"]
+            if "strengths" in head:  # a checkpoint of 0.0 has none
+                self._strengths = Strengths(**{"waves": inf, **head["strengths"]})
+                self._lessons_weighed = head["lessons_weighed"]
             for at in range(partitions):
                 self.attributions[at] = Attribution.from_bytes(decompress(own[f"{_ATTRIBUTION}{at}"]))
         except (orjson.JSONDecodeError, KeyError, AttributionError, CompressionError) as error:

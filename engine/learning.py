@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 _PAUSE_S: Final = 0.2
 _BEHIND_SNAPSHOT_MS: Final = 2_000
 _WHOLE_EVERY: Final = 20
-"""Every so many snapshots all offers are refreshed: their prior leans on the offers that changed."""
+"""Every so many snapshots all offers are refreshed: their prior leans on the offers that changed. Where that takes long
+it is done more rarely, so that it takes a twentieth of the time at most."""
 
 
 class Learning:
@@ -46,6 +47,8 @@ class Learning:
         self._snapshot_s = self._checkpoint_s = now_s()
         self._checkpoint_took_s = 0.0
         self._snapshots = 0
+        self._whole_s = now_s()
+        self._whole_took_s = 0.0
         self._dirty = False
         self._let_go = 0
 
@@ -123,7 +126,13 @@ class Learning:
         """Push a snapshot if there is news. Raises StoreError."""
         learner = await self.learner()
         if learner.has_news:
-            head, offers = learner.snapshot(whole=self._snapshots % _WHOLE_EVERY == 0)
+            started_s = self._now_s()
+            rested = started_s - self._whole_s >= _WHOLE_EVERY * self._whole_took_s
+            whole = rested and self._snapshots >= _WHOLE_EVERY
+            head, offers = learner.snapshot(whole=whole)
+            if whole:
+                self._snapshots, self._whole_s = 0, self._now_s()
+                self._whole_took_s = self._whole_s - started_s
             self._snapshots += 1
             self._dirty = True
             await self._store.publish_policy(head, offers)

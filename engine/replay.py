@@ -22,7 +22,7 @@ from engine import limits
 from engine.catalogue import Catalogue
 from engine.identity import EntityKind, Stored, advance, concerns
 from engine.ingest import logged_event
-from engine.learner import Learner
+from engine.learner import OF_SNAPSHOTS, Learner
 from engine.ledger import Ledger, LedgerError, hash_of
 from engine.links import LinksError, position_of
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, unpack
@@ -331,13 +331,14 @@ def learning_differences(kept: Mapping[str, bytes], made: Learner) -> list[str]:
     for name in sorted(name for name in {*wanted, *kept} if name.startswith(prefix)):
         old, new, what = kept.get(name), wanted.get(name), name.removeprefix(prefix)
         if what == "head":
-            # The number of the policy counts snapshots, which the clock paces: only the rest follows from the log.
-            old, new = (_without_version(head or b"{}") for head in (old, new))
+            # Snapshots are paced by the clock, and with them their number and the learning of the prior's strengths:
+            # only the rest follows from the log.
+            old, new = (_of_the_log(head or b"{}") for head in (old, new))
         if old != new:
             found.append(f"learner's checkpoint, {what}: {_shape(old)} kept, {_shape(new)} learnt")
     return found
 
 
-def _without_version(head: bytes) -> bytes:
+def _of_the_log(head: bytes) -> bytes:
     facts = orjson.loads(head)
-    return orjson.dumps({name: facts[name] for name in sorted(facts) if name != "policy_version"})
+    return orjson.dumps({name: facts[name] for name in sorted(facts) if name not in OF_SNAPSHOTS})

@@ -34,7 +34,7 @@ and erasure change no bit, and whatever was learnt can be recomputed from the lo
 from models.errors import CheckpointError
 from models.exploration import Slates, choose, dice, seed_of, thompson_probabilities
 from models.policy import Policy, pack_offer, unpack_offer
-from models.posterior import OfferPosterior, PosteriorOptions, fit
+from models.posterior import Beliefs, OfferPosterior, PosteriorOptions, Strengths, Structure, fit, learn_strengths
 from models.statistics import TARGET_STEPS, Statistics
 from models.transform import DIMENSION_MAX, STEPS, InputSpec, Transform
 
@@ -42,6 +42,7 @@ __all__ = [
     "DIMENSION_MAX",
     "STEPS",
     "TARGET_STEPS",
+    "Beliefs",
     "CheckpointError",
     "InputSpec",
     "OfferPosterior",
@@ -49,10 +50,13 @@ __all__ = [
     "PosteriorOptions",
     "Slates",
     "Statistics",
+    "Strengths",
+    "Structure",
     "Transform",
     "choose",
     "dice",
     "fit",
+    "learn_strengths",
     "pack_offer",
     "seed_of",
     "thompson_probabilities",

@@ -27,6 +27,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +57,7 @@ _HEAD = struct.Struct("<4sIIIf")  # magic, CRC-32 of all after these eight bytes
 
 Floats32 = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.int8]
+Ints = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ class Policy:
         offers: the n offers; column j of every array is offers[j].
         version: number of the snapshot.
         transform_version: the transform whose vectors it scores.
-        mean_weights: (d, n) float32.
+        mean_weights: (d, n) float32; d may be less than the columns of x, whose last ones are then not looked at.
         cov_weights: (d(d+1)/2, n) float32.
         lessons: (n,) float32, lessons each belief rests on.
 
@@ -100,7 +102,7 @@ class Policy:
 
     @property
     def dimension(self) -> int:
-        """d, the columns of x."""
+        """d, the columns of x that count."""
         return int(self.mean_weights.shape[0])
 
     @classmethod
@@ -116,16 +118,17 @@ class Policy:
         """Mean and standard deviation of every offer's score for every customer of a batch.
 
         Args:
-            x: (B, d) int8, from the transform of `transform_version`.
+            x: (B, d or more) int8, from the transform of `transform_version`.
 
         Returns:
             mean (B, n) and sd (B, n), float32, in targets of 0 .. 1; sd is at least `SD_FLOOR`.
 
         Raises:
-            ValueError: for vectors of another dimension.
+            ValueError: for vectors of fewer columns.
         """
-        if x.shape[1] != len(self.mean_weights):
+        if x.shape[1] < self.dimension:
             raise ValueError(f"x has shape {x.shape}, not (rows, {self.dimension})")
+        x = x[:, : self.dimension]
         if len(x) < DENSE_ROWS or np.count_nonzero(x) < DENSE_SHARE * x.size:
             vectors = np.ascontiguousarray(x, np.int8)
             scores: tuple[Floats32, Floats32] = _score_pairs(vectors, self.mean_weights, self.cov_weights)
@@ -145,20 +148,30 @@ class Policy:
     def replaced(self, changes: Mapping[str, bytes], version: int) -> Policy:
         """A new policy with some offers' beliefs exchanged for packed ones; offers it does not serve are ignored.
 
+        It has as many columns as its widest belief; to the others, more columns mean nothing.
+
         Raises:
-            CheckpointError: for a belief that is damaged, of another size or of another transform; nothing changes.
+            CheckpointError: for a belief that is damaged or of another transform; nothing changes.
         """
-        mean, cov, lessons = self.mean_weights.copy(), self.cov_weights.copy(), self.lessons.copy()
-        for column, offer in enumerate(self.offers):
-            packed = changes.get(offer)
-            if packed is None:
-                continue
-            transform_version, mean[:, column], cov[:, column], lessons[column] = _read(packed, self.dimension, offer)
-            if transform_version != self.transform_version:
+        found = {offer: _read(changes[offer], offer) for offer in self.offers if offer in changes}
+        for offer, belief in found.items():
+            if belief.transform_version != self.transform_version:
                 raise CheckpointError(
-                    f"belief about {offer!r} was learnt through transform {transform_version:08x}, "
+                    f"belief about {offer!r} was learnt through transform {belief.transform_version:08x}, "
                     f"the policy serves transform {self.transform_version:08x}"
                 )
+        widths = {len(belief.mean) for belief in found.values()}
+        if len(found) < len(self.offers):
+            widths.add(self.dimension)
+        dimension = max(widths)
+        mean, cov = _widened(self.mean_weights, self.cov_weights, dimension)
+        lessons = self.lessons.copy()
+        for column, offer in enumerate(self.offers):
+            belief_or_none = found.get(offer)
+            if belief_or_none is not None:
+                wide_mean, wide_cov = _widened(belief_or_none.mean[:, None], belief_or_none.cov[:, None], dimension)
+                mean[:, column], cov[:, column] = wide_mean[:, 0], wide_cov[:, 0]
+                lessons[column] = belief_or_none.lessons
         return replace(self, version=version, mean_weights=mean, cov_weights=cov, lessons=lessons)
 
 
@@ -222,12 +235,13 @@ def unpack_offer(packed: bytes) -> OfferPosterior:
     Raises:
         CheckpointError: for bytes that are foreign, cut short or damaged.
     """
-    transform_version, mean, cov, lessons = _read(packed, None, "an offer")
-    dimension = len(mean)
+    belief = _read(packed, "an offer")
+    dimension = len(belief.mean)
     covariance = np.zeros((dimension, dimension))
-    covariance[np.triu_indices(dimension)] = cov.astype(np.float64) * STEPS**2
+    covariance[np.triu_indices(dimension)] = belief.cov.astype(np.float64) * STEPS**2
     covariance = (covariance + covariance.T) / 2.0
-    return OfferPosterior(mean.astype(np.float64) * STEPS, covariance, lessons, transform_version)
+    mean = belief.mean.astype(np.float64) * STEPS
+    return OfferPosterior(mean, covariance, belief.lessons, belief.transform_version)
 
 
 def _columns(posterior: OfferPosterior) -> tuple[Floats32, Floats32]:
@@ -238,22 +252,47 @@ def _columns(posterior: OfferPosterior) -> tuple[Floats32, Floats32]:
     return (posterior.mean / STEPS).astype(np.float32), (upper / STEPS**2).astype(np.float32)
 
 
-def _read(packed: bytes, dimension: int | None, offer: str) -> tuple[int, Floats32, Floats32, float]:
-    """Transform version, mean column, covariance column and lessons; dimension None accepts any."""
+class _Packed(NamedTuple):
+    """What `pack_offer` packs: columns of mean_weights (d,) and cov_weights (d(d+1)/2,) beside two numbers."""
+
+    transform_version: int
+    mean: Floats32
+    cov: Floats32
+    lessons: float
+
+
+def _read(packed: bytes, offer: str) -> _Packed:
     if len(packed) < _HEAD.size:
         raise CheckpointError(f"belief about {offer!r} is cut short: {len(packed)} bytes do not hold its head")
-    magic, crc, transform_version, packed_dimension, lessons = _HEAD.unpack_from(packed)
+    magic, crc, transform_version, dimension, lessons = _HEAD.unpack_from(packed)
     if magic != _MAGIC:
         raise CheckpointError(f"this is no belief about {offer!r}: it starts with {magic!r}, not {_MAGIC!r}")
-    if dimension is not None and packed_dimension != dimension:
-        raise CheckpointError(f"belief about {offer!r} has {packed_dimension} columns, the policy {dimension}")
-    size = _HEAD.size + 4 * (packed_dimension + _pairs(packed_dimension))
+    size = _HEAD.size + 4 * (dimension + _pairs(dimension))
     if len(packed) != size:
-        raise CheckpointError(f"belief about {offer!r} has {len(packed)} bytes, {packed_dimension} columns need {size}")
+        raise CheckpointError(f"belief about {offer!r} has {len(packed)} bytes, {dimension} columns need {size}")
     if zlib.crc32(packed[8:]) != crc:
         raise CheckpointError(f"belief about {offer!r} is damaged: its CRC-32 does not fit the content")
     weights = np.frombuffer(packed, "<f4", offset=_HEAD.size).astype(np.float32)
-    return transform_version, weights[:packed_dimension], weights[packed_dimension:], lessons
+    return _Packed(transform_version, weights[:dimension], weights[dimension:], lessons)
+
+
+def _widened(mean: Floats32, cov: Floats32, dimension: int) -> tuple[Floats32, Floats32]:
+    """Copies of mean_weights and cov_weights with so many columns of x: zeros for new ones, the last ones dropped."""
+    before = len(mean)
+    if before == dimension:
+        return mean.copy(), cov.copy()
+    kept = min(before, dimension)
+    wide_mean = np.zeros((dimension, mean.shape[1]), np.float32)
+    wide_cov = np.zeros((_pairs(dimension), mean.shape[1]), np.float32)
+    wide_mean[:kept] = mean[:kept]
+    rows, columns = np.triu_indices(kept)
+    wide_cov[_place(rows, columns, dimension)] = cov[_place(rows, columns, before)]
+    return wide_mean, wide_cov
+
+
+def _place(rows: Ints, columns: Ints, dimension: int) -> Ints:
+    """Where the pairs (i, j), i ≤ j, of so many columns stand."""
+    return rows * dimension - rows * (rows + 1) // 2 + columns
 
 
 def _pairs(dimension: int) -> int:

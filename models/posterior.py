@@ -1,36 +1,40 @@
 """From sums to belief: the Gaussian posterior of each offer's weights.
 
-The model of an offer is linear: target = w·u + noise, with u = x / 127 and the target between 0 and 1. Given the sums
-of its lessons the posterior of w is exact and closed (Lindley & Smith 1972; Agrawal & Goyal 2013 sample from it):
+The model of an offer is linear: target = w·u + noise, with u = x / 127 and the target between 0 and 1. What offers have
+in common is learnt, too: their weights scatter around those of their category, and these around those of all,
 
-    Λ = P + A        mean = m + Λ⁻¹ (b - A m)        covariance = σ² Λ⁻¹
+    m ~ N(m₀, σ² P₀⁻¹)      m_c ~ N(m, σ² Q⁻¹)      w ~ N(m_c, σ² P⁻¹)
 
-**The prior is learnt from all offers** (hierarchical, two levels: all offers → offer). Its mean m is the posterior
-mean of one model fitted to everybody's lessons, whose own prior is "every offer takes at `prior_rate`, whoever the
-customer". So a new offer starts with what people generally take to, and leaves that as its own lessons come.
+All of it is Gaussian, so everything has a closed form (Lindley & Smith 1972). With A, b the sums of an offer, it tells
+its category about m_c with the information P - P(A + P)⁻¹P and P(A + P)⁻¹b; a category tells all about m likewise; and
+what is then known of m and m_c comes back down as a prior that has an uncertainty of its own:
 
-**The prior weighs `prior_strength` lessons.** Its precision P is diagonal and scaled so that the prior variance of
-w·u at a typical u is σ² / prior_strength, just what a rate counted on so many lessons has; half of it lies in the
-bias (offers differ in their rates), half in all other columns together. So the strength means the same whatever the
-number of columns; with P = I a cold offer of 60 columns would believe rates of -2 and +3 possible.
+    mean = (A + P)⁻¹ (b + P m_c)       covariance = σ² [(A + P)⁻¹ + G V_c Gᵀ],   G = (A + P)⁻¹P
+
+So a new offer starts with what people generally take to in its category, as unsure as offers of it differ, and leaves
+that as its own lessons come. An offer with most of the lessons does not count for more than it says about the others:
+pooling lessons instead, as if all offers were one, makes a model of the most frequent offer and of nobody else.
+
+**The prior is diagonal in blocks** (bias; inputs and crosses; waves). A block's variance is scaled so that the variance
+of w·u at a typical u is σ² / strength: just what a rate counted on so many lessons has. So a strength means the same
+whatever the number of columns. m₀ says "everybody takes at `prior_rate`".
+
+**Strengths are learnt** (`learn_strengths`) by the marginal likelihood: how probable the lessons are under a prior
+before its weights are known. It is what makes waves safe: where they explain nothing the likelihood switches them off,
+and an offer's belief then has no more columns than before.
 
 **The noise is estimated**: the mean squared residual, the offer's pulled towards everybody's with the weight of
-`prior_strength` lessons, that towards the Bernoulli variance of `prior_rate`. An offer nobody ever took has no
-residual of its own; what is pulled in then keeps its uncertainty at that of a counted rate, about σ₀·√strength /
-lessons, and `noise_floor` keeps it from zero.
+`NOISE_LESSONS`, that towards the Bernoulli variance of `prior_rate`. An offer nobody ever took has no residual of its
+own; what is pulled in then keeps its uncertainty at that of a counted rate, and `noise_floor` keeps it from zero.
 
-Every lesson also counts in the pooled mean (empirical Bayes): for an offer that makes up most lessons the prior
-agrees with its data and adds nothing new, which errs towards a firmer belief by `prior_strength` lessons at most.
-
-Non-goals: probabilities within 0 .. 1 (a linear model may leave that range; arbitration orders, it does not bet), and
-correlation between offers.
+Non-goals: probabilities within 0 .. 1 (a linear model may leave that range; arbitration orders, it does not bet).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,13 +44,37 @@ from models.transform import STEPS
 
 Floats = npt.NDArray[np.float64]
 
+APART = 3.0
+"""Before anything is known: variance of the weights within a category, over that of what offers have in common."""
+
+OFFERS_WEIGHED_MAX = 8
+"""Strengths are learnt from the offers with the most lessons: more of them cost time and change nothing."""
+
+LESSONS_WEIGHED_MIN = 30.0
+"""With fewer lessons the strengths stay what was declared."""
+
+_STEP = 3.0
+"""Strengths are tried in steps of so many times: the likelihood is flat on a finer scale."""
+
+_DOUBT = 2.0
+"""Standard deviation, of the logarithm, by which a strength is thought to differ from the declared one."""
+
+NOISE_LESSONS = 10.0
+"""Lessons that the supposed noise weighs."""
+
+_WAVES_GAIN = 1.0
+"""Waves must add so much likelihood (in nats), or they are left out."""
+
+ROUNDS_MAX = 5
+_STRENGTH_MIN, _STRENGTH_MAX = 1e-3, 1e5
+
 
 @dataclass(frozen=True)
 class PosteriorOptions:
     """What is believed before the first lesson, and how fast lessons age.
 
     Args:
-        prior_strength: how many lessons the prior weighs; more means slower, calmer learning.
+        prior_strength: lessons that the prior of the inputs weighs to begin with; more means slower, calmer learning.
         prior_rate: mean target believed of an offer nothing is known about, between 0 and 1.
         half_life_periods: age in periods at which a lesson counts half; None to never forget.
         noise_floor: least variance of a target around its mean.
@@ -71,12 +99,48 @@ class PosteriorOptions:
             raise ValueError(f"noise_floor {self.noise_floor} must be positive and finite")
 
 
+@dataclass(frozen=True)
+class Structure:
+    """What belongs together.
+
+    Args:
+        waves: how many of the columns of x, the last ones, are waves.
+        categories: category by offer; those not named are one category.
+    """
+
+    waves: int = 0
+    categories: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """How many lessons the prior of each block weighs, and what offers have in common.
+
+    Args:
+        bias: of the rate itself.
+        inputs: of the columns that are inputs or crosses.
+        waves: of the waves; infinite where they are left out.
+        apart: variance of an offer's weights around its category's, over that of what it shares with others.
+    """
+
+    bias: float
+    inputs: float
+    waves: float = math.inf
+    apart: float = APART
+
+    @classmethod
+    def declared(cls, options: PosteriorOptions, waves: bool = False) -> Strengths:
+        """Before anything is learnt: offers differ in their rates, more by their customers, and most in odd ways."""
+        inputs = options.prior_strength
+        return cls(2.0 * inputs, inputs, inputs / 3.0 if waves else math.inf)
+
+
 @dataclass(frozen=True, eq=False)
 class OfferPosterior:
     """The belief about one offer's weights, for u = x / 127 and targets in 0 .. 1.
 
     Args:
-        mean: (d,) float64, expected weights.
+        mean: (d,) float64, expected weights. Fewer than x has columns if the last ones are waves that are left out.
         covariance: (d, d) float64, symmetric and positive.
         lessons: how many lessons it rests on, aged ones counting less; the prior is not among them.
         transform_version: the transform that gives the columns their meaning.
@@ -89,116 +153,325 @@ class OfferPosterior:
 
 
 def fit(
-    stats: Statistics, offers: Sequence[str], now_period: int, options: PosteriorOptions
+    stats: Statistics,
+    offers: Sequence[str],
+    now_period: int,
+    options: PosteriorOptions,
+    structure: Structure = Structure(),
+    strengths: Strengths | None = None,
 ) -> dict[str, OfferPosterior]:
-    """The posteriors of some offers, with the prior pooled from all lessons.
+    """The posteriors of some offers.
 
     Fails on nothing it is given: constant or collinear columns, no lessons, one-sided targets, or sums that for the
     moment hold more lessons taken back than added (they count as none) all have a proper posterior.
 
     Args:
         stats: all that was learnt, also of offers not asked for: they inform the prior.
-        offers: the offers to fit; one without lessons gets the prior.
+        offers: the offers to fit; one without lessons gets the prior of its category.
         now_period: the period from which ages are counted.
         options: the prior and the forgetting.
+        structure: which columns and which offers belong together.
+        strengths: of the prior, from `learn_strengths`; as declared if None.
 
     >>> stats = Statistics(dimension=1, transform_version=0)
     >>> x = np.full((8, 1), 127, np.int8)
     >>> _ = stats.learn(["card"] * 8, [0] * 8, x, [100] * 4 + [0] * 4, [1] * 8)
     >>> found = fit(stats, ["card", "new"], 0, PosteriorOptions(prior_strength=2.0, prior_rate=0.0))
-    >>> [round(float(found[offer].mean[0]), 3) for offer in found]  # pooled 4/10; card (4 + 2 · 0.4) / (8 + 2)
-    [0.48, 0.4]
+    >>> [round(float(found[offer].mean[0]), 2) for offer in found]  # 4 of 8, shrunk; a little of it is common
+    [0.33, 0.08]
     """
-    pooled = _Sums.zeros(stats.dimension)
-    known: dict[str, _Sums] = {}
-    wanted = set(offers)
-    for offer in stats.offers:
-        sums = _Sums.scaled(*stats.combined(offer, now_period, options.half_life_periods))
-        pooled.add(sums)
-        if offer in wanted:
-            known[offer] = sums
-    precision = _prior_precision(pooled, options)
-    rate = np.zeros(stats.dimension)
-    rate[0] = options.prior_rate
-    doubt = options.prior_rate * (1.0 - options.prior_rate)
-    prior_mean, _, noise = _posterior(pooled, rate, precision, doubt, options)
-    cold = OfferPosterior(prior_mean, np.diag(noise / precision), 0.0, stats.transform_version)
-    found = {}
-    for offer in offers:
-        sums_or_none = known.get(offer)
-        if sums_or_none is None or sums_or_none.n <= 0.0:
-            found[offer] = cold
-            continue
-        mean, covariance, _ = _posterior(sums_or_none, prior_mean, precision, noise, options)
-        found[offer] = OfferPosterior(mean, covariance, sums_or_none.n, stats.transform_version)
-    return found
+    strengths = strengths or Strengths.declared(options, structure.waves > 0)
+    return Beliefs(stats, now_period, options, structure, strengths).of(offers)
+
+
+def learn_strengths(
+    stats: Statistics,
+    now_period: int,
+    options: PosteriorOptions,
+    structure: Structure = Structure(),
+    start: Strengths | None = None,
+    rounds: int = ROUNDS_MAX,
+) -> Strengths:
+    """The strengths under which the lessons are most probable: a climb along one strength at a time.
+
+    A round tries a step up and a step down of each strength; one costs some ten times the inverses of
+    `OFFERS_WEIGHED_MAX` offers. Begun where the last climb ended, with one round now and then, it keeps up with lessons
+    that come in; begun from what was declared, it is a function of the sums alone.
+
+    Args: as of `fit`, and
+        start: where to begin; from what was declared if None.
+        rounds: most rounds of each climb.
+    """
+    waves = structure.waves > 0
+    declared = Strengths.declared(options, waves)
+    sums = _combined(stats, now_period, options)
+    sums = dict(sorted(sums.items(), key=lambda item: (-item[1].n, item[0]))[:OFFERS_WEIGHED_MAX])
+    if sum(own.n for own in sums.values()) < LESSONS_WEIGHED_MIN:
+        return declared
+    found: dict[Strengths, float] = {}
+
+    def likelihood(strengths: Strengths) -> float:
+        if strengths not in found:
+            tree = _Tree.grown(sums, options, structure, strengths)
+            found[strengths] = tree.likelihood - _surprise(strengths, declared)
+        return found[strengths]
+
+    begun = start or declared
+    plain = _climbed(replace(begun, waves=math.inf), ("bias", "inputs", "apart"), likelihood, rounds)
+    if not waves:
+        return plain
+    begun = begun if math.isfinite(begun.waves) else replace(begun, waves=declared.waves)
+    waved = _climbed(begun, ("waves", "bias", "inputs", "apart"), likelihood, rounds)
+    return waved if likelihood(waved) > likelihood(plain) + _WAVES_GAIN else plain
+
+
+class Beliefs:
+    """The posterior of all weights at one moment; what offers have in common is worked out once.
+
+    Args: as of `fit`.
+    """
+
+    def __init__(
+        self,
+        stats: Statistics,
+        now_period: int,
+        options: PosteriorOptions,
+        structure: Structure,
+        strengths: Strengths,
+    ) -> None:
+        self.strengths = strengths
+        self._options = options
+        self._structure = structure
+        self._version = stats.transform_version
+        self._now_period = now_period
+        sums = _combined(stats, now_period, options)
+        self._tree = _Tree.grown(sums, options, structure, strengths, stats.dimension)
+        self._sums = sums
+
+    @property
+    def dimension(self) -> int:
+        """Columns that the beliefs are about: without the waves where those are left out."""
+        return len(self._tree.precision)
+
+    def of(self, offers: Sequence[str]) -> dict[str, OfferPosterior]:
+        """The beliefs about some offers."""
+        return {offer: self._belief(offer, self._sums.get(offer)) for offer in offers}
+
+    def renewed(self, stats: Statistics, offers: Sequence[str]) -> dict[str, OfferPosterior]:
+        """The beliefs about offers that learnt since, while what offers have in common stays as it was."""
+        sums = _combined(stats, self._now_period, self._options, offers)
+        return {offer: self._belief(offer, sums.get(offer)) for offer in offers}
+
+    def _belief(self, offer: str, own: _Sums | None) -> OfferPosterior:
+        mean, covariance, noise = self._tree.weights(self._structure.categories.get(offer, ""), own)
+        mean = mean + self._tree.start
+        return OfferPosterior(mean, noise * covariance, 0.0 if own is None else own.n, self._version)
 
 
 @dataclass
 class _Sums:
-    """Sums in the units of u and targets 0 .. 1."""
+    """Sums of one offer in the units of u and targets 0 .. 1."""
 
     A: Floats
     b: Floats
     n: float
     s: float
 
-    @classmethod
-    def zeros(cls, dimension: int) -> _Sums:
-        return cls(np.zeros((dimension, dimension)), np.zeros(dimension), 0.0, 0.0)
+    def within(self, columns: int, start: Floats) -> _Sums:
+        """The sums over the first columns, of targets less what `start` expects."""
+        A, b = self.A[:columns, :columns], self.b[:columns]
+        there = A @ start
+        return _Sums(A, b - there, self.n, self.s - 2.0 * float(start @ b) + float(start @ there))
+
+
+def _combined(
+    stats: Statistics, now_period: int, options: PosteriorOptions, offers: Sequence[str] | None = None
+) -> dict[str, _Sums]:
+    """Sums of the offers that have lessons left."""
+    found = {}
+    for offer in stats.offers if offers is None else offers:
+        A, b, n, s = stats.combined(offer, now_period, options.half_life_periods)
+        if n > 0.0:
+            found[offer] = _Sums(A / STEPS**2, b / (STEPS * TARGET_STEPS), n, s / TARGET_STEPS**2)
+    return found
+
+
+@dataclass
+class _Node:
+    """What is known of the weights that some offers share: mean and covariance, in units of the noise."""
+
+    mean: Floats
+    covariance: Floats
+
+
+@dataclass
+class _Tree:
+    """All levels, with what the lessons say gathered at the top and brought down again to the categories."""
+
+    start: Floats
+    """m₀; everything else is relative to it."""
+    precision: Floats
+    """Diagonal of P."""
+    unknown: _Node
+    """A category without lessons."""
+    categories: dict[str, _Node]
+    noise: float
+    likelihood: float
+    """Logarithm of the marginal likelihood of the lessons, but for a constant."""
+    options: PosteriorOptions
 
     @classmethod
-    def scaled(cls, A: Floats, b: Floats, n: float, s: float) -> _Sums:
-        return cls(A / STEPS**2, b / (STEPS * TARGET_STEPS), n, s / TARGET_STEPS**2)
+    def grown(
+        cls,
+        sums: Mapping[str, _Sums],
+        options: PosteriorOptions,
+        structure: Structure,
+        strengths: Strengths,
+        dimension: int | None = None,
+    ) -> _Tree:
+        if dimension is None:
+            dimension = len(next(iter(sums.values())).b)
+        columns = dimension - (structure.waves if math.isinf(strengths.waves) else 0)
+        start = np.zeros(columns)
+        start[0] = options.prior_rate
+        block = _precision(sums, columns, dimension - structure.waves, options, strengths)
+        named = {structure.categories.get(offer, "") for offer in sums} | set(structure.categories.values())
+        # Of what offers share, half is of their category, if there are several.
+        several = len(named) > 1
+        own_share = strengths.apart / (1.0 + strengths.apart)
+        P = block / own_share
+        Q = block / ((1.0 - own_share) / 2.0) if several else None
+        top = block / ((1.0 - own_share) / (2.0 if several else 1.0))
 
-    def add(self, other: _Sums) -> None:
-        self.A += other.A
-        self.b += other.b
-        self.n += other.n
-        self.s += other.s
+        known: dict[str, tuple[Floats, Floats]] = {}
+        count = squares = determinant = 0.0
+        for offer, given in sums.items():
+            own = given.within(columns, start)
+            inverse, log_root = _inverse(own.A, P)
+            told = inverse @ own.b
+            count, squares = count + own.n, squares + own.s - float(own.b @ told)
+            determinant += log_root
+            category = structure.categories.get(offer, "")
+            J, h = known.setdefault(category, (np.zeros((columns, columns)), np.zeros(columns)))
+            J += np.diag(P) - P[:, None] * inverse * P
+            h += P * told
+        J, h = np.zeros((columns, columns)), np.zeros(columns)
+        below: dict[str, tuple[Floats, Floats]] = {}
+        for category, (J_c, h_c) in known.items():
+            if Q is None:
+                J, h = J_c, h_c
+                continue
+            inverse, log_root = _inverse(J_c, Q)
+            told = inverse @ h_c
+            squares -= float(h_c @ told)
+            determinant += log_root
+            J += np.diag(Q) - Q[:, None] * inverse * Q
+            h += Q * told
+            below[category] = inverse, h_c
+        V, log_root = _inverse(J, top)
+        m = V @ h
+        squares -= float(h @ m)
+        determinant += log_root
+
+        categories: dict[str, _Node] = {}
+        weight, doubt = NOISE_LESSONS, options.prior_rate * (1.0 - options.prior_rate)
+        noise = max((max(squares, 0.0) + weight * doubt) / (count + weight), options.noise_floor)
+        if Q is None:
+            unknown = _Node(m, V)
+        else:
+            unknown = _Node(m, V + np.diag(1.0 / Q))
+            for category, (inverse, h_c) in below.items():
+                G = inverse * Q
+                categories[category] = _Node(inverse @ (h_c + Q * m), _symmetric(inverse + G @ V @ G.T))
+        likelihood = -0.5 * ((count + weight) * math.log(noise) + determinant)
+        return cls(start, P, unknown, categories, noise, likelihood, options)
+
+    def weights(self, category: str, given: _Sums | None) -> tuple[Floats, Floats, float]:
+        """Mean (less the start), covariance in units of the noise, and noise of an offer."""
+        node = self.categories.get(category, self.unknown)
+        P = self.precision
+        if given is None:
+            return node.mean, _symmetric(node.covariance + np.diag(1.0 / P)), self.noise
+        own = given.within(len(P), self.start)
+        inverse, _ = _inverse(own.A, P)
+        mean = inverse @ (own.b + P * node.mean)
+        G = inverse * P
+        residual = max(float(own.s - 2.0 * mean @ own.b + mean @ own.A @ mean), 0.0)
+        weight = NOISE_LESSONS
+        noise = max((residual + weight * self.noise) / (own.n + weight), self.options.noise_floor)
+        return mean, _symmetric(inverse + G @ node.covariance @ G.T), noise
 
 
-def _prior_precision(pooled: _Sums, options: PosteriorOptions) -> Floats:
-    """The diagonal of P: half the prior variance in the bias, half in the others at their typical total square.
+def _precision(
+    sums: Mapping[str, _Sums], columns: int, linear: int, options: PosteriorOptions, strengths: Strengths
+) -> Floats:
+    """(columns,) a block's strength, times its typical total square, in each of its columns.
 
-    That square is E|u|² without bias, measured on all lessons; before there are any, that of inputs spread evenly over
-    their ranges, 1/3 each, which then counts as `prior_strength` lessons.
+    That square is E|u|² of the block, measured on all lessons; before there are any, that of inputs spread evenly over
+    their ranges, 1/3 each, and of waves, 1/2 each, which then count as `NOISE_LESSONS`.
     """
-    others = len(pooled.b) - 1
-    if others == 0:
-        return np.full(1, options.prior_strength)
-    lessons = max(pooled.n, 0.0)
-    measured = max(float(np.trace(pooled.A)) - float(pooled.A[0, 0]), 0.0) if lessons else 0.0
-    square = (measured + options.prior_strength * others / 3.0) / (lessons + options.prior_strength)
-    precision = np.full(1 + others, 2.0 * options.prior_strength * max(square, 1.0))
-    precision[0] = 2.0 * options.prior_strength
-    return precision
+    lessons = sum(own.n for own in sums.values())
+    found = np.empty(columns)
+    found[0] = strengths.bias
+    for first, last, strength, one in ((1, linear, strengths.inputs, 1 / 3), (linear, columns, strengths.waves, 1 / 2)):
+        if last > first:
+            measured = sum(float(np.trace(own.A[first:last, first:last])) for own in sums.values())
+            supposed = NOISE_LESSONS * (last - first) * one
+            square = (max(measured, 0.0) + supposed) / (lessons + NOISE_LESSONS)
+            found[first:last] = strength * max(square, 1e-3)
+    return found
 
 
-def _posterior(
-    sums: _Sums, prior_mean: Floats, precision: Floats, prior_noise: float, options: PosteriorOptions
-) -> tuple[Floats, Floats, float]:
-    """Mean (d,), covariance (d, d) and noise variance of one model."""
-    n = max(sums.n, 0.0)
-    A, b = (sums.A, sums.b) if n > 0.0 else (np.zeros_like(sums.A), np.zeros_like(sums.b))
-    inverse = _inverse(A + np.diag(precision), precision)
-    mean = prior_mean + inverse @ (b - A @ prior_mean)
-    residual = max(float(sums.s - 2.0 * mean @ b + mean @ A @ mean), 0.0) if n > 0.0 else 0.0
-    noise = (residual + options.prior_strength * prior_noise) / (n + options.prior_strength)
-    noise = max(noise, options.noise_floor)
-    return mean, noise * inverse, noise
+def _climbed(
+    start: Strengths, names: Sequence[str], likelihood: Callable[[Strengths], float], rounds: int
+) -> Strengths:
+    best = start
+    for _ in range(rounds):
+        before = best
+        for name in names:
+            for factor in (_STEP, 1.0 / _STEP):
+                while True:
+                    value = getattr(best, name) * factor
+                    tried = replace(best, **{name: value})
+                    if not _STRENGTH_MIN < value < _STRENGTH_MAX or likelihood(tried) <= likelihood(best):
+                        break
+                    best = tried
+        if best == before:
+            break
+    return best
 
 
-def _inverse(matrix: Floats, precision: Floats) -> Floats:
-    """Inverse of a symmetric matrix that is at least diag(precision), by Cholesky; exactly symmetric.
+def _surprise(strengths: Strengths, declared: Strengths) -> float:
+    """How far strengths are from the declared ones, in nats: so a handful of lessons does not carry them away."""
+    pairs = [(strengths.bias, declared.bias), (strengths.inputs, declared.inputs), (strengths.apart, declared.apart)]
+    if math.isfinite(strengths.waves):
+        pairs.append((strengths.waves, declared.waves))
+    return sum(math.log(a / b) ** 2 for a, b in pairs) / (2.0 * _DOUBT**2)
 
-    Only sums with lessons taken back that were added elsewhere can make it less; those directions get the prior.
+
+def _symmetric(matrix: Floats) -> Floats:
+    half: Floats = (matrix + matrix.T) / 2.0
+    return half
+
+
+def _inverse(matrix: Floats, diagonal: Floats) -> tuple[Floats, float]:
+    """Inverse of matrix + diag(diagonal), exactly symmetric, by Cholesky; and log |diag⁻¹ (matrix + diag)|.
+
+    Only sums with lessons taken back that were added elsewhere can make it less than the diagonal; those directions
+    get the prior.
     """
+    root = np.sqrt(diagonal)
+    scaled = matrix / np.outer(root, root)
+    scaled[np.diag_indices(len(root))] += 1.0
     try:
-        half = np.linalg.inv(np.linalg.cholesky(matrix))
+        lower = np.linalg.cholesky(scaled)
+        half = np.linalg.inv(lower)
+        log_determinant = 2.0 * float(np.log(lower.diagonal()).sum())
     except np.linalg.LinAlgError:
-        root = np.sqrt(precision)
-        values, vectors = np.linalg.eigh(matrix / np.outer(root, root))
-        half = (vectors / np.sqrt(np.maximum(values, 1.0))).T / root
+        values, vectors = np.linalg.eigh(scaled)
+        values = np.maximum(values, 1.0)
+        half = (vectors / np.sqrt(values)).T
+        log_determinant = float(np.log(values).sum())
     inverse: Floats = half.T @ half
-    return inverse
+    inverse /= np.outer(root, root)
+    return _symmetric(inverse), log_determinant

@@ -5,6 +5,11 @@ costs nothing in practice (a step is under one percent of the range) and buys ex
 integer of at most 127², so sums of up to `LESSONS_MAX` of them are exact in float64, whatever their order. See
 `models.statistics` for what follows from that.
 
+A linear model of the inputs sees no "young and married", and no "neither low nor high". Two kinds of further columns
+let it: **crosses**, products of two inputs that somebody declared, and **waves**, cosines of random projections of all
+inputs (random Fourier features, Rahimi & Recht 2007). Enough waves add up to any smooth function. Whether they help is
+not for the transform to know: `models.posterior` finds out, and leaves them out where they do not.
+
 A transform has a version, a hash of everything that gives x its meaning. Vectors, statistics and policies of two
 versions never mix.
 
@@ -18,12 +23,13 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from statistics import NormalDist
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from models.compiled import FLOATS_2D, INT, INTS_2D, compiled
+from models.compiled import BYTES, FLOATS_2D, INT, INTS32, INTS32_2D, INTS_2D, compiled
 
 STEPS = 127
 """The integer that stands for 1.0 in x: the largest of an int8 with a mirror image."""
@@ -32,6 +38,14 @@ DIMENSION_MAX = 256
 """Most columns of x, bias included: a decision costs d²/2 multiplications an offer, a lesson d²."""
 
 _FORMAT = "opportune-transform-1"
+
+_PHASES: Final = 1 << 16
+"""Phases of a full turn: projections are sums of integers, so that a wave is the same to the bit on every machine."""
+
+_COSINES: Final = np.array([round(STEPS * math.cos(2.0 * math.pi * at / 4096)) for at in range(4096)], np.int8)
+
+_NUMBER_FREQUENCY: Final = 3.0
+"""Numbers spread by about a third of the half of their range, categories by one: then they weigh alike in a wave."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -44,7 +58,8 @@ class InputSpec:
     Args:
         source: name of the value.
         kind: ``linear`` and ``log`` give one column, ``one_hot`` gives one a category.
-        low: lower end of the range of ``linear`` and ``log``, in the unit of the value; lower values are clipped.
+        low: lower end of the range of ``linear`` and ``log``, in the unit of the value; lower values are clipped. What
+            is standardised elsewhere is ``linear`` from -3 to 3 or so.
         high: upper end of that range.
         categories: how many categories ``one_hot`` has; the value is then an index in 0 .. categories-1.
 
@@ -82,6 +97,23 @@ class InputSpec:
         return (f"log({self.source})",) if self.kind == "log" else (self.source,)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Columns of x that come from the same inputs.
+
+    Args:
+        sources: names of the values: one of an input, two of a cross, none of the bias; all inputs of the waves.
+        kind: ``bias``, a kind of InputSpec, ``cross`` or ``waves``.
+        first: the first column.
+        width: how many there are.
+    """
+
+    sources: tuple[str, ...]
+    kind: str
+    first: int
+    width: int
+
+
 class Transform:
     """Inputs compiled against the order in which values arrive; immutable.
 
@@ -92,7 +124,9 @@ class Transform:
     - log: the same on log(1 + clip(v) - low), whose range is 0 .. log(1 + high - low);
     - one_hot: 127 in the column of the category, 0 in its others;
     - missing (NaN, ±inf, or an index that is no category): 0, which is also the middle of a range. Where being missing
-      tells something, give the value a category of its own.
+      tells something, give the value a category of its own;
+    - cross: rint(x_i · x_j / 127) for every column i of one input and j of the other;
+    - wave: rint(127 · cos(w · x + phase)), w and phase drawn from a hash of the names of the columns.
 
     >>> transform = Transform.compile(
     ...     [InputSpec("age", "linear", 20, 80), InputSpec("job", "one_hot", categories=3)], sources=["job", "age"])
@@ -102,50 +136,112 @@ class Transform:
     [[127, 127, 0, 0, 127], [127, 0, 127, 0, 0], [127, 0, 0, 0, 0]]
     """
 
-    __slots__ = ("_hot", "_numeric", "_ranges", "_sources", "dimension", "names", "version")
+    __slots__ = (
+        "_crossed",
+        "_frequencies",
+        "_hot",
+        "_numeric",
+        "_phases",
+        "_ranges",
+        "_sources",
+        "dimension",
+        "names",
+        "parts",
+        "version",
+        "waves",
+    )
 
     dimension: int
     version: int
     names: tuple[str, ...]
+    parts: tuple[Part, ...]
+    """The columns by where they come from, in order."""
+    waves: int
+    """How many of the columns, the last ones, are waves."""
 
-    def __init__(self, inputs: Sequence[InputSpec], sources: Sequence[str]) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[InputSpec],
+        sources: Sequence[str],
+        crosses: Sequence[tuple[str, str]],
+        waves: int,
+    ) -> None:
         position = {name: index for index, name in enumerate(sources)}
         if len(position) != len(sources):
             raise ValueError("sources hold a name twice")
         names = ["bias"]
+        parts = [Part((), "bias", 0, 1)]
+        placed: dict[str, Part] = {}
         numeric: list[tuple[int, InputSpec]] = []
         hot: list[tuple[int, InputSpec]] = []
         for spec in inputs:
             if spec.source not in position:
                 raise ValueError(f"input {spec.source!r} reads no known source")
             (hot if spec.kind == "one_hot" else numeric).append((len(names), spec))
+            placed[spec.source] = Part((spec.source,), spec.kind, len(names), len(spec.columns))
+            parts.append(placed[spec.source])
             names.extend(spec.columns)
+        crossed: list[tuple[int, int, int]] = []
+        for pair in crosses:
+            if len(set(pair)) != 2 or not set(pair) <= set(placed):
+                raise ValueError(f"cross of {' and '.join(map(repr, pair))}: expected two different inputs")
+            a, b = (placed[name] for name in pair)
+            parts.append(Part(pair, "cross", len(names), a.width * b.width))
+            for i in range(a.first, a.first + a.width):
+                for j in range(b.first, b.first + b.width):
+                    crossed.append((len(names), i, j))
+                    names.append(f"{names[i]}×{names[j]}")
+        if waves < 0 or (waves and not placed):
+            raise ValueError(f"{waves} waves of {len(placed)} inputs: expected none, or some of at least one input")
+        if waves:
+            parts.append(Part(tuple(placed), "waves", len(names), waves))
+        inner = [(name, part.kind) for part in placed.values() for name in names[part.first : part.first + part.width]]
+        names.extend(f"wave {number}" for number in range(1, waves + 1))
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"two inputs fill the same column {twice!r}")
         if len(names) > DIMENSION_MAX:
             raise ValueError(f"{len(names)} columns, bias included, are more than DIMENSION_MAX={DIMENSION_MAX}")
         self.names = tuple(names)
+        self.parts = tuple(parts)
         self.dimension = len(names)
-        self.version = _version(inputs)
+        self.waves = waves
+        self.version = _version(inputs, crosses, waves)
         self._sources = len(sources)
         self._numeric = _table([(column, position[spec.source], spec.kind == "log") for column, spec in numeric])
         self._ranges = np.array([(spec.low, spec.high, _scale(spec)) for _, spec in numeric]).reshape(-1, 3)
         self._hot = _table([(column, position[spec.source], spec.categories) for column, spec in hot])
+        self._crossed = _table(crossed)
+        self._frequencies = np.array([_frequencies(*column, len(inner), waves) for column in inner], np.int32)
+        self._frequencies = self._frequencies.reshape(len(inner), waves)
+        self._phases = np.array(_draws("phase", waves), np.int64).astype(np.int32)
 
     @classmethod
-    def compile(cls, inputs: Sequence[InputSpec], sources: Sequence[str]) -> Transform:
+    def compile(
+        cls,
+        inputs: Sequence[InputSpec],
+        sources: Sequence[str],
+        *,
+        crosses: Sequence[tuple[str, str]] = (),
+        waves: int = 0,
+    ) -> Transform:
         """Bind inputs to the positions of their values.
 
         Args:
             inputs: the model's inputs; their order is the order of the columns of x.
             sources: names of the values in the order `apply` receives them.
+            crosses: pairs of inputs, by source, whose products are columns too.
+            waves: how many cosines of all inputs are columns too.
 
         Raises:
-            ValueError: for an input without source, two inputs that fill one column, or more than `DIMENSION_MAX`
-                columns.
+            ValueError: for an input without source, a cross of what is no input, waves without inputs, two inputs that
+                fill one column, or more than `DIMENSION_MAX` columns.
+
+        >>> transform = Transform.compile([InputSpec("age", "linear", 20, 80)], ["age"], waves=2)
+        >>> transform.names, transform.apply(np.array([[80.0]])).shape
+        (('bias', 'age', 'wave 1', 'wave 2'), (1, 4))
         """
-        return cls(inputs, sources)
+        return cls(inputs, sources, [(a, b) for a, b in crosses], waves)
 
     def apply(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
         """The vectors x of shape (B, d), int8, of values of shape (B, sources).
@@ -156,7 +252,17 @@ class Transform:
         if values.ndim != 2 or values.shape[1] != self._sources:
             raise ValueError(f"values have shape {values.shape}, not (rows, {self._sources})")
         dense = np.ascontiguousarray(values, np.float64)
-        x: npt.NDArray[np.int8] = _apply(dense, self._numeric, self._ranges, self._hot, self.dimension)
+        x: npt.NDArray[np.int8] = _apply(
+            dense,
+            self._numeric,
+            self._ranges,
+            self._hot,
+            self._crossed,
+            self._frequencies,
+            self._phases,
+            _COSINES,
+            self.dimension,
+        )
         return x
 
     def restore(self, x: npt.NDArray[np.int8], always: Sequence[bool] = ()) -> npt.NDArray[np.float64]:
@@ -186,10 +292,22 @@ class Transform:
         return values
 
 
-@compiled(FLOATS_2D, INTS_2D, FLOATS_2D, INTS_2D, INT)
-def _apply(values: Floats, numeric: Ints, ranges: Floats, hot: Ints, dimension: int) -> npt.NDArray[np.int8]:
+@compiled(FLOATS_2D, INTS_2D, FLOATS_2D, INTS_2D, INTS_2D, INTS32_2D, INTS32, BYTES, INT)
+def _apply(
+    values: Floats,
+    numeric: Ints,
+    ranges: Floats,
+    hot: Ints,
+    crossed: Ints,
+    frequencies: npt.NDArray[np.int32],
+    phases: npt.NDArray[np.int32],
+    cosines: npt.NDArray[np.int8],
+    dimension: int,
+) -> npt.NDArray[np.int8]:
     """A lone row of 64 inputs takes 1 µs, where array operations took 17 µs."""
     x = np.zeros((len(values), dimension), np.int8)
+    inputs, waves = frequencies.shape
+    turned = np.empty(waves, np.int32)
     for row in range(len(values)):
         x[row, 0] = STEPS
         for i in range(len(numeric)):
@@ -203,6 +321,18 @@ def _apply(values: Floats, numeric: Ints, ranges: Floats, hot: Ints, dimension: 
             value = values[row, hot[i, 1]]
             if 0 <= value < hot[i, 2] and value == np.trunc(value):
                 x[row, hot[i, 0] + int(value)] = STEPS
+        for i in range(len(crossed)):
+            product = float(x[row, crossed[i, 1]]) * float(x[row, crossed[i, 2]])
+            x[row, crossed[i, 0]] = np.int8(np.rint(product / STEPS))
+        if waves:
+            turned[:] = phases
+            for i in range(inputs):  # the inputs follow the bias; a step of zero turns nothing
+                step = np.int32(x[row, 1 + i])
+                if step:
+                    for wave in range(waves):
+                        turned[wave] += step * frequencies[i, wave]
+            for wave in range(waves):
+                x[row, dimension - waves + wave] = cosines[(turned[wave] >> 4) & 4095]
     return x
 
 
@@ -216,7 +346,27 @@ def _scale(spec: InputSpec) -> float:
     return 2.0 * STEPS / float(np.log1p(width) if spec.kind == "log" else width)
 
 
-def _version(inputs: Sequence[InputSpec]) -> int:
+def _draws(name: str, count: int) -> list[int]:
+    """So many numbers in 0 .. 65,535 that depend on a name only. Not NumPy's: its streams may change by release."""
+    numbers: list[int] = []
+    for block in range((count + 31) // 32):
+        digest = hashlib.blake2b(f"{block} {name}".encode()).digest()
+        numbers += [int.from_bytes(digest[at : at + 2], "little") for at in range(0, 64, 2)]
+    return numbers[:count]
+
+
+def _frequencies(name: str, kind: str, columns: int, waves: int) -> list[int]:
+    """Phases that a step of a column turns each wave by: Gaussian, and less the more columns there are.
+
+    So the projection of a customer has the same spread whatever the number of columns, about one radian.
+    """
+    spread = (1.0 if kind == "one_hot" else _NUMBER_FREQUENCY) / math.sqrt(columns)
+    a_step = spread * _PHASES / (2.0 * math.pi * STEPS)
+    gauss = NormalDist()
+    return [round(a_step * gauss.inv_cdf((draw + 0.5) / 65536)) for draw in _draws(name, waves)]
+
+
+def _version(inputs: Sequence[InputSpec], crosses: Sequence[tuple[str, str]], waves: int) -> int:
     """Stable 32-bit hash of what gives the columns their meaning; the order of the sources is no part of it."""
     digest = hashlib.blake2b(f"{_FORMAT} steps={STEPS}".encode(), digest_size=4)
     for spec in inputs:
@@ -225,4 +375,8 @@ def _version(inputs: Sequence[InputSpec]) -> int:
         else:
             meaning = f"{spec.kind} {float(spec.low).hex()} {float(spec.high).hex()}"
         digest.update(f"\n{len(spec.source)} {spec.source} {meaning}".encode())
+    for a, b in crosses:
+        digest.update(f"\ncross {len(a)} {a} {b}".encode())
+    if waves:
+        digest.update(f"\nwaves {waves} of {_NUMBER_FREQUENCY}".encode())
     return int.from_bytes(digest.digest(), "little")

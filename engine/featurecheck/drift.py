@@ -96,18 +96,21 @@ class DriftFigures:
 
 
 def columns_of(catalogue: Catalogue) -> list[InputColumns]:
-    """The inputs of a catalogue's model, in order of their columns; the bias is none."""
-    found, first = [], 1
+    """The inputs of a catalogue's model, in order of their columns; what is made of other inputs is none."""
     declared = [feature.input for feature in catalogue.config.all_features]
     declared += [fact.input for fact in catalogue.config.context]
-    for column, given in zip(catalogue.columns, declared, strict=True):
-        if given is not None:
-            width = len(column.categories) if given.kind == "one_hot" else 1
-            names = catalogue.input_names[first : first + width]
-            found.append(InputColumns(column.name, given.kind, first, names, *given.range))
-            first += width
-    assert first == catalogue.transform.dimension
-    return found
+    given = {column.name: one for column, one in zip(catalogue.columns, declared, strict=True) if one is not None}
+    return [
+        InputColumns(
+            part.sources[0],
+            given[part.sources[0]].kind,
+            part.first,
+            catalogue.input_names[part.first : part.first + part.width],
+            *given[part.sources[0]].range,
+        )
+        for part in catalogue.transform.parts
+        if part.kind not in ("bias", "cross", "waves")
+    ]
 
 
 class DecisionSample:

@@ -2,7 +2,17 @@
 
 import numpy as np
 
-from models import InputSpec, Policy, PosteriorOptions, Statistics, Transform, fit, pack_offer
+from models import (
+    InputSpec,
+    Policy,
+    PosteriorOptions,
+    Statistics,
+    Structure,
+    Transform,
+    fit,
+    learn_strengths,
+    pack_offer,
+)
 
 TRANSFORM = Transform.compile([InputSpec("age", "linear", 20, 80)], sources=["age"])
 OPTIONS = PosteriorOptions(prior_strength=1.0, prior_rate=0.05)
@@ -21,7 +31,7 @@ def new_statistics() -> Statistics:
 
 
 def rate(stats: Statistics, offer: str, age: float) -> float:
-    belief = fit(stats, [offer], 0, OPTIONS)[offer]
+    belief = fit(stats, [offer], 0, OPTIONS, strengths=learn_strengths(stats, 0, OPTIONS))[offer]
     return float((x_of(age)[0] / 127) @ belief.mean)
 
 
@@ -79,10 +89,26 @@ def test_a_new_offer_starts_from_what_others_taught():
     """An offer without lessons believes what people of that age generally take to."""
     stats = new_statistics()
     assert rate(stats, "new", 25) == 0.05
-    learn(stats, "loan", x_of(*[25] * 200), 100)
-    learn(stats, "fund", x_of(*[75] * 200), 0)
-    assert rate(stats, "new", 25) > 0.9
-    assert rate(stats, "new", 75) < 0.1
+    for offer in ("loan", "fund", "card", "bond", "plan", "safe"):
+        learn(stats, offer, x_of(*[25] * 200), 100)
+        learn(stats, offer, x_of(*[75] * 200), 0)
+    assert rate(stats, "new", 25) > 0.8
+    assert rate(stats, "new", 75) < 0.2
+
+
+def test_a_new_offer_leans_on_its_category():
+    """Where cards go well and loans do not, a new card is expected to go well."""
+    stats = new_statistics()
+    categories = {"new card": "cards", "new loan": "loans"}
+    for number in range(5):
+        categories |= {f"card {number}": "cards", f"loan {number}": "loans"}
+        learn(stats, f"card {number}", x_of(*range(20, 80)), 100)
+        learn(stats, f"loan {number}", x_of(*range(20, 80)), 0)
+    structure = Structure(0, categories)
+    strengths = learn_strengths(stats, 0, OPTIONS, structure)
+    found = fit(stats, ["new card", "new loan", "odd"], 0, OPTIONS, structure, strengths)
+    card, loan, odd = (float((x_of(50)[0] / 127) @ found[offer].mean) for offer in found)
+    assert loan < 0.3 < odd < 0.7 < card
 
 
 def test_lessons_make_sure():

@@ -109,3 +109,64 @@ def test_wrong_declarations_say_what_is_wrong(make, message):
     with pytest.raises(ValueError) as error:
         make()
     assert message in str(error.value)
+
+
+AGE, JOB = InputSpec("age", "linear", 20, 80), InputSpec("job", "one_hot", categories=2)
+INCOME = InputSpec("income", "log")
+
+
+def test_crosses_are_products():
+    crosses = [("job", "age"), ("age", "income")]
+    transform = Transform.compile([AGE, JOB, INCOME], ["age", "job", "income"], crosses=crosses)
+    assert transform.names[5:] == ("job[0]×age", "job[1]×age", "age×log(income)")
+    assert [(part.kind, part.sources, part.first, part.width) for part in transform.parts[4:]] == [
+        ("cross", ("job", "age"), 5, 2),
+        ("cross", ("age", "income"), 7, 1),
+    ]
+    x = transform.apply(np.array([[65.0, 1.0, 0.0], [np.nan, 1.0, 1.0]]))
+    assert x[0].tolist() == [127, 64, 0, 127, -127, 0, 64, -64]
+    assert x[1].tolist() == [127, 0, 0, 127, 127, 0, 0, 0]
+
+
+def test_waves_are_cosines_of_projections():
+    transform = Transform.compile([AGE, JOB], ["age", "job"], waves=48)
+    assert (transform.waves, transform.dimension, transform.parts[-1].sources) == (48, 52, ("age", "job"))
+    ages = np.linspace(20, 80, 128)
+    x = transform.apply(np.column_stack([ages, np.zeros(128)]))[:, -48:].astype(float)
+    # A cosine of the age is a sum of a cosine and a sine: two columns, a constant, explain nothing less than a wave.
+    for wave in range(48):
+        spectrum = np.abs(np.fft.rfft(x[:, wave] - x[:, wave].mean(), 1024)) ** 2
+        assert spectrum.sum() == 0 or spectrum.argmax() < 40, "smooth: no wave turns faster than its inputs do"
+    # Nearby customers are alike, distant ones are not: the waves are a kernel.
+    alike = (x @ x.T) / (48 * 127**2 / 2)
+    assert alike[0, 1] == pytest.approx(1.0, abs=0.35) and alike[0, 0] > alike[0, 64]
+
+
+def test_waves_are_the_same_on_every_machine():
+    transform = Transform.compile([AGE, JOB], ["age", "job"], waves=5)
+    assert transform.apply(np.array([[50.0, 0.0], [80.0, 1.0]])).tolist() == [
+        [127, 0, 127, 0, -109, -72, 31, 21, -60],
+        [127, 127, 0, 127, 127, 73, 125, 40, 28],
+    ]
+    assert transform.version == 0x76F9631D
+
+
+def test_what_is_added_changes_the_version():
+    plain = Transform.compile([AGE, JOB], ["age", "job"]).version
+    crossed = Transform.compile([AGE, JOB], ["age", "job"], crosses=[("age", "job")]).version
+    waved = [Transform.compile([AGE, JOB], ["age", "job"], waves=count).version for count in (1, 2)]
+    assert len({plain, crossed, *waved}) == 4
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"crosses": [("age", "age")]}, "expected two different inputs"),
+        ({"crosses": [("age", "wealth")]}, "cross of 'age' and 'wealth': expected two different inputs"),
+        ({"waves": -1}, "-1 waves of 2 inputs"),
+        ({"waves": 253}, "257 columns"),
+    ],
+)
+def test_wrong_additions_say_what_is_wrong(more, message):
+    with pytest.raises(ValueError, match=message):
+        Transform.compile([AGE, JOB], ["age", "job"], **more)

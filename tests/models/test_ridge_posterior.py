@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import OfferPosterior, PosteriorOptions, Statistics, fit
-from models.posterior import _prior_precision, _Sums
+from models import Beliefs, OfferPosterior, PosteriorOptions, Statistics, Strengths, Structure, fit, learn_strengths
 
 OPTIONS = PosteriorOptions(prior_strength=2.0, prior_rate=0.1)
 
@@ -30,30 +29,51 @@ def assert_proper(posterior: OfferPosterior) -> None:
     assert np.linalg.eigvalsh(posterior.covariance).min() > 0
 
 
-def test_equals_the_direct_solution():
-    """Two ridge regressions solved as least squares with the prior as extra rows: everybody's, then the offer's."""
-    rng, d = np.random.default_rng(1), 6
-    card, loan = lessons(rng, 40, d), lessons(rng, 25, d)
+def test_equals_the_joint_gaussian_of_all_weights():
+    """All weights of two categories as one regression: levels of the prior are rows that tie weights to each other."""
+    rng, d, rate = np.random.default_rng(1), 3, 0.1
+    data = {name: lessons(rng, count, d) for name, count in (("card", 40), ("visa", 25), ("loan", 30), ("house", 5))}
+    categories = {"card": "cards", "visa": "cards", "loan": "credit", "house": "credit", "new": "cards", "odd": "other"}
+    strengths = Strengths(bias=3.0, inputs=2.0, apart=4.0)
+    found = fit(learnt(d, **data), list(categories), 0, OPTIONS, Structure(0, categories), strengths)
 
-    def ridge(u, y, precision, centre):
-        extra = np.diag(np.sqrt(precision))
-        return np.linalg.lstsq(np.vstack([u, extra]), np.concatenate([y, extra @ centre]), rcond=None)[0]
+    everything = np.vstack([x for x, _ in data.values()])[:, 1:] / 127
+    square = (np.square(everything).sum() + 10.0 * (d - 1) / 3) / (100 + 10.0)
+    block = np.array([3.0] + [2.0 * square] * (d - 1))
+    P, Q, top = block / 0.8, block / 0.1, block / 0.1
+    names = ["all", "cards", "credit", "other", *categories]
+    at = {name: slice(i * d, (i + 1) * d) for i, name in enumerate(names)}
+    rows, targets = [], []
 
-    u_card, u_all = card[0] / 127, np.vstack([card[0], loan[0]]) / 127
-    y_card, y_all = card[1] / 100, np.concatenate([card[1], loan[1]]) / 100
-    square = (np.square(u_all[:, 1:]).sum() + 2.0 * (d - 1) / 3) / (65 + 2.0)
-    precision = np.array([4.0] + [4.0 * square] * (d - 1))
-    pooled = ridge(u_all, y_all, precision, np.array([0.1] + [0.0] * (d - 1)))
-    noise_all = (np.square(y_all - u_all @ pooled).sum() + 2.0 * 0.1 * 0.9) / (65 + 2.0)
-    mean = ridge(u_card, y_card, precision, pooled)
-    noise = (np.square(y_card - u_card @ mean).sum() + 2.0 * noise_all) / (40 + 2.0)
+    def tie(child: str, parent: str | None, precision: np.ndarray, mean: float = 0.0) -> None:
+        for column in range(d):
+            row = np.zeros(len(names) * d)
+            row[at[child].start + column] = np.sqrt(precision[column])
+            if parent:
+                row[at[parent].start + column] = -np.sqrt(precision[column])
+            rows.append(row)
+            targets.append(np.sqrt(precision[column]) * (mean if column == 0 else 0.0))
 
-    found = fit(learnt(d, card=card, loan=loan), ["card", "new"], 0, OPTIONS)
-    np.testing.assert_allclose(found["card"].mean, mean, rtol=1e-9)
-    covariance = noise * np.linalg.inv(u_card.T @ u_card + np.diag(precision))
-    np.testing.assert_allclose(found["card"].covariance, covariance, rtol=1e-9)
-    np.testing.assert_allclose(found["new"].mean, pooled, rtol=1e-9)
-    np.testing.assert_allclose(found["new"].covariance, np.diag(noise_all / precision), rtol=1e-9)
+    tie("all", None, top, rate)
+    for category in ("cards", "credit", "other"):
+        tie(category, "all", Q)
+    for offer, category in categories.items():
+        tie(offer, category, P)
+    for offer, (x, y) in data.items():
+        for u, target in zip(x / 127, y / 100, strict=True):
+            row = np.zeros(len(names) * d)
+            row[at[offer]] = u
+            rows.append(row)
+            targets.append(target)
+    M, t = np.array(rows), np.array(targets)
+    covariance = np.linalg.inv(M.T @ M)
+    weights = covariance @ M.T @ t
+    common = (np.square(t - M @ weights).sum() + 10.0 * 0.1 * 0.9) / (100 + 10.0)
+    for offer in categories:
+        np.testing.assert_allclose(found[offer].mean, weights[at[offer]], rtol=1e-8, atol=1e-10)
+        x, y = data.get(offer, (np.zeros((0, d)), np.zeros(0)))
+        noise = (np.square(y / 100 - x / 127 @ weights[at[offer]]).sum() + 10.0 * common) / (len(y) + 10.0)
+        np.testing.assert_allclose(found[offer].covariance, noise * covariance[at[offer], at[offer]], rtol=1e-8)
     assert (found["card"].lessons, found["new"].lessons, found["new"].transform_version) == (40.0, 0.0, 5)
 
 
@@ -63,11 +83,13 @@ def test_before_any_lesson_every_offer_has_the_configured_rate():
     assert found.lessons == 0.0
 
 
-def test_the_prior_is_as_sure_as_a_rate_of_so_many_lessons():
+def test_the_prior_is_as_sure_as_its_strengths_say_whatever_the_number_of_columns():
     for d in (2, 20, 200):
-        found = fit(Statistics(d, 0), ["card"], 0, OPTIONS)["card"]
+        found = fit(Statistics(d, 0), ["card"], 0, OPTIONS, strengths=Strengths(4.0, 2.0))["card"]
         u = np.array([1.0] + [np.sqrt(1 / 3)] * (d - 1))
-        assert u @ found.covariance @ u == pytest.approx(0.1 * 0.9 / 2.0, rel=0.5)
+        square = max((d - 1) / 3, 1e-3)
+        expected = 0.1 * 0.9 * (1 / 4.0 + (d - 1) / 3 / (2.0 * square))
+        assert u @ found.covariance @ u == pytest.approx(expected, rel=1e-9)
 
 
 def test_without_a_customer_the_posterior_is_a_counted_rate():
@@ -129,9 +151,65 @@ def test_forgetting_follows_a_change():
     assert fit(stats, ["card"], 10_000, forgetful)["card"].lessons == 0.0
 
 
-def test_the_prior_precision_measures_the_typical_customer():
-    sums = _Sums(np.diag([1000.0, 1000.0, 1000.0, 1000.0]), np.zeros(4), 1000.0, 0.0)
-    assert _prior_precision(sums, PosteriorOptions(prior_strength=1.0))[:2] == pytest.approx([2.0, 6.0], rel=0.01)
+def rows_of(rng: np.random.Generator, count: int, d: int) -> np.ndarray:
+    x = rng.integers(-127, 128, (count, d)).astype(np.int8)
+    x[:, 0] = 127
+    return x
+
+
+def taught(rng: np.random.Generator, d: int, weights: dict[str, np.ndarray], count: int = 300) -> Statistics:
+    stats = Statistics(d, 5)
+    for offer, w in weights.items():
+        x = rows_of(rng, count, d)
+        likely = np.clip(0.3 + x[:, 1:] / 127 @ w, 0.0, 1.0)
+        stats.learn([offer] * count, [0] * count, x, (rng.random(count) < likely) * 100, [1] * count)
+    return stats
+
+
+def test_strengths_follow_the_lessons():
+    """Inputs that say nothing get a stiff prior; offers alike lean on each other."""
+    rng, d = np.random.default_rng(7), 9
+    silent = learn_strengths(taught(rng, d, {f"o{i}": np.zeros(d - 1) for i in range(6)}), 0, OPTIONS)
+    telling = learn_strengths(taught(rng, d, {f"o{i}": rng.normal(0, 0.3, d - 1) for i in range(6)}), 0, OPTIONS)
+    same = rng.normal(0, 0.3, d - 1)
+    alike = learn_strengths(taught(rng, d, {f"o{i}": same for i in range(6)}), 0, OPTIONS)
+    assert silent.inputs > 10 * telling.inputs
+    assert alike.apart < 1.0 < telling.apart
+
+
+def test_waves_are_left_out_where_they_explain_nothing_and_stay_where_they_do():
+    rng, count = np.random.default_rng(3), 600
+    x = rows_of(rng, count, 22)
+    waves = x[:, 12:]
+    structure = Structure(waves=10)
+
+    def strengths(likely: np.ndarray) -> tuple[Strengths, Statistics]:
+        stats = Statistics(22, 0)
+        stats.learn(["a"] * count, [0] * count, x, (rng.random(count) < likely) * 100, [1] * count)
+        return learn_strengths(stats, 0, OPTIONS, structure), stats
+
+    linear, stats = strengths(np.clip(0.5 + x[:, 1] / 254, 0, 1))
+    assert np.isinf(linear.waves)
+    beliefs = Beliefs(stats, 0, OPTIONS, structure, linear)
+    assert beliefs.dimension == len(beliefs.of(["a"])["a"].mean) == 12
+    waving, stats = strengths(np.clip(0.5 + waves[:, 3] / 254, 0, 1))
+    assert np.isfinite(waving.waves)
+    assert Beliefs(stats, 0, OPTIONS, structure, waving).dimension == 22
+
+
+def test_renewing_what_learnt_leaves_what_is_shared_alone():
+    rng, d = np.random.default_rng(5), 4
+    stats = learnt(d, card=lessons(rng, 50, d), loan=lessons(rng, 50, d))
+    strengths = Strengths.declared(OPTIONS)
+    beliefs = Beliefs(stats, 0, OPTIONS, Structure(), strengths)
+    before = beliefs.of(["card", "loan", "new"])
+    x, targets = lessons(rng, 20, d)
+    stats.learn(["card"] * 20, [0] * 20, x, targets, [1] * 20)
+    after = beliefs.renewed(stats, ["card", "loan", "new"])
+    assert after["card"].lessons == 70.0
+    assert np.trace(after["card"].covariance) < np.trace(before["card"].covariance)
+    for offer in ("loan", "new"):
+        np.testing.assert_array_equal(after[offer].mean, before[offer].mean)
 
 
 @pytest.mark.parametrize(

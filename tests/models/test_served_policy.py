@@ -50,10 +50,38 @@ def test_sparse_and_dense_vectors_and_small_and_large_batches_score_alike(share)
             np.testing.assert_allclose(alone[0], batch[row], rtol=1e-5, atol=1e-5)
 
 
-def test_vectors_of_another_dimension_are_refused():
+def test_vectors_of_fewer_columns_are_refused():
     for rows in (1, DENSE_ROWS):
         with pytest.raises(ValueError, match="not \\(rows, 7\\)"):
-            Policy.empty(["a"], D, OPTIONS).score(vectors(rows, D + 1))
+            Policy.empty(["a"], D, OPTIONS).score(vectors(rows, D - 1))
+
+
+def test_columns_that_no_belief_is_about_are_not_looked_at():
+    beliefs = {"a": pack_offer(belief(1)), "b": pack_offer(belief(2))}
+    policy = Policy.empty(["a", "b"], D, OPTIONS, 3).replaced(beliefs, 1)
+    for rows in (1, DENSE_ROWS):
+        x = vectors(rows, D + 5)
+        for wide, narrow in zip(policy.score(x), policy.score(np.ascontiguousarray(x[:, :D])), strict=True):
+            np.testing.assert_array_equal(wide, narrow)
+
+
+def test_beliefs_about_fewer_columns_stand_beside_wider_ones():
+    """As if their other columns said nothing; and the policy is narrow again when all of them are."""
+    narrow = {offer: pack_offer(belief(seed)) for seed, offer in enumerate("ab")}
+    wide = {offer: pack_offer(belief(seed, D + 4)) for seed, offer in enumerate("ab", 7)}
+    policy = Policy.empty(["a", "b"], D, OPTIONS, 3).replaced(narrow, 1)
+    x = vectors(5, D + 4)
+    mixed = policy.replaced({"b": wide["b"]}, 2)
+    assert mixed.dimension == D + 4
+    before, after = policy.score(x), mixed.score(x)
+    all_wide = policy.replaced(wide, 3)
+    for one, two, three in zip(before, after, all_wide.score(x), strict=True):
+        np.testing.assert_allclose(two[:, 0], one[:, 0], rtol=1e-5)
+        np.testing.assert_allclose(two[:, 1], three[:, 1], rtol=1e-5)
+    again = all_wide.replaced(narrow, 4)
+    assert again.dimension == D
+    for one, two in zip(before, again.score(x), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_the_prior_policy_scores_every_offer_the_same():
@@ -94,13 +122,12 @@ def test_beliefs_come_back():
         (pack_offer(belief(1))[:-4], "bytes, 7 columns need"),
         (b"XXXX" + pack_offer(belief(1))[4:], "no belief"),
         (pack_offer(belief(1))[:-1] + b"\x55", "CRC-32"),
-        (pack_offer(belief(1, d=6)), "has 6 columns, the policy 7"),
         (pack_offer(belief(1, transform_version=4)), "learnt through transform 00000004"),
     ],
 )
 def test_unusable_bytes_are_refused(packed, message):
     with pytest.raises(CheckpointError, match=message):
-        Policy.empty(["a"], D, OPTIONS, 3).replaced({"a": packed}, 1)
+        Policy.empty(["a", "b"], D, OPTIONS, 3).replaced({"a": packed}, 1)
 
 
 def test_every_flipped_bit_is_noticed():
