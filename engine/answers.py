@@ -1,5 +1,6 @@
 """From what the engine kept to the messages that callers get; a fresh decision's answer is in engine.answerwire."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -195,8 +196,12 @@ def customer(
     ledger: Ledger,
     partition: int,
     now_ms: int,
+    rolled: Sequence[bytes | None],
 ) -> customers_pb2.Customer:
-    """What the engine knows of one customer."""
+    """What the engine knows of one customer; `rolled` has the records of what the customer belongs to, by kind.
+
+    Raises features.RecordError if one of those cannot be read.
+    """
     record, ledger_bytes = state
     response = customers_pb2.Customer(
         customer_id=customer_id,
@@ -206,17 +211,24 @@ def customer(
     if header is not None:
         _fill_freshness(response.state, header.watermark, max(header.latest_event_ms, 0), now_ms)
         response.events, response.duplicates, response.late = header.events, header.duplicates, header.late
-    values = catalogue.layout.values(record, now_ms)
-    known = catalogue.bare_layout.values(record, now_ms)
-    fresh = response.state
+    records = dict(zip(catalogue.layouts, (record, *rolled), strict=True))
+    values: dict[str, float | str | bool | None] = {}
+    known: dict[str, float | str | bool | None] = {}
+    newest: dict[str, int] = {}
+    for kind, found in records.items():
+        layout = catalogue.layouts[kind]
+        values |= layout.values(found, now_ms)
+        # One of an older configuration as one of this, which is all that the layouts without defaults know.
+        known |= catalogue.bare_layouts[kind].values(layout.merge([found]) if found is not None else None, now_ms)
+        newest[kind] = max(layout.watermark(found)[1], 0) if found is not None else 0
     for feature in catalogue.config.all_features:
-        value = values[feature.name]
+        value, latest_ms = values[feature.name], newest[feature.entity]
         added = response.features.add(
             name=feature.name,
             unit=feature.unit,
             defaulted=value is not None and known[feature.name] is None,
-            latest_event_ms=fresh.latest_event_ms,
-            age_ms=fresh.age_ms,
+            latest_event_ms=latest_ms,
+            age_ms=_age_ms(latest_ms, now_ms),
         )
         if value is not None:
             added.value.CopyFrom(plain_value(value))
@@ -236,4 +248,8 @@ def _fill_freshness(state: Any, watermark: Offset, latest_event_ms: int, now_ms:
     state.known = True
     state.watermark = str(watermark)
     state.latest_event_ms = latest_event_ms
-    state.age_ms = max(0, now_ms - latest_event_ms) if latest_event_ms else 0
+    state.age_ms = _age_ms(latest_event_ms, now_ms)
+
+
+def _age_ms(latest_event_ms: int, now_ms: int) -> int:
+    return max(0, now_ms - latest_event_ms) if latest_event_ms else 0

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from engine.arbitration import Arbitration
 from engine.config import line_of
-from engine.config_schema import Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
+from engine.config_schema import CUSTOMER, Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
 from engine.errors import ConfigError
 from engine.identity import EntityKind
+from engine.rollups import Rollup, rollups_of
 from engine.rulebatch import RuleBatch
 from engine.rules import RuleError, Rules, Variable, words_of
 from engine.segments import Segments
@@ -93,6 +94,8 @@ class Catalogue:
     facts: Mapping[str, Fact]
     fallback: tuple[int, ...]
     segments: Segments
+    rollups: tuple[Rollup, ...]
+    """Features of what customers belong to, by kind."""
 
     @classmethod
     def compile(cls, config: Config, version: str, text: bytes = b"", name: str = "configuration") -> Self:
@@ -102,8 +105,9 @@ class Catalogue:
             where = f"{name}:{line_of(text, place)}" if text else name
             return ConfigError(f"{where}: {'.'.join(map(str, place))}: {error}")
 
-        specs = config.feature_specs()
-        layout = Layout.compile(specs, config.timezone)
+        layout = Layout.compile(config.feature_specs(), config.timezone)
+        rollups = rollups_of(config)
+        specs = [*layout.specs, *(spec for rollup in rollups for spec in rollup.layout.specs)]
         columns = [
             Column(spec.name, "text" if spec.categories else "number", spec.categories, spec.default) for spec in specs
         ]
@@ -200,6 +204,7 @@ class Catalogue:
             facts={fact.name: fact for fact in config.context},
             fallback=tuple(ids.index(offer) for offer in config.fallback),
             segments=Segments(config.segments, known, of_features),
+            rollups=rollups,
         )
 
     def placement_name(self, channel: int, placement: int) -> str:
@@ -227,9 +232,23 @@ class Catalogue:
         return Keeper({event.type: event.kept() for event in self.config.events if event.timeline is not None})
 
     @cached_property
-    def bare_layout(self) -> Layout:
-        """The same layout without defaults: it reads as missing what `layout` reads as its default."""
-        return Layout.compile([replace(spec, default=_NAN) for spec in self.layout.specs], self.config.timezone)
+    def layouts(self) -> Mapping[str, Layout]:
+        """The layouts by kind: of customers, then of the entities that have features, in order of the columns."""
+        return {CUSTOMER: self.layout} | {rollup.kind: rollup.layout for rollup in self.rollups}
+
+    @cached_property
+    def feature_count(self) -> int:
+        """Columns of the value matrix that are features."""
+        return sum(len(layout.names) for layout in self.layouts.values())
+
+    @cached_property
+    def bare_layouts(self) -> Mapping[str, Layout]:
+        """The same layouts without defaults: they read as missing what `layouts` read as their default."""
+        zone = self.config.timezone
+        return {
+            kind: Layout.compile([replace(spec, default=_NAN) for spec in layout.specs], zone)
+            for kind, layout in self.layouts.items()
+        }
 
     @cached_property
     def identity_strength(self) -> Mapping[str, int]:
@@ -275,7 +294,7 @@ class Catalogue:
     @cached_property
     def fact_defaults(self) -> NDArray[np.float64]:
         """(facts,) what a fact is when the caller does not say."""
-        return np.array([column.default for column in self.columns[len(self.layout.names) :]])
+        return np.array([column.default for column in self.columns[self.feature_count :]])
 
 
 def _fact_column(fact: Fact) -> Column:

@@ -257,7 +257,7 @@ def validate(config_path: Path) -> None:
         catalogue = Catalogue.compile(config, version, text, str(config_path))
     click.echo(
         f"{config_path}: {config.name}, version {version}: {len(catalogue.offers)} offers, {len(catalogue.rules)} rules"
-        f", {len(catalogue.layout.names)} features, {catalogue.transform.dimension} inputs of the model"
+        f", {catalogue.feature_count} features, {catalogue.transform.dimension} inputs of the model"
     )
     for line in lacking_told(config):
         click.echo(f"note: {line}", err=True)
@@ -289,15 +289,16 @@ def features(
         config, version, text = load(config_path)
         catalogue = Catalogue.compile(config, version, text, str(config_path))
     table = Table(title=f"{config.name}: {len(config.features)} features, layout {catalogue.layout.version:08x}")
-    headings = ("feature", "function", "event", "value", "window", "keeps", "tiles", "bytes a tile")
+    headings = ("feature", "entity", "function", "event", "value", "window", "keeps", "tiles", "bytes a tile")
     for heading in (*headings, "unit", "meaning", "owner"):
         table.add_column(heading, justify="right" if heading in ("tiles", "bytes a tile") else "left")
-    rows = {row.name: row for row in catalogue.layout.describe()}
+    rows = {row.name: row for layout in catalogue.layouts.values() for row in layout.describe()}
     for feature in config.all_features:
         row = rows[feature.name]
         window = "lifetime" if feature.window is None else f"{feature.window / 3_600_000:g} h"
         table.add_row(
             feature.name,
+            feature.entity,
             feature.function,
             feature.event or "",
             feature.attribute or feature.value or "",

@@ -160,11 +160,20 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
         click.echo(f"passed over: {passed_over}")
     before = f", {report.done_before:,} of them in an earlier run" if report.done_before else ""
     click.echo(f"loaded {report.events:,} events{before}; {report.customers:,} customers written")
+    _tell_rolled(catalogue, "were not filled")
     if report.duplicates:
         click.echo(f"left out {report.duplicates:,} events whose id the customer had already")
     if report.damaged:
         click.echo(f"{report.damaged:,} customers had state that could not be read: it began anew")
     _tell(report.tally)
+
+
+def _tell_rolled(catalogue: Catalogue, what: str) -> None:
+    """Features of households and the like: history does not say who belonged to what and when."""
+    for rollup in catalogue.rollups:
+        names = ", ".join(rollup.layout.names)
+        why = "history does not say who belonged to it"
+        click.echo(f"features of each {rollup.kind} {what}, as {why}: {names}", err=True)
 
 
 def _only_from_log(context: click.Context) -> None:
@@ -204,6 +213,7 @@ def _fill_from_log(config_path: Path, given: dict[str, Any]) -> None:
     with _url(given) as url:
         report = asyncio.run(run(url))
     click.echo(f"filled {', '.join(report.features)} from {report.events:,} events")
+    _tell_rolled(catalogue, "are not filled from the log")
     click.echo(f"{report.whole:,} customers filled from their first event on; {report.unchanged:,} had it all already")
     if report.partly:
         click.echo(
@@ -255,6 +265,7 @@ def dataset(config_path: Path, out: Path, labels_path: Path | None, **given: Any
             with _bars(files) as bars:
                 tally = asof.write(out, labels, readings, catalogue, from_ms, until_ms, given["work"], bars)
             click.echo(f"wrote {labels.height:,} rows with {len(catalogue.layout.names)} features each to {out}")
+            _tell_rolled(catalogue, "are not in it")
             _tell(tally)
             return
         if given["files"] or given["mapping_path"]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from engine import limits
-from engine.config_schema import Config, EventType, Feature, key_of
+from engine.config_schema import CUSTOMER, Config, EventType, Feature, key_of
 from features import ExpressionError, FeatureSpec, clock_of, compile_cel
 from features import validate as validate_features
 
@@ -34,6 +34,7 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     found += _check_facts(config)
     found += _check_timelines(config)
     found += _check_identities(config)
+    found += _check_rollups(config)
     keys: dict[int, str] = {}
     for at, offer in enumerate(config.offers):
         other = keys.setdefault(key_of(offer.id), offer.id)
@@ -87,7 +88,7 @@ def _check_names(config: Config) -> list[tuple[Location, str]]:
 def _check_features(config: Config) -> list[tuple[Location, str]]:
     found: list[tuple[Location, str]] = []
     events = {event.type: event for event in config.events}
-    before: list[FeatureSpec] = []
+    before: dict[str, list[FeatureSpec]] = {}
     for at, feature in enumerate(config.features):
         event = events.get(feature.event or "")
         if event is not None:
@@ -97,8 +98,8 @@ def _check_features(config: Config) -> list[tuple[Location, str]]:
             continue
         specs = [config.feature_spec(one) for one in feature.one_each()]
         try:
-            validate_features([*before, *specs])
-            before += specs
+            validate_features([*before.get(feature.entity, []), *specs])
+            before.setdefault(feature.entity, []).extend(specs)
         except ValueError as error:
             problem = str(error)
             if "the name is used twice" not in problem:  # told with the place of the other one
@@ -146,10 +147,11 @@ def _misfits(feature: Feature, event: EventType) -> list[tuple[Location, str]]:
 def _check_facts(config: Config) -> list[tuple[Location, str]]:
     found: list[tuple[Location, str]] = []
     kinds: dict[str, tuple[type, ...]] = {"number": (int, float), "text": (str,), "flag": (bool,)}
+    names = {entity.fact for entity in config.entities}  # what names an entity is no value to be counted
     for at, fact in enumerate(config.context):
         if fact.input is not None and (fact.input.kind == "one_hot") != (fact.type == "text"):
             found.append((("context", at, "input"), "expected kind one_hot for a text, linear or log for the others"))
-        if fact.type == "text" and not fact.values:
+        if fact.type == "text" and not fact.values and (fact.name not in names or fact.input is not None):
             found.append((("context", at), "a text fact needs its values declared; any other value counts as missing"))
         default = fact.default
         fits = isinstance(default, kinds[fact.type]) and (fact.type == "flag" or not isinstance(default, bool))
@@ -173,6 +175,36 @@ def _check_identities(config: Config) -> list[tuple[Location, str]]:
             found.append((place, f"no event type has a text attribute {entity.attribute!r}"))
         elif taken.setdefault(entity.attribute, at) != at:
             found.append((place, f"{entity.attribute!r} is already that of entities[{taken[entity.attribute]}]"))
+    return found
+
+
+def _check_rollups(config: Config) -> list[tuple[Location, str]]:
+    """Features of entities: whose an event is and whose a decision reads must be known."""
+    found: list[tuple[Location, str]] = []
+    events = {event.type: event for event in config.events}
+    facts = {fact.name: fact.type for fact in config.context}
+    kinds = {entity.kind: (at, entity) for at, entity in enumerate(config.entities)}
+    rolled = {feature.entity for feature in config.features}
+    for at, entity in enumerate(config.entities):
+        if entity.fact is not None and facts.get(entity.fact) != "text":
+            found.append((("entities", at, "fact"), f"context has no text fact {entity.fact!r}"))
+        if entity.kind == CUSTOMER:
+            found.append((("entities", at, "kind"), f"{CUSTOMER!r} is whose features are without entity; rename it"))
+        elif entity.many and entity.kind in rolled and (entity.attribute is None or entity.fact is None):
+            missing = "attribute, by which events" if entity.attribute is None else "fact, by which callers"
+            found.append((("entities", at), f"a customer has many, a feature is of one: expected {missing} tell it"))
+    for at, feature in enumerate(config.features):
+        if feature.entity == CUSTOMER:
+            continue
+        if feature.entity not in kinds:
+            there = ", ".join((CUSTOMER, *kinds))
+            found.append((("features", at, "entity"), f"no entity kind {feature.entity!r}; there are {there}"))
+            continue
+        _, entity = kinds[feature.entity]
+        event = events.get(feature.event or "")
+        if event is not None and entity.many and entity.attribute and entity.attribute not in event.attributes:
+            lacks = f"event {event.type!r} has no attribute {entity.attribute!r}"
+            found.append((("features", at, "event"), f"{lacks}, which says of which {entity.kind} it is"))
     return found
 
 

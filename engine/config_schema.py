@@ -28,6 +28,8 @@ DurationMs = Annotated[int, BeforeValidator(_duration), Field(gt=0, le=limits.TI
 TimeMs = Annotated[int, Field(ge=0, le=limits.TIME_MS_MAX)]
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e12, le=1e12)]
 ValueKind = Literal["number", "text", "flag"]
+CUSTOMER: Final = "customer"
+"""The entity of a feature that says nothing of entities."""
 
 
 class _Model(BaseModel):
@@ -183,12 +185,16 @@ class EntityKind(_Model):
     kind: Id
     attribute: Name | None = None
     many: bool = False
+    fact: Name | None = None
+    """The fact of a conversation that names the entity whose features a decision reads."""
 
 
 class Feature(_Model):
     """A feature: what it counts, sums or remembers of one type of event, and how it enters the model."""
 
     name: Name
+    entity: Id = CUSTOMER
+    """Whose events it takes: those of the customer, or of all who belong to the same entity of a declared kind."""
     event: Id | None = None
     function: Function
     attribute: Name | None = None
@@ -300,12 +306,14 @@ class Config(_Model):
 
     @cached_property
     def all_features(self) -> tuple[Feature, ...]:
-        """The features, those by value one by one."""
-        return tuple(one for feature in self.features for one in feature.one_each())
+        """The features, those by value one by one: of customers first, then of each kind of entity."""
+        rank = {kind: at for at, kind in enumerate((CUSTOMER, *(entity.kind for entity in self.entities)))}
+        ones = (one for feature in self.features for one in feature.one_each())
+        return tuple(sorted(ones, key=lambda one: rank.get(one.entity, len(rank))))
 
-    def feature_specs(self) -> tuple[FeatureSpec, ...]:
-        """The features in the form that features.Layout compiles."""
-        return tuple(self.feature_spec(feature) for feature in self.all_features)
+    def feature_specs(self, entity: str = CUSTOMER) -> tuple[FeatureSpec, ...]:
+        """The features of customers, or of a kind of entity, in the form that features.Layout compiles."""
+        return tuple(self.feature_spec(feature) for feature in self.all_features if feature.entity == entity)
 
     def feature_spec(self, feature: Feature) -> FeatureSpec:
         """One feature in that form."""

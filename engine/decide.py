@@ -18,7 +18,7 @@ from engine import ledger, record
 from engine.arbitration import of_picks
 from engine.catalogue import Catalogue
 from engine.ledger import Glance
-from features import HEADER_STATE_BYTES, Offset, RecordError
+from features import HEADER_STATE_BYTES, Layout, Offset, RecordError
 from models import Policy, choose, dice, seed_of
 
 NOT_DEGRADED: Final = 0
@@ -91,9 +91,17 @@ State = tuple[bytes | None, bytes | None]
 
 
 def decide(
-    catalogue: Catalogue, policy: Policy, asks: Sequence[Ask], states: Sequence[State], *, policy_known: bool = True
+    catalogue: Catalogue,
+    policy: Policy,
+    asks: Sequence[Ask],
+    states: Sequence[State],
+    *,
+    rolled: Sequence[Sequence[bytes | None]] = (),
+    policy_known: bool = True,
 ) -> list[Draft | Repeat]:
     """Decide for a batch. `states` are (features, ledger) bytes of each request's customer, None where unknown.
+
+    `rolled` has the records of each request's entities, by kind, if the catalogue has features of entities.
 
     A customer may be in a batch once only: two decisions from one ledger could not both be committed.
     """
@@ -118,6 +126,7 @@ def decide(
             [states[at] for at in todo],
             [glances[at] for at in todo],
             [damaged[at] for at in todo],
+            [rolled[at] for at in todo] if rolled else (),
             policy_known,
         )
         for at, draft in zip(todo, drafts, strict=True):
@@ -132,6 +141,7 @@ def _decide_new(
     states: Sequence[State],
     glances: Sequence[Glance],
     damaged: Sequence[bool],
+    rolled: Sequence[Sequence[bytes | None]],
     policy_known: bool,
 ) -> list[Draft]:
     count = len(asks)
@@ -141,7 +151,7 @@ def _decide_new(
     channels = np.fromiter((ask.channel for ask in asks), np.int64, count)
     limits = np.fromiter((ask.limit for ask in asks), np.int64, count)
     records = [features for features, _ in states]
-    values, unreadable = _values(catalogue, asks, records, times)
+    values, unreadable = _values(catalogue, asks, records, rolled, times)
     x = catalogue.transform.apply(values)
     verdicts = catalogue.rule_batch.evaluate(values)
     mean, sd = policy.score(x)
@@ -241,23 +251,39 @@ def _decide_new(
 
 
 def _values(
-    catalogue: Catalogue, asks: Sequence[Ask], records: list[bytes | None], times: NDArray[np.int64]
+    catalogue: Catalogue,
+    asks: Sequence[Ask],
+    records: list[bytes | None],
+    rolled: Sequence[Sequence[bytes | None]],
+    times: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], list[bool]]:
     """The value matrix, and which records could not be read: those become None, decided from defaults."""
-    features = len(catalogue.layout.names)
     values = np.empty((len(asks), len(catalogue.columns)))
     unreadable = [False] * len(asks)
-    try:
-        values[:, :features] = catalogue.layout.read(records, times)
-    except RecordError:
-        for at, data in enumerate(records):
-            try:
-                catalogue.layout.read([data], times[at : at + 1])
-            except RecordError:
-                records[at], unreadable[at] = None, True
-        values[:, :features] = catalogue.layout.read(records, times)
-    values[:, features:] = catalogue.fact_defaults
+    start = len(catalogue.layout.names)
+    values[:, :start] = _read(catalogue.layout, records, times, unreadable)
+    for kind, rollup in enumerate(catalogue.rollups):
+        end = start + len(rollup.layout.names)
+        of_kind: list[bytes | None] = [entities[kind] for entities in rolled] if rolled else [None] * len(asks)
+        values[:, start:end] = _read(rollup.layout, of_kind, times, unreadable)
+        start = end
+    values[:, start:] = catalogue.fact_defaults
     for at, ask in enumerate(asks):
         for column, value in ask.facts:
             values[at, column] = value
     return values, unreadable
+
+
+def _read(
+    layout: Layout, records: list[bytes | None], times: NDArray[np.int64], unreadable: list[bool]
+) -> NDArray[np.float64]:
+    """Values of the features of a layout; records that cannot be read become None and are marked."""
+    try:
+        return layout.read(records, times)
+    except RecordError:
+        for at, data in enumerate(records):
+            try:
+                layout.read([data], times[at : at + 1])
+            except RecordError:
+                records[at], unreadable[at] = None, True
+        return layout.read(records, times)

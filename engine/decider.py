@@ -6,6 +6,7 @@ computes one while the store commits another. One batch, step by step:
 
 1. take waiting requests, one a customer of all batches in flight (of two decisions from one ledger one would conflict);
 2. read all states in one round trip; whoever turns out to belong to another customer goes into the next batch as that;
+   where a configuration has features of entities, read the records of those, in one more (engine.rolled);
 3. decide (engine.decide, pure);
 4. commit ledger, record and log of each in one round trip: only then is a decision acknowledged;
 5. announce them, where others read along (Kafka);
@@ -36,6 +37,7 @@ from engine.limits import (
     LINK_HOPS_MAX,
 )
 from engine.links import moved_to
+from engine.rolled import EntityReader, Rolled, Told
 from engine.store.base import Conflict, DecisionCommit, PartlyUnavailable, StoreError
 from engine.store.base import State as StateStore
 from features import Offset
@@ -108,7 +110,16 @@ class _Waiting:
 class Decider:
     """Decides for whoever calls `enqueue`, in batches. One event loop."""
 
-    def __init__(self, catalogue: Catalogue, store: StateStore, outlet: Announcer | None = None) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        store: StateStore,
+        outlet: Announcer | None = None,
+        entities: EntityReader | None = None,
+    ) -> None:
+        """`entities` is needed if the catalogue has features of entities."""
+        assert entities is not None or not catalogue.rollups
+        self._entities = entities if catalogue.rollups else None
         self.catalogue = catalogue
         self.policy = Policy.empty(
             catalogue.offer_ids,
@@ -188,8 +199,11 @@ class Decider:
             self._fall_back(batch, COMMIT_FAILED, StoreError(self._outlet.away))
             return
         states: Sequence[State]
+        customers = [waiting.ask.customer for waiting in batch]
+        # Under way at the same time: one round trip.
+        links = None if self._entities is None else asyncio.ensure_future(self._entities.links(customers))
         try:
-            states = await self._store.read([waiting.ask.customer for waiting in batch])
+            states = await self._store.read(customers)
         except PartlyUnavailable as error:
             pairs = list(zip(batch, error.found, strict=True))
             self._fall_back([waiting for waiting, state in pairs if state is None], STATE_STORE_UNAVAILABLE, error)
@@ -198,11 +212,16 @@ class Decider:
         except StoreError as error:
             self._fall_back(batch, STATE_STORE_UNAVAILABLE, error)
             return
+        finally:
+            told = {} if links is None else await links
         batch, states = self._follow(batch, states)
+        rolled: Sequence[Rolled] = ()
+        if self._entities is not None:
+            batch, states, rolled = await self._roll(self._entities, batch, states, told)
         if not batch:
             return
         asks = [waiting.ask for waiting in batch]
-        results = decide(self.catalogue, self.policy, asks, states, policy_known=self.policy_known)
+        results = decide(self.catalogue, self.policy, asks, states, rolled=rolled, policy_known=self.policy_known)
         if any(isinstance(result, Draft) and result.degraded == STATE_UNREADABLE for result in results):
             self.on_unreadable()
         drafted: list[tuple[_Waiting, Draft]] = []
@@ -260,6 +279,19 @@ class Decider:
                 staying.append(waiting)
                 there.append(state)
         return staying, there
+
+    async def _roll(
+        self, entities: EntityReader, batch: Sequence[_Waiting], states: Sequence[State], told: Told
+    ) -> tuple[Sequence[_Waiting], Sequence[State], Sequence[Rolled]]:
+        """The records of what customers belong to; the others, of whom they cannot be read, fall back."""
+        there: list[tuple[_Waiting, State, Rolled]] = []
+        found = await entities.records([waiting.ask for waiting in batch], told)
+        for waiting, state, records in zip(batch, states, found, strict=True):
+            if isinstance(records, StoreError):
+                self._fall_back([waiting], STATE_STORE_UNAVAILABLE, records)
+            else:
+                there.append((waiting, state, records))
+        return [each[0] for each in there], [each[1] for each in there], [each[2] for each in there]
 
     def _again(self, waiting: _Waiting) -> None:
         metrics.DECIDE_CONFLICTS.inc()

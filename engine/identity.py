@@ -38,7 +38,7 @@ import orjson
 from engine.limits import CUSTOMER_IDENTITIES_MAX, ENTITY_ENTRIES_MAX
 from engine.links import Action, EntityLink, Lineage, Linked, Links, LinksError, Part, Parts, Status, moved, moved_to
 from engine.timeline import Happened
-from features import Layout, Offset, RecordError, VersionError
+from features import Layout, Offset, RecordError, VersionError, news
 
 LINK: Final = "@link"
 UNLINK: Final = "@unlink"
@@ -57,6 +57,17 @@ class EntityKind(NamedTuple):
     kind: str
     many: bool
     """Whether a customer has several; otherwise the newest replaces the one before."""
+
+
+class Taken(NamedTuple, Generic[Entry]):
+    """Events of one name that count, and what it belonged to at each."""
+
+    name: str
+    to: str
+    """The customer that the name belonged to; "" if it stood for itself."""
+    events: Sequence[Entry]
+    entities: Sequence[Sequence[EntityLink]]
+    """By event: the entities of the name."""
 
 
 class Stored(NamedTuple):
@@ -132,6 +143,14 @@ def _entry(name: str, control: str, time_ms: int, told: Mapping[str, Any]) -> tu
 # --- one name -------------------------------------------------------------------------------------------------------
 
 
+def that_count(record: bytes | None, events: Sequence[Entry]) -> Sequence[Entry]:
+    """Of events, those that the fold onto a record counts: what a producer sends twice says nothing new of links."""
+    try:
+        return news(record, events)
+    except RecordError:
+        return events  # it begins anew with these
+
+
 def concerns(events: Sequence[Happened], entities: Mapping[str, EntityKind]) -> bool:
     """Whether `advance` has more to do with these entries than to fold them, for a name that was never linked."""
     return any(is_control(event.type) or not entities.keys().isdisjoint(event.attributes) for event in events)
@@ -144,14 +163,15 @@ def advance(
     stored: Stored,
     events: Sequence[Entry],
     entities: Mapping[str, EntityKind],
+    taken: list[Taken[Entry]] | None = None,
 ) -> Advanced:
     """What entries of a name's log, in order, make of what the store has of it.
 
-    `entities` are the kinds by the attribute that names them. Where the entries are cut into batches changes no byte of
-    record, parts and links. Raises VersionError if a record is of a layout that is not known here; nothing of the name
-    is to be written then.
+    `entities` are the kinds by the attribute that names them; `taken`, where it is given, gets what was folded. Where
+    the entries are cut into batches changes no byte of record, parts and links. Raises VersionError if a record is of a
+    layout that is not known here; nothing of the name is to be written then.
     """
-    turn = _Turn(layout, fold, name, stored, entities)
+    turn = _Turn(layout, fold, name, stored, entities, taken)
     waiting: list[Entry] = []
     for event in events:
         if event.offset <= turn.parts.at and stored.parts is not None:
@@ -182,12 +202,19 @@ class _Turn(Generic[Entry]):
     """One call of `advance`."""
 
     def __init__(
-        self, layout: Layout, fold: Fold[Entry], name: str, stored: Stored, entities: Mapping[str, EntityKind]
+        self,
+        layout: Layout,
+        fold: Fold[Entry],
+        name: str,
+        stored: Stored,
+        entities: Mapping[str, EntityKind],
+        taken: list[Taken[Entry]] | None = None,
     ) -> None:
         self._layout = layout
         self._fold = fold
         self._name = name
         self._entities = entities
+        self._taken = taken
         self._refused: list[tuple[bytes, str]] = []
         self._damage: list[str] = []
         self._sends: list[tuple[str, bytes]] = []
@@ -222,8 +249,13 @@ class _Turn(Generic[Entry]):
         before = parts.own.get(parts.to)
         parts.own[parts.to] = after = self._fold(before, events)
         changed = after != before
-        if self._entities:
-            changed |= self._take_entities(events)
+        if self._entities or self._taken is not None:
+            entities, counted = [], that_count(before, events)
+            for event in counted:
+                changed |= self._take_entities(event)
+                entities.append(tuple(self._links.entities))
+            if self._taken is not None:
+                self._taken.append(Taken(self._name, parts.to, counted, entities))
         if changed and parts.to:
             self._changed.setdefault(parts.to, (events[-1].time_ms, "", ""))
         parts.at = max(parts.at, events[-1].offset)
@@ -235,13 +267,12 @@ class _Turn(Generic[Entry]):
         if parts.to:
             self._changed[parts.to] = (parts.since_ms, "", "")
 
-    def _take_entities(self, events: Sequence[Entry]) -> bool:
+    def _take_entities(self, event: Entry) -> bool:
         changed = False
-        for event in events:
-            for attribute, kind in self._entities.items():
-                given = event.attributes.get(attribute)
-                if isinstance(given, str) and given:
-                    changed |= self._add_entity(kind, given, event.time_ms, event)
+        for attribute, kind in self._entities.items():
+            given = event.attributes.get(attribute)
+            if isinstance(given, str) and given:
+                changed |= self._add_entity(kind, given, event.time_ms, event)
         return changed
 
     def _add_entity(self, kind: EntityKind, entity_id: str, time_ms: int, event: Happened) -> bool:

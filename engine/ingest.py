@@ -7,6 +7,7 @@ customer's timeline is written in the same step as the record, so the same holds
 
 Names that were linked to each other have their rules in engine.identity. What one of them tells another is appended to
 the log of the other before the records are written: a crash in between repeats it, and it says nothing new then.
+Copies of events for what customers belong to go the same way (engine.rollups).
 """
 
 import asyncio
@@ -18,9 +19,11 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from engine import metrics
-from engine.identity import Advanced, EntityKind, Stored, advance, concerns
-from engine.limits import INGEST_BATCH_MAX, INGEST_BLOCK_MS
-from engine.links import moved_to
+from engine.identity import Advanced, EntityKind, Stored, Taken, advance, concerns, that_count
+from engine.limits import INGEST_BATCH_MAX, INGEST_BLOCK_MS, LINK_HOPS_MAX
+from engine.linking import links_of
+from engine.links import EntityLink, moved_to
+from engine.rollups import Rollup, copies, fresh_copies, is_entity, kind_of
 from engine.store.base import LINKS, PARTS, Beside, FeatureWrite, Feed, LogEntry, StoreError
 from engine.timeline import Keeper, TimelineError
 from features import EVENT_TIME_MS_MAX, HEADER_CAS_BYTES, Event, FoldResult, Layout, Offset, RecordError, VersionError
@@ -86,11 +89,14 @@ class Ingest:
         batch_max: int = INGEST_BATCH_MAX,
         learn: Callable[[], Awaitable[int]] | None = None,
         entities: Mapping[str, EntityKind] | None = None,
+        rollups: Sequence[Rollup] = (),
     ) -> None:
-        """`learn` makes the layout know records of other configurations, and says how many it did not know.
+        """`learn` makes the layouts know records of other configurations, and says how many they did not know.
 
-        `entities` are the kinds by the attribute of events that names them.
+        `entities` are the kinds by the attribute of events that names them, `rollups` the features of some kinds.
         """
+        self._rollups = rollups
+        self._rolled_types = frozenset[str]().union(*(rollup.types for rollup in rollups))
         self._layout = layout
         self._keeper = keeper
         self._entities = entities or {}
@@ -148,6 +154,7 @@ class Ingest:
             lambda writes: self._store.write_features(partition, writes, last, len(entries)),
             self._store.dead_letters,
             self._store.append_events,
+            lambda _: partition,
         )
 
     async def fold(
@@ -156,18 +163,29 @@ class Ingest:
         write: Callable[[Sequence[FeatureWrite]], Awaitable[list[bool]]],
         refuse: Refuse,
         send: Send,
+        home: Callable[[str], int] | None = None,
     ) -> None:
         """Bring customers up to date: all written when it returns. Raises StoreError.
 
         `write` says which records were still as they had been read; the others are read and folded again. `refuse`
         keeps (payload, reason) of events that cannot be folded. `send` appends (name, entry) to the event log, before
-        anything is written that rests on it.
+        anything is written that rests on it. `home` is the partition of a customer's log, needed with roll-ups.
         """
+        took = _Took() if self._rollups else None
+        if took is None and any(map(is_entity, by_customer)):
+            # Copies for features that the configuration no longer has.
+            by_customer = {name: events for name, events in by_customer.items() if not is_entity(name)}
         while by_customer:
             records = await self._store.read_features(list(by_customer))
-            results = await self._results(by_customer, records, refuse, send)
+            results = await self._results(by_customer, records, refuse, send, took)
             if any(isinstance(result, VersionError) for result in results) and await self._learn():
-                results = await self._results(by_customer, records, refuse, send)
+                took = None if took is None else _Took()
+                results = await self._results(by_customer, records, refuse, send, took)
+            if took is not None:
+                if not await self._send_copies(took, home, send):
+                    took = _Took()
+                    continue
+                took = None  # those who are folded again lost a race: what they sent is sent
             timelines = await self._timelines(by_customer)
             writes = []
             beside: tuple[Beside, ...]
@@ -191,27 +209,116 @@ class Ingest:
             }
 
     async def _results(
-        self, by_customer: Mapping[str, Sequence[Logged]], records: Sequence[bytes | None], refuse: Refuse, send: Send
+        self,
+        by_customer: Mapping[str, Sequence[Logged]],
+        records: Sequence[bytes | None],
+        refuse: Refuse,
+        send: Send,
+        took: "_Took | None",
     ) -> "list[FoldResult | _Linked | RecordError]":
-        """What the events make of each customer, in order."""
-        linked = await self._advance_linked(by_customer, records, refuse, send)
+        """What the events make of each customer, in order; `took` gets what was folded."""
+        linked = await self._roll(by_customer, records) if self._rollups else {}
+        linked |= await self._advance_linked(by_customer, records, refuse, send, linked, took)
         plain = [
             (events, record)
             for (customer, events), record in zip(by_customer.items(), records, strict=True)
             if customer not in linked
         ]
         folded = iter(self._folded([events for events, _ in plain], [record for _, record in plain]))
-        return [linked[customer] if customer in linked else next(folded) for customer in by_customer]
+        results = [linked[customer] if customer in linked else next(folded) for customer in by_customer]
+        if took is not None:
+            plainly = {
+                customer: record
+                for customer, record, result in zip(by_customer, records, results, strict=True)
+                if customer not in linked and not isinstance(result, VersionError)
+            }
+            await self._take_plainly(by_customer, plainly, took)
+        return results
+
+    async def _roll(
+        self, by_customer: Mapping[str, Sequence[Logged]], records: Sequence[bytes | None]
+    ) -> "dict[str, _Linked | VersionError]":
+        """What copies make of the entities among these names."""
+        layouts = {rollup.kind: rollup.layout for rollup in self._rollups}
+        found = {name: old for name, old in zip(by_customer, records, strict=True) if is_entity(name)}
+        results: dict[str, _Linked | VersionError] = {}
+        by_kind: dict[str, list[tuple[str, list[Logged], Beside]]] = {}
+        for name, told in zip(found, await self._store.read_beside(PARTS, list(found)), strict=True):
+            fresh, following = fresh_copies(told, by_customer[name])
+            beside = Beside(PARTS, following, (told or b"")[:HEADER_CAS_BYTES])
+            if kind_of(name) in layouts:
+                by_kind.setdefault(kind_of(name), []).append((name, fresh, beside))
+            else:
+                results[name] = _Linked(found[name] or b"", ())  # of a kind that has no features any more
+        for kind, entities in by_kind.items():
+            layout = layouts[kind]
+            folded = _rows_folded(layout, [fresh for _, fresh, _ in entities], [found[name] for name, _, _ in entities])
+            for (name, fresh, beside), result in zip(entities, folded, strict=True):
+                if isinstance(result, VersionError):
+                    results[name] = result
+                    continue
+                if isinstance(result, RecordError):
+                    log.error("the state of entity %r is damaged and begins anew: %s", name, result)
+                    [result] = _rows_folded(layout, [fresh], [None])
+                    assert isinstance(result, FoldResult)
+                results[name] = _Linked(result.record, (beside,))
+        return results
+
+    async def _take_plainly(
+        self, by_customer: Mapping[str, Sequence[Logged]], records: Mapping[str, bytes | None], took: "_Took"
+    ) -> None:
+        """Note what `advance` would have, of those who have nothing to do with links in this batch."""
+        names = [name for name in records if not self._rolled_types.isdisjoint(e.type for e in by_customer[name])]
+        for name, links in zip(names, await links_of(self._store, names), strict=True):
+            counted = that_count(records[name], by_customer[name])
+            took.taken.append(Taken(name, "", counted, [links.entities] * len(counted)))
+            took.seen[name] = records[name], None
+
+    async def _send_copies(self, took: "_Took", home: Callable[[str], int] | None, send: Send) -> bool:
+        """Tell what customers belong to of what was taken, before anything is written.
+
+        False, and nothing is told, if somebody else wrote meanwhile: what was read is then not of one moment.
+        """
+        assert home is not None, "with roll-ups the partition of a log must be known"
+        places = {each.to: each.to for each in took.taken if each.to}
+        of_customers: dict[str, Sequence[EntityLink]] = {}
+        for _ in range(LINK_HOPS_MAX):
+            if not places:
+                break
+            for (customer, _), links in zip(
+                list(places.items()), await links_of(self._store, list(places.values())), strict=True
+            ):
+                if links.to:
+                    places[customer] = links.to  # it belongs to somebody else by now
+                else:
+                    of_customers[customer] = links.entities
+                    del places[customer]
+        entries = copies(self._rollups, took.taken, of_customers, home)
+        if entries:
+            names = list(took.seen)
+            records = await self._store.read_features(names)
+            pairs = zip(records, await self._store.read_beside(PARTS, names), strict=True)
+            if list(pairs) != list(took.seen.values()):
+                return False
+            await send(entries)
+        return True
 
     async def _advance_linked(
-        self, by_customer: Mapping[str, Sequence[Logged]], records: Sequence[bytes | None], refuse: Refuse, send: Send
+        self,
+        by_customer: Mapping[str, Sequence[Logged]],
+        records: Sequence[bytes | None],
+        refuse: Refuse,
+        send: Send,
+        done_already: "Mapping[str, _Linked | VersionError]",
+        took: "_Took | None",
     ) -> "dict[str, _Linked | VersionError]":
         """What is to be written for all who have to do with links; tells the others what they have to know."""
         all_parts = await self._store.read_beside(PARTS, list(by_customer))
         found = {
             customer: (record, parts)
             for (customer, events), record, parts in zip(by_customer.items(), records, all_parts, strict=True)
-            if parts is not None or concerns(events, self._entities) or moved_to(record)
+            if (parts is not None or concerns(events, self._entities) or moved_to(record))
+            and customer not in done_already
         }
         if not found:
             return {}
@@ -221,11 +328,15 @@ class Ingest:
         all_links = await self._store.read_beside(LINKS, list(found))
         for (customer, (record, parts)), links in zip(found.items(), all_links, strict=True):
             stored, fold = Stored(record, parts, links), partial(self._next, customer)
+            taken: list[Taken[Logged]] | None = None if took is None else []
             try:
-                done = advance(self._layout, fold, customer, stored, by_customer[customer], self._entities)
+                done = advance(self._layout, fold, customer, stored, by_customer[customer], self._entities, taken)
             except VersionError as error:
                 results[customer] = error
                 continue
+            if took is not None and taken:
+                took.taken += taken
+                took.seen[customer] = record, parts
             results[customer] = _Linked(done.record, _beside(stored, done))
             sends += done.sends
             refused += done.refused
@@ -256,12 +367,7 @@ class Ingest:
     def _folded(
         self, events: Sequence[Sequence[Logged]], records: Sequence[bytes | None]
     ) -> list[FoldResult | RecordError]:
-        rows = self._layout.rows()
-        for of_one in events:
-            rows.begin()
-            for event in of_one:
-                rows.add(*event[:4], event.offset.ms, event.offset.seq)
-        return self._layout.fold_rows(records, rows)
+        return _rows_folded(self._layout, events, records)
 
     async def _timelines(self, by_customer: Mapping[str, Sequence[Logged]]) -> dict[str, bytes]:
         """The next timelines of those who get an entry.
@@ -269,7 +375,11 @@ class Ingest:
         To be read after the records: if somebody writes in between, the record is no longer the one that was read, and
         neither is written.
         """
-        customers = [customer for customer, events in by_customer.items() if self._keeper.takes(events)]
+        customers = [
+            customer
+            for customer, events in by_customer.items()
+            if self._keeper.takes(events) and not is_entity(customer)
+        ]
         if not customers:
             return {}
         found = zip(customers, await self._store.read_timelines(customers), strict=True)
@@ -283,8 +393,28 @@ class Ingest:
             return self._keeper.extended(None, events)
 
 
+def _rows_folded(
+    layout: Layout, events: Sequence[Sequence[Logged]], records: Sequence[bytes | None]
+) -> list[FoldResult | RecordError]:
+    rows = layout.rows()
+    for of_one in events:
+        rows.begin()
+        for event in of_one:
+            rows.add(*event[:4], event.offset.ms, event.offset.seq)
+    return layout.fold_rows(records, rows)
+
+
+class _Took:
+    """What one round of a fold took of its customers, where that has to be copied."""
+
+    def __init__(self) -> None:
+        self.taken: list[Taken[Logged]] = []
+        self.seen: dict[str, tuple[bytes | None, bytes | None]] = {}
+        """Records and parts that it went by."""
+
+
 class _Linked(NamedTuple):
-    """What is to be written for a customer who has to do with links."""
+    """What is to be written for a customer who has to do with links, or for an entity."""
 
     record: bytes
     beside: tuple[Beside, ...]

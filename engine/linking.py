@@ -13,7 +13,7 @@ from engine.errors import NotAllowed
 from engine.identity import EntityKind, entity_entry, link_entry, unlink_entry
 from engine.limits import CUSTOMER_IDENTITIES_MAX, LINK_HOPS_MAX
 from engine.links import Action, Links, LinksError, moved_to
-from engine.store.base import LINKS, Store
+from engine.store.base import LINKS, Feed, Store
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ async def targets_of(store: Store, names: Iterable[str]) -> dict[str, str]:
     return {name: moved_to(features) for name, (features, _) in zip(wanted, states, strict=True)}
 
 
-async def links_of(store: Store, names: Sequence[str]) -> list[Links]:
+async def links_of(store: Feed, names: Sequence[str]) -> list[Links]:
     """Identities, entities and lineage of each name. Raises StoreError."""
     return [_read(name, data) for name, data in zip(names, await store.read_beside(LINKS, names), strict=True)]
 

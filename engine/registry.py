@@ -8,7 +8,7 @@ from engine.config_schema import Config
 
 def registry_of(catalogue: Catalogue) -> dict[str, Any]:
     """Every feature: what it means, whose it is, what it is made of, what it costs. Durations are in ms."""
-    places = {row.name: row for row in catalogue.layout.describe()}
+    places = {row.name: row for layout in catalogue.layouts.values() for row in layout.describe()}
     return {
         "configuration": catalogue.config.name,
         "version": catalogue.version,
@@ -24,7 +24,7 @@ def registry_of(catalogue: Catalogue) -> dict[str, Any]:
 
 def lacking(config: Config) -> dict[str, list[str]]:
     """Names of the features without meaning, unit or owner. A text has no unit."""
-    specs = list(zip(config.all_features, config.feature_specs(), strict=True))
+    specs = [(feature, config.feature_spec(feature)) for feature in config.all_features]
     return {
         "meaning": [feature.name for feature in config.all_features if not feature.meaning],
         "unit": [feature.name for feature, spec in specs if not feature.unit and not spec.categories],

@@ -26,6 +26,7 @@ from engine.learner import OF_SNAPSHOTS, Learner
 from engine.ledger import Ledger, LedgerError, hash_of
 from engine.links import LinksError, position_of
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, unpack
+from engine.rollups import Rollup, fresh_copies, is_entity, kind_of
 from engine.store.base import LogEntry
 from engine.timeline import Keeper
 from features import HEADER_STATE_BYTES, Event, Layout, Offset
@@ -91,10 +92,12 @@ class FeatureReplay:
         folded: Offset,
         now_ms: int,
         entities: Mapping[str, EntityKind] | None = None,
+        rollups: Sequence[Rollup] = (),
     ) -> None:
         self._layout = layout
         self._keeper = keeper
         self._entities = entities or {}
+        self._rolled = {rollup.kind: rollup.layout for rollup in rollups}
         self._folded = folded
         self._now_ms = now_ms
         self._kept: dict[str, tuple[Offset, bytes | None]] = {}
@@ -111,7 +114,11 @@ class FeatureReplay:
     def strangers(self, entries: Sequence[LogEntry]) -> list[str]:
         """Customers of these entries whose record was not given yet."""
         found = dict.fromkeys(logged_event(entry)[0] for entry in entries)
-        return [customer for customer in found if customer not in self._kept]
+        return [customer for customer in found if customer not in self._kept and not self._passed_over(customer)]
+
+    def _passed_over(self, name: str) -> bool:
+        """Whether it is an entity of a kind that has no features now: nothing of it is folded."""
+        return is_entity(name) and kind_of(name) not in self._rolled
 
     def expect(self, customer: str, record: bytes | None, parts: bytes | None = None) -> None:
         """Take the record that the store keeps, and the parts of which it is made if the customer was ever linked."""
@@ -136,6 +143,8 @@ class FeatureReplay:
         by_customer: dict[str, list[Event]] = {}
         for entry in entries:
             customer, event = logged_event(entry)
+            if self._passed_over(customer):
+                continue
             if entry.offset <= self._kept[customer][0]:
                 by_customer.setdefault(customer, []).append(event)
                 continue
@@ -144,12 +153,15 @@ class FeatureReplay:
                 self._missed[customer] = entry.offset
         for customer, events in by_customer.items():
             self._made[customer] = self._next(customer, events)
-            if self._keeper.takes(events):
+            if self._keeper.takes(events) and not is_entity(customer):
                 _, made = self._timelines_made.get(customer, (Offset.ZERO, None))
                 self._timelines_made[customer] = events[-1].offset, self._keeper.extended(made, events)
 
     def _next(self, customer: str, events: Sequence[Event]) -> Stored:
         made = self._made[customer]
+        if is_entity(customer):
+            fresh, beside = fresh_copies(made.parts, events)
+            return Stored(self._rolled[kind_of(customer)].fold(made.record, fresh).record, beside, None)
         if made.parts is None and not concerns(events, self._entities):
             return made._replace(record=self._fold(made.record, events))
         done = advance(self._layout, self._fold, customer, made, events, self._entities)

@@ -57,7 +57,12 @@ async def replay(
         raise StoreUnavailable(f"partitions {sorted(away)} are on nodes of the cluster that are away")
     for partition in range(store.partitions):
         again = FeatureReplay(
-            catalogue.layout, catalogue.keeper, folded[partition], now_ms, catalogue.entity_attributes
+            catalogue.layout,
+            catalogue.keeper,
+            folded[partition],
+            now_ms,
+            catalogue.entity_attributes,
+            catalogue.rollups,
         )
         events = await _features(store, partition, again, findings, progress)
         if events >= event_log_entries_max:
@@ -102,7 +107,7 @@ async def _changed(catalogue: Catalogue, store: Store, version: str) -> str:
         return "it was not kept"
     other = Catalogue.compile(parse(text, version), version, text)
     pairs = {
-        "features": (other.layout.version, catalogue.layout.version),
+        "features": (_versions(other), _versions(catalogue)),
         "attributes on the timeline": (other.keeper.shapes, catalogue.keeper.shapes),
         "model inputs": (other.transform.version, catalogue.transform.version),
         "offers": (set(other.offer_ids) - set(catalogue.offer_ids), set()),
@@ -110,6 +115,10 @@ async def _changed(catalogue: Catalogue, store: Store, version: str) -> str:
     }
     names = [name for name, (theirs, ours) in pairs.items() if theirs != ours]
     return f"other {', '.join(names)}" if names else ""
+
+
+def _versions(catalogue: Catalogue) -> dict[str, int]:
+    return {kind: layout.version for kind, layout in catalogue.layouts.items()}
 
 
 async def _kept(store: Store, customers: Sequence[str]) -> dict[str, tuple[bytes | None, bytes | None]]:

@@ -60,6 +60,7 @@ from engine.linking import BY_DECIDE, BY_PUBLISH, Entries, Login, chosen, identi
 from engine.links import moved_to
 from engine.outlets import Inlet, Outlet
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, parse_decision_id
+from engine.rolled import EntityReader
 from engine.service_identity import IdentityService
 from engine.store.base import Conflict, Store, StoreError, StoreFull, StoreUnavailable, partition_of
 from engine.timeline import TimelineError
@@ -102,7 +103,8 @@ class Service:
         self.clock = clock
         self.inlet: Inlet = inlet or store
         self._outlet = outlet
-        self.decider = Decider(catalogue, store, None if outlet is None else self)
+        self.entities = EntityReader(catalogue.rollups, store)
+        self.decider = Decider(catalogue, store, None if outlet is None else self, self.entities)
         self._writer = AnswerWriter(catalogue)
         self._catalogues = {catalogue.version: catalogue}
         self._channels: dict[str, Sequence[Channel]] = {catalogue.version: catalogue.config.channels}
@@ -442,6 +444,7 @@ class Service:
                 customer = to
                 [(record, ledger_bytes)] = await self.store.read([customer])
             wanted = wanted_of(request, customer)
+            rolled = await self.entities.of_customer(customer)
             linked = await identities_of(self.store, customer)
             timelines = await self.store.read_timelines([customer, *linked])
             others = await self.store.read(linked)
@@ -458,12 +461,21 @@ class Service:
         except (FeatureRecordError, LedgerError, TimelineError) as error:
             raise Unavailable(f"the state of customer {shown(customer)} cannot be read: {error}") from error
         partition = partition_of(customer, self.store.partitions)
-        response = answers.customer(catalogue, customer, (record, ledger_bytes), header, ledger, partition, now_ms)
+        try:
+            response = answers.customer(
+                catalogue, customer, (record, ledger_bytes), header, ledger, partition, now_ms, rolled
+            )
+            values = [
+                layout.read([found], np.array([now_ms]))
+                for layout, found in zip(catalogue.layouts.values(), (record, *rolled), strict=True)
+            ]
+        except FeatureRecordError as error:
+            raise Unavailable(f"what customer {shown(customer)} belongs to cannot be read: {error}") from error
         response.bytes += sum(len(data or b"") for data in timelines)
-        answers_timeline.fill_profile(response, [feature.function for feature in catalogue.config.features])
+        answers_timeline.fill_profile(response, [feature.function for feature in catalogue.config.all_features])
         traces = [name.partition("=") for name in linked if "=" in name]
         response.identities.extend(common_pb2.Identity(kind=kind, value=value) for kind, _, value in traces)
-        response.segments.extend(catalogue.segments.of(catalogue.layout.read([record], np.array([now_ms]))))
+        response.segments.extend(catalogue.segments.of(np.concatenate(values, axis=1)))
         events, cases = of_events(timeline, catalogue.on_timeline)
         decisions = []
         for name, of_name in ledgers:

@@ -14,7 +14,6 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,7 +108,8 @@ async def _work(role: Role, settings: Settings) -> None:
     catalogue = Catalogue.compile(config, version, text, str(settings.config))
     store = await _open(settings)
     try:
-        await keep_layout(store, version, text, catalogue.layout)
+        for kind, layout in catalogue.layouts.items():
+            await keep_layout(store, version, text, layout, kind)
         if settings.kafka is None:
             await refuse_other_broker(store)
         # What was made so far lives as long as the process: the collector need not look at it again and again.
@@ -165,7 +165,13 @@ async def serve(
     async with AsyncExitStack() as closing:
         log_of_kafka = None if settings.kafka is None else await _kafka_log(settings, store, closing)
         service = service_type(catalogue, store, inlet=log_of_kafka, outlet=log_of_kafka)
-        service.decider.on_unreadable = LayoutWatch(store, catalogue.layout).look
+        watches = [LayoutWatch(store, layout, kind) for kind, layout in catalogue.layouts.items()]
+
+        def look() -> None:
+            for watch in watches:
+                watch.look()
+
+        service.decider.on_unreadable = look
         await _serve(settings, service, store, stop)
 
 
@@ -195,8 +201,18 @@ async def _serve(settings: Settings, service: Service, store: RedisStore, stop: 
 
 def ingest_of(catalogue: Catalogue, store: RedisStore) -> Ingest:
     """The fold of a configuration on a store."""
-    learn = partial(learn_layouts, store, catalogue.layout)
-    return Ingest(catalogue.layout, store, catalogue.keeper, learn=learn, entities=catalogue.entity_attributes)
+
+    async def learn() -> int:
+        return sum([await learn_layouts(store, layout, kind) for kind, layout in catalogue.layouts.items()])
+
+    return Ingest(
+        catalogue.layout,
+        store,
+        catalogue.keeper,
+        learn=learn,
+        entities=catalogue.entity_attributes,
+        rollups=catalogue.rollups,
+    )
 
 
 async def _kafka_log(settings: Settings, store: RedisStore, closing: AsyncExitStack) -> KafkaLog:

@@ -39,6 +39,7 @@ from features.record import (
     RecordError,
     RecordHeader,
     VersionError,
+    news,
 )
 from features.refill import Part
 from features.spec import (
@@ -82,6 +83,7 @@ __all__ = [
     "clock_of",
     "compile_cel",
     "first_line",
+    "news",
     "parse_duration_ms",
     "validate",
 ]

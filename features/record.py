@@ -20,9 +20,11 @@ Why the checksum: a fold builds the next record on this one, and its watermark f
 that is folded over is damage for good. Every reader verifies it; only `watermark` does not.
 """
 
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, Protocol, TypeVar
 from zlib import crc32
 
 from features.event import Offset
@@ -48,10 +50,23 @@ HEADER_STATE_BYTES: Final = 24
 HEADER_CAS_BYTES: Final = 28
 """These hold the checksum too: they differ whenever anything does."""
 _CHECKSUM: Final = Struct("<I")
+_ID_MASK: Final = 2 ** (8 * ID_BYTES) - 1
 _LEAST_BYTES: Final = HEADER_BYTES + 4
 
 assert HEADER_BYTES == 36
 assert HEADER_STATE_BYTES + _CHECKSUM.size == HEADER_CAS_BYTES
+
+
+class _Numbered(Protocol):
+    """An event by its position and its id."""
+
+    @property
+    def id_hash(self) -> int: ...
+    @property
+    def offset(self) -> Offset: ...
+
+
+Numbered = TypeVar("Numbered", bound=_Numbered)
 
 
 class RecordError(ValueError):
@@ -87,9 +102,15 @@ def header_of(record: bytes) -> RecordHeader:
     """Header of a whole, undamaged record of any layout version. Raises RecordError."""
     check(record)
     _, _, _, _, version, ms, seq, _, latest_ms = _HEADER.unpack_from(record)
+    (events, duplicates, late, _), _ = _counters(record)
+    return RecordHeader(version, Offset(ms, seq), latest_ms, events, duplicates, late)
+
+
+def _counters(record: bytes) -> tuple[list[int], int]:
+    """Events, duplicates, late events and number of ids, and where the ids begin."""
     at = HEADER_BYTES
     counters = []
-    for _ in range(3):
+    for _ in range(4):
         value = shift = 0
         while True:
             byte = record[at]
@@ -99,7 +120,29 @@ def header_of(record: bytes) -> RecordHeader:
             if byte < 0x80:
                 break
         counters.append(value)
-    return RecordHeader(version, Offset(ms, seq), latest_ms, *counters)
+    return counters, at
+
+
+def news(record: bytes | None, events: Iterable[Numbered]) -> list[Numbered]:
+    """Those of some events, in order of their offsets, that a fold onto this record counts: neither redelivered, nor
+    sent twice. Raises RecordError.
+    """
+    done, ids = Offset.ZERO, deque[int](maxlen=EVENT_IDS_REMEMBERED_MAX)
+    if record is not None:
+        done = header_of(record).watermark
+        (*_, count), at = _counters(record)
+        ids += [int.from_bytes(record[i : i + ID_BYTES], "little") for i in range(at, at + count * ID_BYTES, ID_BYTES)]
+    counted = []
+    for event in events:
+        if event.offset <= done:
+            continue
+        if event.id_hash:
+            short = event.id_hash & _ID_MASK
+            if short in ids:
+                continue
+            ids.append(short)
+        counted.append(event)
+    return counted
 
 
 def check(record: bytes) -> None:

@@ -78,7 +78,11 @@ class SmallEngine:
         self.store = store or MemoryStore(PARTITIONS, self.clock)
         self.service = Service(self.catalogue, self.store, self.clock)
         self.ingest = Ingest(
-            self.catalogue.layout, self.store, self.catalogue.keeper, entities=self.catalogue.entity_attributes
+            self.catalogue.layout,
+            self.store,
+            self.catalogue.keeper,
+            entities=self.catalogue.entity_attributes,
+            rollups=self.catalogue.rollups,
         )
         self.learning = Learning(self.catalogue, self.store, now_s=lambda: self.now_ms / 1e3)
         self.watch = PolicyWatch(self.service.decider, self.store)

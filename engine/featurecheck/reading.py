@@ -16,6 +16,7 @@ from rich.console import Console
 
 from engine import limits
 from engine.catalogue import Catalogue
+from engine.config_schema import CUSTOMER
 from engine.errors import ConfigError, DataFolderError, Unavailable
 from engine.featurecheck import thresholds as at
 from engine.featurecheck.arrivals import Arrivals, type_findings
@@ -27,6 +28,7 @@ from engine.gateway_letters import letter_type
 from engine.identity import is_control
 from engine.ingest import logged_event
 from engine.links import moved_to
+from engine.rollups import is_entity
 from engine.store.base import Store, StoreError
 from engine.store.keys import DEAD, Keys
 from engine.store.redis import RedisStore
@@ -113,7 +115,12 @@ async def check(
         caveats.append("event types: the store's log holds no event")
     groups = letters.figures()
     findings = record_findings(sample.records()) + decision_findings(decisions)
-    for figures, feature in zip(features, catalogue.config.all_features, strict=True):
+    caveats += [
+        f"features of each {rollup.kind} are not looked at: {', '.join(rollup.layout.names)}"
+        for rollup in catalogue.rollups
+    ]
+    of_customers = [feature for feature in catalogue.config.all_features if feature.entity == CUSTOMER]
+    for figures, feature in zip(features, of_customers, strict=True):
         findings += feature_findings(figures, feature)
     for came in types:
         findings += type_findings(came, now_ms)
@@ -184,11 +191,11 @@ async def _events(
                 break
             for entry in batch:
                 try:
-                    _, event = logged_event(entry)
+                    name, event = logged_event(entry)
                 except ValueError:
                     foreign += 1
                     continue
-                if not is_control(event.type):
+                if not is_control(event.type) and not is_entity(name):
                     arrivals.add(event)
             after, left = batch[-1].offset, left - len(batch)
     if len(partitions) < len(lengths):
@@ -234,7 +241,7 @@ async def _customers(
             break
         # SCAN may come upon a key twice while the server's table grows.
         customer = match[1].decode()
-        if customer not in seen:
+        if customer not in seen and not is_entity(customer):
             seen.add(customer)
             waiting.add(customer)
         if len(waiting) >= _CUSTOMERS_A_READ:

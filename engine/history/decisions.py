@@ -196,14 +196,15 @@ def _schema(catalogues: Mapping[str, Catalogue]) -> dict[str, pl.DataType]:
 
 def _inputs(catalogue: Catalogue) -> list[int]:
     """Columns of the value matrix that are inputs of the model."""
-    declared = [feature.input for feature in catalogue.config.features]
+    declared = [feature.input for feature in catalogue.config.all_features]
     declared += [fact.input for fact in catalogue.config.context]
     return [at for at, given in enumerate(declared) if given is not None]
 
 
 def _never_missing(catalogue: Catalogue) -> list[bool]:
     """By column of the value matrix: whether it always has a value."""
-    missing = [spec.missing for spec in catalogue.layout.specs] + catalogue.fact_defaults.tolist()
+    missing = [spec.missing for layout in catalogue.layouts.values() for spec in layout.specs]
+    missing += catalogue.fact_defaults.tolist()
     return [not math.isnan(value) for value in missing]
 
 

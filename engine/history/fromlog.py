@@ -38,6 +38,7 @@ from engine import limits
 from engine.errors import InvalidArgument, NotAllowed, Overloaded, Unavailable
 from engine.ingest import logged_event
 from engine.links import moved_to
+from engine.rollups import is_entity
 from engine.store.base import PARTS, FeatureWrite, LogEntry, Store, StoreError, StoreFull, StoreUnavailable
 from features import HEADER_CAS_BYTES, Event, FoldResult, Layout, Offset, Part, RecordError, RecordHeader, VersionError
 
@@ -134,6 +135,8 @@ class _Fresh:
                 customer, event = logged_event(entry)
             except ValueError:
                 continue  # ingest has passed over it, too
+            if is_entity(customer):
+                continue  # a copy: its original is in the log of a customer
             if self._only is not None and customer not in self._only:
                 continue
             if until is not None and (customer not in until or entry.offset > until[customer]):

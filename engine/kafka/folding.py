@@ -5,7 +5,7 @@ else is written, so there is nothing that could be half done: a crash leaves som
 without, and the next who gets it ignores what is behind a watermark.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from engine.ingest import Ingest, Logged, Send, parsed
 from engine.kafka.sequence import Record
@@ -44,9 +44,12 @@ def _place(record: Record) -> str:
 class Folder:
     """Folds batches into one store."""
 
-    def __init__(self, ingest: Ingest, store: Store, send: Send) -> None:
-        """`send` appends (name, entry) to the events topic."""
+    def __init__(
+        self, ingest: Ingest, store: Store, send: Send, home: Callable[[str], int] | None = None
+    ) -> None:
+        """`send` appends (name, entry) to the events topic; `home` is the partition of a name there."""
         self._ingest = ingest
+        self._home = home
         self._store = store
         self._send = send
 
@@ -61,7 +64,7 @@ class Folder:
             dead.extend(letters)
 
         try:
-            await self._ingest.fold(dict(events), self._store.write_records, refuse, self._send)
+            await self._ingest.fold(dict(events), self._store.write_records, refuse, self._send, self._home)
         except StoreError:
             raise
         except Exception as error:
@@ -76,11 +79,12 @@ class Folder:
 
 
 def _halves(events: dict[str, list[Logged]]) -> list[dict[str, list[Logged]]]:
-    """A batch in two, by customers or, of one customer, by events in order; nothing if it is one event."""
-    customers = list(events)
-    if len(customers) > 1:
-        middle = len(customers) // 2
-        return [{name: events[name] for name in part} for part in (customers[:middle], customers[middle:])]
-    [(customer, news)] = events.items()
-    middle = len(news) // 2
-    return [{customer: news[:middle]}, {customer: news[middle:]}] if middle else []
+    """A batch in two, in order of the log, which copies for entities must keep; nothing if it is one event."""
+    in_order = sorted(((event, name) for name in events for event in events[name]), key=lambda pair: pair[0].offset)
+    middle = len(in_order) // 2
+    halves: list[dict[str, list[Logged]]] = []
+    for part in (in_order[:middle], in_order[middle:]) if middle else ():
+        halves.append({})
+        for event, name in part:
+            halves[-1].setdefault(name, []).append(event)
+    return halves

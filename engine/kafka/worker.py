@@ -126,7 +126,7 @@ class Worker:
         self._topics = topics
         self._known = known
         self._store = store
-        self._folder = Folder(ingest, store, self._append)
+        self._folder = Folder(ingest, store, self._append, known.partition_of)
         self._producer = Producer(brokers.servers)
         self._reader = PartitionReader(brokers, topics.group)
         self._sequencer = Sequencer(self._reader, INGEST_BATCH_MAX)

@@ -1,6 +1,7 @@
 """What the engine needs of a store, as small protocols, and the keys behind them.
 
-Every key of a customer and both logs of its partition share the hash tag `{pN}`, N = crc32(customer) mod partitions.
+In place of a customer may stand another name: of an identity (engine.identity), of a household (engine.rollups). Every
+key of a customer and both logs of its partition share the hash tag `{pN}`, N = crc32(customer) mod partitions.
 So a script may touch a customer's ledger and the decision log in one atomic step, on a cluster too.
 
 | key | what | lives |

@@ -11,6 +11,7 @@ from engine.ingest import Ingest, Logged
 from engine.kafka.folding import Folder, events_of
 from engine.kafka.sequence import Record
 from engine.kafka.topics import Incarnation
+from engine.rollups import entity_name
 from engine.store import FeatureWrite, MemoryStore, Store
 from features import Event, FoldResult, RecordError
 from tests.engine_process import CONFIG
@@ -90,3 +91,53 @@ async def test_a_damaged_record_begins_anew() -> None:
     events, _ = events_of(records(("anna", "purchase")), KNOWN)
     await folder(store).fold(dict(events))
     assert await store.read_features(["anna"]) == [folded(events["anna"])]
+
+
+HOUSEHOLDS = (
+    CONFIG.replace("events:\n", "entities: [{kind: household, attribute: home}]\nevents:\n", 1)
+    .replace("required: true}}", "required: true}, home: {type: text}}")
+    .replace(
+        "features:\n",
+        "features:\n  - {name: house_spent, entity: household, event: purchase, function: sum, attribute: amount}\n",
+    )
+)
+
+
+async def test_copies_for_a_household_count_once_however_often_a_batch_is_folded_or_cut() -> None:
+    catalogue = Catalogue.compile(parse(HOUSEHOLDS.encode()), "00")
+    [rollup] = catalogue.rollups
+    topic = Incarnation("t.events", 3, "id", 1_000)
+    log: dict[int, list[bytes]] = {0: [], 1: [], 2: []}
+
+    async def send(entries: Sequence[tuple[str, bytes]]) -> None:
+        for name, data in entries:
+            log[topic.partition_of(name)].append(data)
+
+    def batch(partition: int) -> list[Record]:
+        return [Record("t.events", partition, at, 0.0, None, data) for at, data in enumerate(log[partition])]
+
+    store = MemoryStore(2, now_ms)
+    for number, (customer, kind) in enumerate(
+        (("anna", "purchase"), ("bob", "purchase"), ("anna", "poison"), ("bob", "purchase"), ("anna", "purchase"))
+    ):
+        attributes = {"amount": 10.0**number, "home": "h1"}
+        await send([(customer, orjson.dumps([customer, number + 1, kind, 5_000, attributes]))])
+
+    def worker() -> Folder:
+        ingest = Brittle(
+            catalogue.layout,
+            store,
+            catalogue.keeper,
+            entities=catalogue.entity_attributes,
+            rollups=catalogue.rollups,
+        )
+        return Folder(ingest, store, send, topic.partition_of)
+
+    for _ in range(3):  # as after workers that died before they could commit an offset
+        for partition in (2, 1, 0, 1, 2):
+            events, dead = events_of(batch(partition), topic)
+            assert dead == []
+            for _, reason in await worker().fold(events):
+                assert reason == "cannot be folded: TypeError: poison"
+    [household] = await store.read_features([entity_name("household", "h1")])
+    assert rollup.layout.values(household, 6_000) == {"house_spent": 11_011.0}
