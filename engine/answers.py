@@ -1,6 +1,6 @@
 """From what the engine kept to the messages that callers get; a fresh decision's answer is in engine.answerwire."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, Final
 
 import orjson
@@ -145,7 +145,7 @@ def explained(
     # The answer first, in its order; then what was eligible; then the rest as the catalogue has it.
     candidates.sort(key=lambda c: (c.rank == 0, c.rank, not c.eligible))
     response.candidates.extend(candidates)
-    response.summary = _summary(response)
+    response.summary = _summary(response, {catalogue.offer_name(key) for key in catalogue.terms})
     return response
 
 
@@ -166,7 +166,8 @@ def _any_eligible(catalogue: Catalogue, record: DecisionRecord) -> bool:
     return any(not _unmet(catalogue, record, offer) for offer in range(len(catalogue.offers)))
 
 
-def _summary(explained: decisions_pb2.ExplainResponse) -> str:
+def _summary(explained: decisions_pb2.ExplainResponse, shared: Set[str]) -> str:
+    """In words; `shared` are the offers that learn shares of their value, not whether they are accepted."""
     eligible = sum(candidate.eligible for candidate in explained.candidates)
     known = "whose state was known" if explained.state.known else "of whom nothing was known"
     parts = [
@@ -174,8 +175,9 @@ def _summary(explained: decisions_pb2.ExplainResponse) -> str:
         f"eligible in channel {explained.channel}."
     ]
     parts += [
-        f"Rank {c.rank}: {c.offer_id}, acceptance estimated at {c.acceptance_probability:.1%} "
-        f"(± {c.acceptance_probability_sd:.1%}), expected worth {c.score:.3g}, propensity {c.propensity:.3g}."
+        f"Rank {c.rank}: {c.offer_id}, {'share of its value' if c.offer_id in shared else 'acceptance'} estimated at "
+        f"{c.acceptance_probability:.1%} (± {c.acceptance_probability_sd:.1%}), expected worth {c.score:.3g}, "
+        f"propensity {c.propensity:.3g}."
         for c in explained.candidates
         if c.rank
     ]

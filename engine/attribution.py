@@ -2,7 +2,11 @@
 
 One Attribution follows one partition. Its clock is the newest time in the log, so replay equals live: a window closes
 when the log has passed its end, and what is still open then becomes a provisional no. A later outcome moves on from
-there, and the change of lesson reverses the no exactly.
+there, and the change of lesson reverses the no exactly. An accepted offer whose terms wait for its delivery teaches
+nothing meanwhile; when that window closes it counts as what it is. What was taught is kept with each instance, so it is
+taken back as it was taught even if the terms have changed since.
+
+Of every instance with outcomes the course is kept (engine.course): corrections and instalments need it.
 
 Goals: order of the log decides everything, a batch boundary nothing. Entries at or before `offset` change nothing.
 Bounded: INSTANCES_TRACKED_MAX offers; the oldest beyond are let go without another lesson, and counted.
@@ -10,22 +14,33 @@ Bounded: INSTANCES_TRACKED_MAX offers; the oldest beyond are let go without anot
 
 import heapq
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
 
-from engine.lifecycle import NEXT, OPEN, TEACHES, Stage
+import orjson
+
+from engine.course import Told, in_force, is_known, problem, standing, tag_of, taken
+from engine.lifecycle import OPEN, TARGET_YES, TEACHES, Stage
 from engine.limits import INSTANCES_TRACKED_MAX, LATE_OUTCOME_MS_MAX
 from engine.record import OutcomeRecord, RecordError, Served, served
 from engine.store.base import LogEntry
+from engine.terms import Terms, salt_of
 from features import Offset
 
-_ROW: Final = struct.Struct("<IBq")
+_ROW: Final = struct.Struct("<IBBq")
+"""Offer key, stage, what was taught, end of the window."""
+_ROW_1: Final = struct.Struct("<IBq")
+_COURSE: Final = struct.Struct("<BBB")
+"""Rank, stage before the first outcome, outcomes."""
+_TOLD: Final = struct.Struct("<Qq")
+_NO_PART: Final = -(1 << 63)
+_NO_LESSON: Final = 255
 _STATE: Final = struct.Struct("<BQIqQQQQ")
 _ENTRY: Final = struct.Struct("<QIqB")
 _SEAL: Final = struct.Struct("<I")
-_FORM: Final = 1
+_FORM: Final = 2
 _DUE_SPARE_MAX: Final = 1_000
 
 
@@ -47,9 +62,14 @@ class Lesson:
 
 
 class Attribution:
-    """Follows the offer instances of one partition."""
+    """Follows the offer instances of one partition.
 
-    def __init__(self) -> None:
+    Args:
+        terms: by offer key, for offers of which a yes is not simply 1 and a no 0.
+    """
+
+    def __init__(self, terms: Mapping[int, Terms] | None = None) -> None:
+        self._terms = terms or {}
         self.offset = Offset.ZERO
         """Last entry of the log that was taken in."""
         self.clock_ms = 0
@@ -59,8 +79,10 @@ class Attribution:
         """Instances let go because there were too many."""
         self.unreadable = 0
         self.expired = 0
-        # Rows of (offer key, stage, window end) by decision position as one integer: about 300 bytes a decision.
+        # Rows of _ROW by decision position as one integer: about 300 bytes a decision.
         self._decisions: dict[int, tuple[int, bytearray]] = {}
+        # Packed courses of those with outcomes, by decision and rank.
+        self._courses: dict[int, dict[int, bytes]] = {}
         self._instances = 0
         self._due: list[tuple[int, int]] = []
 
@@ -94,13 +116,24 @@ class Attribution:
     def stages(self, decision: Offset) -> list[Stage]:
         """Where the offers of a decision stand, in rank order; [] if it is not followed."""
         _, rows = self._decisions.get(_key(decision), (0, bytearray()))
-        return [Stage(stage) for _, stage, _ in _ROW.iter_unpack(rows)]
+        return [Stage(stage) for _, stage, _, _ in _ROW.iter_unpack(rows)]
+
+    def share(self, decision: Offset, rank: int, stage: Stage) -> float | None:
+        """What an offer that is followed is worth in this stage, as a share of its value; None: it teaches nothing."""
+        key = _key(decision)
+        offer, _, _, _ = _ROW.unpack_from(self._decisions[key][1], (rank - 1) * _ROW.size)
+        terms = self._terms.get(offer)
+        if terms is None:
+            target = TEACHES[stage]
+            return None if target is None else target / TARGET_YES
+        reward = terms.reward(stage, in_force(self._told(key, rank)))
+        return None if reward is None else reward / terms.value
 
     def _open(self, position: Offset, decision: Served) -> None:
         offers = decision.offers
         if not offers:
             return
-        rows = bytearray(b"".join([_ROW.pack(key, Stage.SERVED, end_ms) for key, end_ms in offers]))
+        rows = bytearray(b"".join([_ROW.pack(key, Stage.SERVED, _NO_LESSON, end_ms) for key, end_ms in offers]))
         self._follow(_key(position), decision.time_ms, rows, min([end_ms for _, end_ms in offers]))
 
     def _follow(self, key: int, time_ms: int, rows: bytearray, due_ms: int) -> None:
@@ -108,48 +141,122 @@ class Attribution:
         self._instances += len(rows) // _ROW.size
         heapq.heappush(self._due, (due_ms, key))
 
+    def _told(self, key: int, rank: int) -> list[Told]:
+        packed = self._courses.get(key, {}).get(rank)
+        return [] if packed is None else _unpacked(packed)[1]
+
     def _move(self, outcome: OutcomeRecord) -> Iterator[Lesson]:
-        key = _key(outcome.decision)
+        key, rank = _key(outcome.decision), outcome.rank
         found = self._decisions.get(key)
-        at = (outcome.rank - 1) * _ROW.size
-        if found is None or at >= len(found[1]):
+        at = (rank - 1) * _ROW.size
+        if found is None or not 0 <= at < len(found[1]):
             self.refused += 1
             return
         time_ms, rows = found
-        offer, stage, end_ms = _ROW.unpack_from(rows, at)
-        allowed = NEXT[Stage(stage)]
-        if stage == Stage.EXPIRED and outcome.time_ms < end_ms:
-            # It was open when this happened; other entries have moved the clock on before it was reported.
-            allowed |= {Stage.WITHDRAWN}
-        if offer != outcome.offer_key or outcome.stage not in allowed:
+        offer, number, taught, end_ms = _ROW.unpack_from(rows, at)
+        now_at = Stage(number)
+        packed = self._courses.get(key, {}).get(rank)
+        base: Stage
+        told: list[Told]
+        if packed is None:
+            base, told = Stage.SERVED if now_at == Stage.EXPIRED else now_at, []
+        else:
+            base, told = _unpacked(packed)
+        terms = self._terms.get(offer)
+        part = None if terms is None else terms.part(outcome.value, _rewards(outcome))
+        new = Told(tag_of(outcome.outcome_hash, outcome.stage), part)
+        # It was open when this happened; other entries have moved the clock on before it was reported.
+        in_time = now_at == Stage.EXPIRED and outcome.time_ms < end_ms
+        if (
+            offer != outcome.offer_key
+            or is_known(told, outcome.outcome_hash)
+            or problem(told, new, outcome.corrects, now_at, base=base, adds=part is not None, in_time=in_time)
+        ):
             self.refused += 1
             return
-        _ROW.pack_into(rows, at, offer, outcome.stage, end_ms)
-        yield from _changed(key, outcome.rank, offer, time_ms, Stage(stage), outcome.stage)
+        told = taken(told, new, outcome.corrects)
+        self._courses.setdefault(key, {})[rank] = _packed(rank, base, told)
+        stage = standing(told, base)
+        if stage in OPEN and end_ms <= self.clock_ms:
+            stage = Stage.EXPIRED
+        yield from self._stand(key, rank, offer, time_ms, stage, taught, end_ms, rows)
+
+    def _stand(
+        self, key: int, rank: int, offer: int, time_ms: int, stage: Stage, taught: int, end_ms: int, rows: bytearray
+    ) -> Iterator[Lesson]:
+        """An instance now stands here: what it teaches replaces what was taught."""
+        target = self._target(key, rank, offer, time_ms, stage)
+        new = _NO_LESSON if target is None else target
+        _ROW.pack_into(rows, (rank - 1) * _ROW.size, offer, stage, new, end_ms)
+        if new != taught:
+            old = None if taught == _NO_LESSON else taught
+            yield Lesson(Offset(key >> 32, key & 0xFFFFFFFF), rank, offer, time_ms, old, target)
+
+    def _target(self, key: int, rank: int, offer: int, time_ms: int, stage: Stage) -> int | None:
+        terms = self._terms.get(offer)
+        if terms is None:
+            return TEACHES[stage]
+        if stage == Stage.ACCEPTED and self._waits_until_ms(offer, time_ms) > self.clock_ms:
+            return None
+        reward = terms.reward(stage, in_force(self._told(key, rank)))
+        return None if reward is None else terms.target(reward, salt_of(key, rank))
+
+    def _waits_until_ms(self, offer: int, time_ms: int) -> int:
+        terms = self._terms.get(offer)
+        return 0 if terms is None else terms.waits_until_ms(time_ms)
 
     def _close_windows(self) -> Iterator[Lesson]:
-        """Whatever is open and past its end becomes a provisional no; what is past all use is forgotten."""
+        """Whatever waits and is past its end counts as what it is; what is past all use is forgotten."""
         while self._due and self._due[0][0] <= self.clock_ms:
             _, key = heapq.heappop(self._due)
             found = self._decisions.get(key)
             if found is None:
                 continue
             time_ms, rows = found
-            for rank, (offer, stage, end_ms) in enumerate(_ROW.iter_unpack(bytes(rows)), 1):
-                if end_ms <= self.clock_ms and Stage(stage) in OPEN:
+            for rank, (offer, number, taught, end_ms) in enumerate(_ROW.iter_unpack(bytes(rows)), 1):
+                stage = Stage(number)
+                if end_ms <= self.clock_ms and stage in OPEN:
                     self.expired += 1
-                    _ROW.pack_into(rows, (rank - 1) * _ROW.size, offer, Stage.EXPIRED, end_ms)
-                    yield from _changed(key, rank, offer, time_ms, Stage(stage), Stage.EXPIRED)
-            due_ms = _next_due_ms(rows, self.clock_ms)
+                    yield from self._stand(key, rank, offer, time_ms, Stage.EXPIRED, taught, end_ms, rows)
+                elif self._is_waiting(stage, taught) and self._waits_until_ms(offer, time_ms) <= self.clock_ms:
+                    yield from self._stand(key, rank, offer, time_ms, stage, taught, end_ms, rows)
+            due_ms = self._next_due_ms(time_ms, rows)
             if due_ms is None:
                 self._forget(key)
             else:
                 heapq.heappush(self._due, (due_ms, key))
 
+    @staticmethod
+    def _is_waiting(stage: Stage, taught: int) -> bool:
+        """Whether it was accepted, and its delivery is waited for."""
+        return stage == Stage.ACCEPTED and taught == _NO_LESSON
+
+    def _next_due_ms(self, time_ms: int, rows: bytearray) -> int | None:
+        """When the next window of a decision closes, or late outcomes are no longer taken; None if that is past too."""
+        ends_ms = [end_ms for _, _, _, end_ms in _ROW.iter_unpack(bytes(rows))]
+        if self._terms:
+            ends_ms += [self._waits_until_ms(offer, time_ms) for offer, _, _, _ in _ROW.iter_unpack(bytes(rows))]
+        late_ms: int = max(ends_ms) + LATE_OUTCOME_MS_MAX
+        return min((ms for ms in (*ends_ms, late_ms) if ms > self.clock_ms), default=None)
+
+    def _due_ms(self, time_ms: int, rows: bytearray) -> int:
+        """When a decision taken from a checkpoint is to be looked at next."""
+        # One that was made in the past of the clock may be overdue: the entry that closes its windows is still to come.
+        # So may one that waits for a delivery, if its terms have changed since.
+        waiting = []
+        for offer, number, taught, end_ms in _ROW.iter_unpack(bytes(rows)):
+            if Stage(number) in OPEN:
+                waiting.append(end_ms)
+            elif self._is_waiting(Stage(number), taught):
+                waiting.append(self._waits_until_ms(offer, time_ms))
+        overdue_ms = min((end_ms for end_ms in waiting if end_ms <= self.clock_ms), default=None)
+        return overdue_ms if overdue_ms is not None else self._next_due_ms(time_ms, rows) or self.clock_ms
+
     def _forget(self, key: int) -> None:
         found = self._decisions.pop(key, None)
         if found is not None:
             self._instances -= len(found[1]) // _ROW.size
+            self._courses.pop(key, None)
 
     def _let_go_oldest(self) -> None:
         key = next(iter(self._decisions))
@@ -169,19 +276,22 @@ class Attribution:
         for key in sorted(self._decisions):
             time_ms, rows = self._decisions[key]
             parts += [_ENTRY.pack(key >> 32, key & 0xFFFFFFFF, time_ms, len(rows) // _ROW.size), bytes(rows)]
+            courses = self._courses.get(key, {})
+            parts.append(bytes([len(courses)]))
+            parts += [courses[rank] for rank in sorted(courses)]
         body = b"".join(parts)
         return body + _SEAL.pack(crc32(body))
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Attribution":
-        """The state that `to_bytes` gave. Raises AttributionError for cut or foreign bytes."""
-        self = cls()
+    def from_bytes(cls, data: bytes, terms: Mapping[int, Terms] | None = None) -> "Attribution":
+        """The state that `to_bytes` gave, of this form or the one before. Raises AttributionError for other bytes."""
+        self = cls(terms)
         data, seal = data[: -_SEAL.size], data[-_SEAL.size :]
         if seal != _SEAL.pack(crc32(data)):
             raise AttributionError(f"attribution of {len(data)} bytes is cut short or damaged: its seal does not fit")
         try:
             form, ms, seq, self.clock_ms, *counters = _STATE.unpack_from(data)
-            if form != _FORM:
+            if form not in (1, _FORM):
                 raise AttributionError(f"attribution of form {form}, expected {_FORM}")
             self.offset = Offset(ms, seq)
             self.refused, self.overflowed, self.unreadable, self.expired = counters
@@ -189,33 +299,61 @@ class Attribution:
             while at < len(data):
                 ms, seq, time_ms, count = _ENTRY.unpack_from(data, at)
                 at += _ENTRY.size
-                rows = bytearray(data[at : at + count * _ROW.size])
-                at += len(rows)
-                self._follow(ms << 32 | seq, time_ms, rows, _due_ms(rows, self.clock_ms))
-        except struct.error as error:
+                key = ms << 32 | seq
+                if form == 1:
+                    rows = _rows_of_form_1(data[at : at + count * _ROW_1.size])
+                    at += count * _ROW_1.size
+                else:
+                    rows = bytearray(data[at : at + count * _ROW.size])
+                    at = self._read_courses(key, data, at + count * _ROW.size)
+                self._follow(key, time_ms, rows, self._due_ms(time_ms, rows))
+        except (struct.error, ValueError) as error:
+            if isinstance(error, AttributionError):
+                raise
             raise AttributionError(f"attribution of {len(data)} bytes cannot be read: {error}") from error
         return self
+
+    def _read_courses(self, key: int, data: bytes, at: int) -> int:
+        """Take in the courses of a decision, which begin here; returns where they end."""
+        [courses] = struct.unpack_from("<B", data, at)
+        at += 1
+        for _ in range(courses):
+            rank, _, count = _COURSE.unpack_from(data, at)
+            end = at + _COURSE.size + count * _TOLD.size
+            packed = data[at:end]
+            _unpacked(packed)
+            self._courses.setdefault(key, {})[rank] = packed
+            at = end
+        return at
 
 
 def _key(position: Offset) -> int:
     return position.ms << 32 | position.seq
 
 
-def _next_due_ms(rows: bytearray, now_ms: int) -> int | None:
-    """When the next window of a decision closes, or late outcomes are no longer taken; None if that is past too."""
-    ends_ms = [end_ms for _, _, end_ms in _ROW.iter_unpack(bytes(rows))]
-    late_ms: int = max(ends_ms) + LATE_OUTCOME_MS_MAX
-    return min((ms for ms in (*ends_ms, late_ms) if ms > now_ms), default=None)
+def _packed(rank: int, base: Stage, told: list[Told]) -> bytes:
+    entries = [_TOLD.pack(tag, _NO_PART if part is None else part) for tag, part in told]
+    return b"".join((_COURSE.pack(rank, base, len(told)), *entries))
 
 
-def _due_ms(rows: bytearray, now_ms: int) -> int:
-    """When a decision taken from a checkpoint is to be looked at next."""
-    # One that was made in the past of the clock may be overdue: the entry that closes its windows is still to come.
-    waiting = [end_ms for _, stage, end_ms in _ROW.iter_unpack(bytes(rows)) if Stage(stage) in OPEN]
-    overdue_ms = min((end_ms for end_ms in waiting if end_ms <= now_ms), default=None)
-    return overdue_ms if overdue_ms is not None else _next_due_ms(rows, now_ms) or now_ms
+def _unpacked(packed: bytes) -> tuple[Stage, list[Told]]:
+    _, base, _ = _COURSE.unpack_from(packed)
+    told = [Told(tag, None if part == _NO_PART else part) for tag, part in _TOLD.iter_unpack(packed[_COURSE.size :])]
+    return Stage(base), told
 
 
-def _changed(key: int, rank: int, offer: int, time_ms: int, old: Stage, new: Stage) -> Iterator[Lesson]:
-    if TEACHES[old] != TEACHES[new]:
-        yield Lesson(Offset(key >> 32, key & 0xFFFFFFFF), rank, offer, time_ms, TEACHES[old], TEACHES[new])
+def _rows_of_form_1(data: bytes) -> bytearray:
+    """Rows that did not say what was taught: it was what the stage teaches."""
+    rows = bytearray()
+    for offer, stage, end_ms in _ROW_1.iter_unpack(data):
+        target = TEACHES[Stage(stage)]
+        rows += _ROW.pack(offer, stage, _NO_LESSON if target is None else target, end_ms)
+    return rows
+
+
+def _rewards(outcome: OutcomeRecord) -> dict[str, float]:
+    try:
+        found: dict[str, float] = orjson.loads(outcome.rewards) if outcome.rewards else {}
+    except orjson.JSONDecodeError:
+        return {}
+    return found

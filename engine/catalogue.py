@@ -21,6 +21,7 @@ from engine.rollups import Rollup, rollups_of
 from engine.rulebatch import RuleBatch
 from engine.rules import RuleError, Rules, Variable, words_of
 from engine.segments import Segments
+from engine.terms import Terms, terms_of
 from engine.timeline import Keeper
 from features import Layout
 from models import DIMENSION_MAX, InputSpec, Structure, Transform
@@ -193,7 +194,7 @@ class Catalogue:
                 [[o.value * o.lever * o.context_weight.get(c, 1.0) for o in config.offers] for c in channels]
             ),
             costs=np.array([offer.contact_cost for offer in config.offers]),
-            windows_ms=tuple(offer.window for offer in config.offers),
+            windows_ms=tuple(offer.answer_window for offer in config.offers),
             treatments={
                 (at, language): tuple(_treatment(offer, channel, language, config.language) for offer in config.offers)
                 for at, channel in enumerate(channels)
@@ -249,6 +250,11 @@ class Catalogue:
             kind: Layout.compile([replace(spec, default=_NAN) for spec in layout.specs], zone)
             for kind, layout in self.layouts.items()
         }
+
+    @cached_property
+    def terms(self) -> Mapping[int, Terms]:
+        """What stages and rewards are worth, by offer key, of the offers of which a yes is not simply 1."""
+        return terms_of(self.config)
 
     @cached_property
     def identity_strength(self) -> Mapping[str, int]:

@@ -394,13 +394,28 @@ def customer(
 @click.option(
     "--outcome", help="Id of this outcome; reporting it again changes nothing.  [default: made from the others]"
 )
-def report(address: str, decision: str, offer: str, stage: str, outcome: str | None) -> None:
+@click.option("--value", type=float, help="What it was worth in the catalogue's currency.  [default: as declared]")
+@click.option("--reward", type=(str, float), multiple=True, help="An objective and its reward; may be repeated.")
+@click.option("--corrects", default="", help="Id of an earlier outcome that this one replaces; needs --outcome.")
+def report(
+    address: str,
+    decision: str,
+    offer: str,
+    stage: str,
+    outcome: str | None,
+    value: float | None,
+    reward: tuple[tuple[str, float], ...],
+    corrects: str,
+) -> None:
     """Report what became of an offer."""
     request = feedback_pb2.ReportRequest(
         outcome_id=outcome or f"{stage}-{hash_of(f'{decision} {offer}'):016x}",
         decision_id=decision,
         offer_id=offer,
         stage=f"STAGE_{stage.upper()}",
+        value=value,
+        rewards=dict(reward),
+        corrects=corrects,
     )
     show(call(address, feedback_pb2_grpc.FeedbackStub, "Report", request))
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from engine import limits
-from engine.config_schema import CUSTOMER, Config, EventType, Feature, key_of
+from engine.config_schema import CUSTOMER, Config, EventType, Feature, Offer, key_of
 from features import ExpressionError, FeatureSpec, clock_of, compile_cel
 from features import validate as validate_features
 
@@ -42,6 +42,7 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
             found.append((("offers", at, "id"), f"{offer.id!r} and {other!r} have the same 32-bit key; rename one"))
         if offer.starts_ms >= offer.ends_ms:
             found.append((("offers", at, "ends_ms"), "expected a time after starts_ms"))
+        found += [(("offers", at, *place), problem) for place, problem in _misworth(offer)]
         named: list[tuple[Location, str]] = [(("offers", at, "channels", i), c) for i, c in enumerate(offer.channels)]
         named += [(("offers", at, "context_weight", c), c) for c in offer.context_weight]
         named += [
@@ -54,6 +55,22 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     for at, fallback in enumerate(config.fallback):
         if fallback not in offers:
             found.append((("fallback", at), f"no offer {fallback!r}"))
+    return found
+
+
+def _misworth(offer: Offer) -> list[tuple[Location, str]]:
+    """Where the stages and the rewards of an offer do not fit together."""
+    found: list[tuple[Location, str]] = []
+    if offer.outcomes.accepted.window is not None and "window" in offer.model_fields_set:
+        found.append((("outcomes", "accepted", "window"), "the offer has a window, too; expected one of them"))
+    if offer.answer_window > (offer.outcomes.fulfilled.window or limits.TIME_MS_MAX):
+        place = "outcomes", "fulfilled", "window"
+        found.append((place, f"expected no less than the {offer.answer_window} ms in which the customer may answer"))
+    if offer.rewards is not None:
+        low, high = offer.rewards
+        if not low <= 0 < offer.value <= high:
+            expected = f"expected [low, high] with low ≤ 0 and the value, {offer.value:g}, above 0 and at most high"
+            found.append((("rewards",), f"{[low, high]}: {expected}"))
     return found
 
 

@@ -244,6 +244,61 @@ class Treatment(_Model):
     language: str | None = None
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+"""Of an offer's value."""
+
+
+class SeenOutcome(_Model):
+    """What it is worth that an offer was seen or clicked, when no answer came of it within the window."""
+
+    reward: Share = 0.0
+
+
+class AcceptedOutcome(_Model):
+    """What an acceptance is worth, and until when after the decision it may come."""
+
+    window: DurationMs | None = None
+    reward: Share = 1.0
+
+
+class FulfilledOutcome(_Model):
+    """What it is worth that an accepted offer was delivered, and for how long after the decision that is waited for."""
+
+    window: DurationMs | None = None
+    reward: Share | None = None
+
+
+class Outcomes(_Model):
+    """Stages of an offer that are worth something, as shares of its value."""
+
+    presented: SeenOutcome = SeenOutcome()
+    clicked: SeenOutcome = SeenOutcome()
+    accepted: AcceptedOutcome = AcceptedOutcome()
+    fulfilled: FulfilledOutcome = FulfilledOutcome()
+
+    @property
+    def fulfilled_reward(self) -> float:
+        """What a delivery is worth; without another word all of it."""
+        return 1.0 if self.fulfilled.reward is None else self.fulfilled.reward
+
+    @property
+    def _worth(self) -> tuple[float, ...]:
+        return self.presented.reward, self.clicked.reward, self.accepted.reward, self.fulfilled_reward
+
+    @property
+    def plain(self) -> bool:
+        """Whether a yes is 1, a no is 0 and nothing is waited for after an acceptance."""
+        return self._worth == (0.0, 0.0, 1.0, 1.0) and self.fulfilled.window is None
+
+    @model_validator(mode="after")
+    def _grows(self) -> "Outcomes":
+        worth = self._worth
+        if list(worth) != sorted(worth):
+            told = ", ".join(map(str, worth))
+            raise ValueError(f"rewards {told}: expected presented ≤ clicked ≤ accepted ≤ fulfilled")
+        return self
+
+
 class Offer(_Model):
     """One action that can be offered."""
 
@@ -258,8 +313,15 @@ class Offer(_Model):
     eligibility: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     treatments: tuple[Treatment, ...] = Field(min_length=1)
     window: DurationMs = 7 * 86_400_000
+    outcomes: Outcomes = Outcomes()
+    rewards: tuple[Finite, Finite] | None = None
     starts_ms: TimeMs = 0
     ends_ms: TimeMs = limits.TIME_MS_MAX
+
+    @property
+    def answer_window(self) -> int:
+        """How long the customer may answer, in milliseconds."""
+        return self.outcomes.accepted.window or self.window
 
 
 class Exploration(_Model):
@@ -299,6 +361,7 @@ class Config(_Model):
     entities: tuple[EntityKind, ...] = Field(default=(), max_length=limits.CONTEXT_ENTRIES_MAX)
     features: tuple[Feature, ...] = Field(default=(), max_length=limits.FEATURES_MAX)
     segments: tuple[Segment, ...] = Field(default=(), max_length=limits.RULES_MAX)
+    objectives: dict[Name, Finite] = Field(default_factory=dict, max_length=limits.OBJECTIVE_ENTRIES_MAX)
     offers: tuple[Offer, ...] = Field(min_length=1, max_length=limits.OFFERS_MAX)
     fallback: tuple[Id, ...] = Field(default=(), max_length=limits.SLATE_MAX)
     exploration: Exploration = Exploration()

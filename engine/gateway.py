@@ -17,7 +17,8 @@ from engine.config_schema import Attribute, key_of
 from engine.decide import Ask
 from engine.errors import InvalidArgument
 from engine.ledger import hash_of
-from engine.lifecycle import REPORTABLE, Stage
+from engine.lifecycle import NEUTRAL, REPORTABLE, Stage
+from engine.terms import MILLIONTHS
 from opportune.v1 import common_pb2, decisions_pb2, events_pb2, feedback_pb2
 
 Plain = float | str | bool
@@ -310,6 +311,13 @@ class CheckedOutcome:
     time_ms: int
     value: float
     attributes: bytes
+    corrects: int = 0
+    """Hash of the id of the outcome that it corrects; 0: none."""
+    corrects_id: str = ""
+    rewards: bytes = b""
+    """JSON object of the rewards by objective."""
+    adds: bool = False
+    """Whether it carries a reward that its offer learns from."""
 
 
 def outcome_of(request: feedback_pb2.ReportRequest, catalogue: Catalogue, now_ms: int) -> CheckedOutcome:
@@ -344,6 +352,11 @@ def outcome_of(request: feedback_pb2.ReportRequest, catalogue: Catalogue, now_ms
     packed = orjson.dumps(attributes) if attributes else b""
     if len(packed) > limits.CONTEXT_BYTES_MAX:
         raise InvalidArgument(f"attributes: {len(packed)} bytes in all, at most {limits.CONTEXT_BYTES_MAX} are allowed")
+    corrects = text_id(request.corrects, "corrects", empty_ok=True)
+    if corrects == outcome_id:
+        raise InvalidArgument("corrects: the outcome itself, expected the id of an earlier one")
+    rewards = dict(sorted(request.rewards.items()))
+    adds = _checked_rewards(rewards, value, offer_id, stage, catalogue)
     return CheckedOutcome(
         outcome_id,
         hash_of(outcome_id),
@@ -354,4 +367,41 @@ def outcome_of(request: feedback_pb2.ReportRequest, catalogue: Catalogue, now_ms
         time_of(request.time_ms, "time_ms", catalogue, now_ms),
         value,
         packed,
+        hash_of(corrects),
+        corrects,
+        orjson.dumps(rewards) if rewards else b"",
+        adds,
     )
+
+
+def _checked_rewards(
+    rewards: Mapping[str, float], value: float, offer_id: str, stage: Stage, catalogue: Catalogue
+) -> bool:
+    """Whether an outcome carries a reward that its offer learns from. Raises InvalidArgument if it cannot be one."""
+    terms = catalogue.terms.get(key_of(offer_id))
+    for name, reward in rewards.items():
+        if name not in catalogue.config.objectives:
+            there = ", ".join(catalogue.config.objectives) or "none"
+            raise InvalidArgument(f"rewards[{shown(name)}]: no such objective is declared; there are {there}")
+        if not math.isfinite(reward) or abs(reward) > 1e12:
+            raise InvalidArgument(f"rewards[{name}]: {reward}, expected a finite number up to 1e12")
+    if terms is None or terms.weights is None:
+        if rewards:
+            raise InvalidArgument(
+                f"rewards: offer {shown(offer_id)} does not learn from rewards, expected none, or an offer with "
+                "rewards: [low, high] in the configuration"
+            )
+        return False
+    part = terms.part(value, rewards)
+    if part is None:
+        return False
+    if stage in NEUTRAL:
+        raise InvalidArgument(f"rewards: what is {stage.name} teaches nothing, expected neither value nor rewards")
+    span = terms.high - terms.low
+    if abs(part) > span:
+        low, high, most = (number / MILLIONTHS for number in (terms.low, terms.high, span))
+        raise InvalidArgument(
+            f"rewards: {part / MILLIONTHS:g} by the weights of the objectives, the value included; offer "
+            f"{shown(offer_id)} has rewards from {low:g} to {high:g}, expected {-most:g} to {most:g}"
+        )
+    return True

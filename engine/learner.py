@@ -20,6 +20,7 @@ from engine.attribution import Attribution, AttributionError, Lesson
 from engine.catalogue import Catalogue
 from engine.record import DecisionRecord, RecordError
 from engine.store.base import LogEntry
+from engine.terms import OfValue
 from features import Offset
 from models import (
     Beliefs,
@@ -76,13 +77,18 @@ class Learner:
     def __init__(self, catalogue: Catalogue, partitions: int) -> None:
         self.catalogue = catalogue
         self.statistics = Statistics(catalogue.transform.dimension, catalogue.transform.version)
-        self.attributions = [Attribution() for _ in range(partitions)]
+        self.attributions = [Attribution(catalogue.terms) for _ in range(partitions)]
         self.policy_version = 0
         self.lessons = 0
         """Lessons taught or taken back."""
         self.lost = 0
         """Lessons that could not be taught: record gone or damaged, offer removed, another transform."""
         self._options = posterior_options(catalogue)
+        self._scales = {
+            catalogue.offer_ids[catalogue.index_of_key[key]]: terms.scale
+            for key, terms in catalogue.terms.items()
+            if terms.scale != (0.0, 1.0)
+        }
         self._snapshot_period: int | None = None
         self._beliefs: Beliefs | None = None
         """Of the last whole snapshot."""
@@ -172,7 +178,7 @@ class Learner:
         if whole or self._grown_older or self._beliefs is None:
             beliefs = self._whole()
         else:
-            beliefs = self._beliefs.renewed(self.statistics, sorted(self._changed))
+            beliefs = self._beliefs.renewed(self._sums, sorted(self._changed))
         self._changed.clear()
         self.policy_version += 1
         head = {
@@ -186,16 +192,21 @@ class Learner:
         }
         return orjson.dumps(head), {offer: pack_offer(belief) for offer, belief in beliefs.items()}
 
+    @property
+    def _sums(self) -> Statistics:
+        """The sums in shares of what each offer is worth."""
+        return OfValue(self.statistics, self._scales) if self._scales else self.statistics
+
     def _whole(self) -> dict[str, OfferPosterior]:
         """The beliefs about all offers. What the prior is gets learnt on the way, a step at a time."""
         now_period, structure = self._now_period, self.catalogue.structure
         if self.lessons >= self._lessons_weighed * STRENGTHS_LEARNT_EVERY:
             self._strengths = learn_strengths(
-                self.statistics, now_period, self._options, structure, self._strengths, rounds=1
+                self._sums, now_period, self._options, structure, self._strengths, rounds=1
             )
             self._lessons_weighed = self.lessons
         self._snapshot_period = now_period
-        self._beliefs = Beliefs(self.statistics, now_period, self._options, structure, self._strengths)
+        self._beliefs = Beliefs(self._sums, now_period, self._options, structure, self._strengths)
         return self._beliefs.of(self.catalogue.offer_ids)
 
     # --- checkpoint -------------------------------------------------------------------------------------------------
@@ -246,7 +257,7 @@ class Learner:
                 self._strengths = Strengths(**{"waves": inf, **head["strengths"]})
                 self._lessons_weighed = head["lessons_weighed"]
             for at in range(partitions):
-                self.attributions[at] = Attribution.from_bytes(decompress(own[f"{_ATTRIBUTION}{at}"]))
+                self.attributions[at] = Attribution.from_bytes(decompress(own[f"{_ATTRIBUTION}{at}"]), catalogue.terms)
         except (orjson.JSONDecodeError, KeyError, AttributionError, CompressionError) as error:
             raise CheckpointError(f"the learner's checkpoint cannot be read: {error}") from error
         for name, data in sorted(own.items()):

@@ -3,7 +3,7 @@
     header   u8 form, u8 decisions, u16 unused, u32 epoch, u64 revision
     decision u64 ms, u32 seq (its position in the decision log), u64 request hash, i64 time_ms, u8 offers
       offer  u32 key, u8 stage, u8 rank, i64 window_end_ms, i64 changed_ms, u8 outcomes
-        outcome  u64 hash of its id, so that a repeated report is known as one
+        outcome  u64 tag: hash of its id, so that a repeated report is known as one, and its stage (engine.course)
 
 `revision` grows with every write and is what compare-and-set compares. `epoch` grows only when an outcome changes the
 ledger: the dice are seeded with it, so asking again does not change the answer but an outcome may.
@@ -66,7 +66,7 @@ class OfferEntry:
     window_end_ms: int
     changed_ms: int
     outcomes: tuple[int, ...] = ()
-    """Hashes of the ids of the outcomes reported, oldest first."""
+    """Tags of the outcomes reported, in the order in which they count."""
 
     def open_at(self, now_ms: int) -> bool:
         """Whether the customer may still answer."""
@@ -137,15 +137,20 @@ class Ledger:
         """The decision at this position of the log."""
         return next((entry for entry in self.decisions if entry.position == position), None)
 
-    def moved(self, position: Offset, rank: int, stage: Stage, now_ms: int, outcome_hash: int) -> "Ledger":
-        """The ledger after an outcome. A decision that it no longer remembers changes only epoch and revision."""
+    def moved(
+        self, position: Offset, rank: int, stage: Stage, now_ms: int, outcomes: tuple[int, ...]
+    ) -> "Ledger":
+        """The ledger after an outcome: where the offer stands now and its outcomes.
+
+        A decision that it no longer remembers changes only epoch and revision.
+        """
         decisions = tuple(
             entry
             if entry.position != position
             else replace(
                 entry,
                 offers=tuple(
-                    replace(offer, stage=stage, changed_ms=now_ms, outcomes=(*offer.outcomes, outcome_hash))
+                    replace(offer, stage=stage, changed_ms=now_ms, outcomes=outcomes)
                     if offer.rank == rank
                     else offer
                     for offer in entry.offers

@@ -22,15 +22,19 @@ class Stage(IntEnum):
     CANCELLED = 8
     EXPIRED = 9
     WITHDRAWN = 10
+    CLICKED = 11
 
 
 _ANSWERS = frozenset({Stage.ACCEPTED, Stage.DECLINED})
 
 NEXT: Final[dict[Stage, frozenset[Stage]]] = {
-    Stage.SERVED: _ANSWERS | {Stage.PRESENTED, Stage.IGNORED, Stage.NOT_PRESENTED, Stage.EXPIRED, Stage.WITHDRAWN},
-    Stage.PRESENTED: _ANSWERS | {Stage.IGNORED, Stage.EXPIRED, Stage.WITHDRAWN},
+    Stage.SERVED: _ANSWERS
+    | {Stage.PRESENTED, Stage.CLICKED, Stage.IGNORED, Stage.NOT_PRESENTED, Stage.EXPIRED, Stage.WITHDRAWN},
+    Stage.PRESENTED: _ANSWERS | {Stage.CLICKED, Stage.IGNORED, Stage.EXPIRED, Stage.WITHDRAWN},
     # Seen without a reaction: the customer may still answer while the window is open, and late.
-    Stage.IGNORED: _ANSWERS | {Stage.EXPIRED, Stage.WITHDRAWN},
+    Stage.IGNORED: _ANSWERS | {Stage.CLICKED, Stage.EXPIRED, Stage.WITHDRAWN},
+    # Interest that is no answer yet: a click, a question, a callback asked for.
+    Stage.CLICKED: _ANSWERS | {Stage.EXPIRED, Stage.WITHDRAWN},
     # The window closed: a provisional no, which a late report may still correct.
     Stage.EXPIRED: _ANSWERS | {Stage.NOT_PRESENTED},
     Stage.ACCEPTED: frozenset({Stage.FULFILLED, Stage.CANCELLED}),
@@ -42,11 +46,14 @@ NEXT: Final[dict[Stage, frozenset[Stage]]] = {
 }
 """Allowed moves."""
 
-OPEN: Final = frozenset({Stage.SERVED, Stage.PRESENTED, Stage.IGNORED})
+OPEN: Final = frozenset({Stage.SERVED, Stage.PRESENTED, Stage.IGNORED, Stage.CLICKED})
 """Stages in which the customer may still answer within the window."""
 
 REPORTABLE: Final = frozenset(Stage) - {Stage.SERVED, Stage.EXPIRED}
 """Stages a caller may report; the others are the engine's own."""
+
+ADDS: Final = frozenset({Stage.ACCEPTED, Stage.FULFILLED, Stage.CANCELLED})
+"""Stages that may be reported again with another part of the rewards: what is paid in instalments adds up."""
 
 TARGET_YES: Final = 100
 TARGET_NO: Final = 0
@@ -62,9 +69,16 @@ TEACHES: Final[dict[Stage, int | None]] = {
     Stage.CANCELLED: TARGET_NO,
     Stage.EXPIRED: TARGET_NO,
     Stage.WITHDRAWN: None,
+    Stage.CLICKED: None,
 }
-"""Target in hundredths of an acceptance that an instance in this stage stands for; None: no lesson."""
+"""Target in hundredths of an acceptance that an instance in this stage stands for; None: no lesson.
 
+For an offer without terms of its own; engine.terms has those of an offer with."""
+
+NEUTRAL: Final = frozenset({Stage.NOT_PRESENTED, Stage.WITHDRAWN})
+"""Stages that say nothing about the customer: not delivered, the wrong person, taken back by the seller."""
+
+assert all(TEACHES[stage] is None for stage in NEUTRAL)
 assert set(NEXT) == set(TEACHES) == set(Stage)
 assert all(Stage.EXPIRED in NEXT[stage] for stage in OPEN), "whatever is open can expire"
 

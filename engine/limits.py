@@ -32,10 +32,13 @@ RULES_MAX: Final = 1_024
 RULE_BYTES_MAX: Final = 2_048
 FEATURES_MAX: Final = 512
 CONTEXT_FACTS_MAX: Final = 64
+OBJECTIVE_ENTRIES_MAX: Final = 16
 
 # --- one customer ---------------------------------------------------------------------------------------------------
 LEDGER_DECISIONS_MAX: Final = 16
 """Decisions that a customer's ledger remembers: open ones first, then the newest."""
+COURSE_ENTRIES_MAX: Final = 32
+"""Outcomes of one offer of one decision, instalments and corrections included."""
 CUSTOMER_KEY_TTL_MS: Final = 400 * 86_400_000
 """State of a customer of whom nothing was heard for this long goes away."""
 CUSTOMER_IDENTITIES_MAX: Final = 64
@@ -158,6 +161,8 @@ DISK_LOOK_MS: Final = 500
 # --- relations ------------------------------------------------------------------------------------------------------
 # A record keeps the length of the context in two bytes.
 assert CONTEXT_BYTES_MAX < 1 << 16
+# A ledger keeps the number of outcomes of an offer in one byte.
+assert COURSE_ENTRIES_MAX < 256
 # One entry never empties a timeline.
 assert TIMELINE_ENTRY_BYTES_MAX * 4 <= TIMELINE_BYTES_MAX
 assert TIMELINE_PAGE_ENTRIES <= TIMELINE_PAGE_ENTRIES_MAX

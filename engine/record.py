@@ -25,12 +25,15 @@ _LENGTHS_AT: Final = _FIXED.size - struct.calcsize("<BBHHHHd")
 _KEY_AND_END: Final = struct.Struct("<I20xq")
 """Of a row of the slate."""
 _OUTCOME: Final = struct.Struct("<BBQIIBBqdQBB")
+_OUTCOME_MORE: Final = struct.Struct("<QH")
+"""Hash of the outcome corrected, bytes of the rewards: in an outcome of the second form."""
 _SLATES: Final = [struct.Struct("<" + "Idfffq" * rows) for rows in range(SLATE_MAX + 1)]
 """All rows of a slate, by their number: one call packs all."""
 _DECISION: Final = 1
 _DECISION_START: Final = bytes([_DECISION])
 _OUTCOME_KIND: Final = 2
 _FORM: Final = 1
+_OUTCOME_FORM_2: Final = 2
 _FAILED_TOO: Final = 0x8000
 """In the length of the rule bits: there is a second row of them."""
 
@@ -224,14 +227,19 @@ class OutcomeRecord:
     outcome_id: str
     attributes: bytes
     """JSON object of the facts given with it."""
+    corrects: int = 0
+    """Hash of the id of the outcome that it corrects; 0: none."""
+    rewards: bytes = b""
+    """JSON object of the rewards by objective."""
 
     def pack(self) -> bytes:
         """The bytes that `unpack` reads."""
         outcome = self.outcome_id.encode()
+        more = _OUTCOME_MORE.pack(self.corrects, len(self.rewards)) if self.corrects or self.rewards else b""
         return (
             _OUTCOME.pack(
                 _OUTCOME_KIND,
-                _FORM,
+                _OUTCOME_FORM_2 if more else _FORM,
                 self.decision.ms,
                 self.decision.seq,
                 self.offer_key,
@@ -243,7 +251,9 @@ class OutcomeRecord:
                 len(outcome),
                 0,
             )
+            + more
             + outcome
+            + self.rewards
             + self.attributes
         )
 
@@ -252,13 +262,21 @@ class OutcomeRecord:
         """Read an outcome. Raises RecordError for anything else."""
         try:
             kind, form, ms, seq, key, rank, stage, time_ms, value, digest, length, _ = _OUTCOME.unpack_from(data)
-            if kind != _OUTCOME_KIND or form != _FORM:
-                raise RecordError(f"log entry of kind {kind} and form {form}, expected an outcome of form {_FORM}")
+            if kind != _OUTCOME_KIND or form not in (_FORM, _OUTCOME_FORM_2):
+                raise RecordError(
+                    f"log entry of kind {kind} and form {form}, expected an outcome of form {_FORM} or "
+                    f"{_OUTCOME_FORM_2}"
+                )
             at = _OUTCOME.size
+            corrects = rewards_n = 0
+            if form == _OUTCOME_FORM_2:
+                corrects, rewards_n = _OUTCOME_MORE.unpack_from(data, at)
+                at += _OUTCOME_MORE.size
             outcome_id = data[at : at + length].decode()
-            return cls(
-                Offset(ms, seq), key, rank, Stage(stage), time_ms, value, digest, outcome_id, data[at + length :]
-            )
+            at += length
+            rewards, attributes = data[at : at + rewards_n], data[at + rewards_n :]
+            where = Offset(ms, seq), key, rank, Stage(stage), time_ms
+            return cls(*where, value, digest, outcome_id, attributes, corrects, rewards)
         except (struct.error, ValueError) as error:
             raise RecordError(f"outcome of {len(data)} bytes cannot be read: {error}") from error
 

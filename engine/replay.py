@@ -20,6 +20,7 @@ import orjson
 
 from engine import limits
 from engine.catalogue import Catalogue
+from engine.course import Told, same_id, standing, tag_of, taken
 from engine.identity import EntityKind, Stored, advance, concerns
 from engine.ingest import logged_event
 from engine.learner import OF_SNAPSHOTS, Learner
@@ -227,7 +228,7 @@ class DecisionReplay:
         self._now_ms = now_ms
         self._head = catalogue.layout.fold(None, []).record[: HEADER_STATE_BYTES - _WATERMARK.size]
         self._owner: dict[Offset, str] = {}
-        self._outcomes: dict[Offset, list[tuple[int, int, int]]] = {}
+        self._courses: dict[tuple[Offset, int], list[Told]] = {}
         self.tallies: dict[str, _Tally] = {}
         self.configurations: dict[str, int] = {}
         """Decisions by the version of the configuration they were made with."""
@@ -286,7 +287,9 @@ class DecisionReplay:
         tally = self.tallies[owner]
         tally.outcomes += 1
         tally.last = at
-        self._outcomes.setdefault(record.decision, []).append((record.rank, record.stage, record.outcome_hash))
+        place = record.decision, record.rank
+        new = Told(tag_of(record.outcome_hash, record.stage))
+        self._courses[place] = taken(self._courses.get(place, []), new, record.corrects)
 
     def check_ledger(self, customer: str, data: bytes | None, records: Mapping[Offset, bytes | None]) -> list[str]:
         """What a ledger says that the log does not, or the other way round. `records` has those that it names."""
@@ -319,10 +322,12 @@ class DecisionReplay:
             asked = entry.time_ms, entry.request_hash
             if named != logged or asked != (record.time_ms, hash_of(record.request_id)):
                 found.append(f"{where} is not what the log has there")
-            reports = self._outcomes.get(entry.position, [])
             for offer in entry.offers:
-                told = [(stage, digest) for rank, stage, digest in reports if rank == offer.rank]
-                if offer.outcomes != tuple(digest for _, digest in told) or (told and told[-1][0] != offer.stage):
+                told = self._courses.get((entry.position, offer.rank), [])
+                known = len(told) == len(offer.outcomes) and all(
+                    same_id(tag, kept_tag) for (tag, _), kept_tag in zip(told, offer.outcomes, strict=True)
+                )
+                if not known or (told and standing(told) != offer.stage):
                     found.append(f"{where}, rank {offer.rank}: its outcomes are not those of the log")
         return found
 

@@ -19,6 +19,7 @@ from engine.answerwire import AnswerWriter
 from engine.catalogue import Catalogue
 from engine.config import parse
 from engine.config_schema import Channel
+from engine.course import Told, is_known, problem, standing, tag_of, taken
 from engine.decide import Ask, Repeat
 from engine.decider import Answer, Decided, Decider, Fallback, Promise
 from engine.errors import (
@@ -46,7 +47,7 @@ from engine.gateway import (
 )
 from engine.gateway_timeline import token_of, wanted_of
 from engine.ledger import CAS_BYTES, Ledger, LedgerError
-from engine.lifecycle import OPEN, Stage, expected_after, may_follow
+from engine.lifecycle import OPEN, Stage
 from engine.limits import (
     DECIDE_CONFLICT_RETRIES_MAX,
     DECIDE_PUBLISH_WAIT_MS_MAX,
@@ -283,9 +284,13 @@ class Service:
             if outcome.time_ms < record.time_ms - self.catalogue.config.clock.future:
                 before = record.time_ms - outcome.time_ms
                 raise InvalidArgument(f"time_ms: {before} ms before the decision it is about")
-            if outcome.time_ms >= window_end_ms + LATE_OUTCOME_MS_MAX:
+            terms = self.catalogue.terms.get(outcome.offer_key)
+            last_ms = window_end_ms if terms is None else max(window_end_ms, terms.waits_until_ms(record.time_ms))
+            if outcome.stage in (Stage.FULFILLED, Stage.CANCELLED):
+                window_end_ms = last_ms
+            if outcome.time_ms >= last_ms + LATE_OUTCOME_MS_MAX:
                 raise NotAllowed(
-                    f"decision {outcome.decision_id} is too old: its window closed at {window_end_ms} and outcomes are "
+                    f"decision {outcome.decision_id} is too old: its window closed at {last_ms} and outcomes are "
                     f"taken for {LATE_OUTCOME_MS_MAX} ms after that; this one is of {outcome.time_ms}"
                 )
             for _ in range(DECIDE_CONFLICT_RETRIES_MAX):
@@ -326,18 +331,21 @@ class Service:
             raise Unavailable(f"the customer's ledger cannot be read: {error}") from error
         late = outcome.time_ms >= window_end_ms
         entry = ledger.find(position)
+        new = Told(tag_of(outcome.outcome_hash, outcome.stage))
+        told: list[Told] = []
         if entry is not None:
             offer = entry.offers[rank - 1]
-            if outcome.outcome_hash in offer.outcomes:
+            told = [Told(tag) for tag in offer.outcomes]
+            if is_known(told, outcome.outcome_hash):
                 metrics.OUTCOMES_DUPLICATE.inc()
                 return feedback_pb2.ReportResponse(duplicate=True, stage=int(offer.stage), late=late)  # type: ignore[arg-type]
             now_at = Stage.EXPIRED if late and offer.stage in OPEN else offer.stage
-            if not may_follow(now_at, outcome.stage):
-                raise NotAllowed(
-                    f"stage: offer {outcome.offer_id} of decision {outcome.decision_id} is {now_at.name}, "
-                    f"expected {expected_after(now_at)}, got {outcome.stage.name}"
-                )
-        moved = ledger.moved(position, rank, outcome.stage, outcome.time_ms, outcome.outcome_hash)
+            if refusal := problem(told, new, outcome.corrects, now_at, adds=outcome.adds):
+                field = f"corrects: {shown(outcome.corrects_id)}" if outcome.corrects else "stage"
+                raise NotAllowed(f"{field}: offer {outcome.offer_id} of decision {outcome.decision_id}: {refusal}")
+        told = taken(told, new, outcome.corrects)
+        stage = standing(told)
+        moved = ledger.moved(position, rank, stage, outcome.time_ms, tuple(tag for tag, _ in told))
         record = OutcomeRecord(
             position,
             outcome.offer_key,
@@ -348,6 +356,8 @@ class Service:
             outcome.outcome_hash,
             outcome.outcome_id,
             outcome.attributes,
+            outcome.corrects,
+            outcome.rewards,
         )
         with _store_errors():
             written = await self.store.commit_outcome(customer, (data or b"")[:CAS_BYTES], moved.pack(), record.pack())
@@ -356,7 +366,7 @@ class Service:
         metrics.OUTCOMES.labels(outcome.stage.name.lower()).inc()
         return feedback_pb2.ReportResponse(
             position=decision_id(partition, written),
-            stage=int(outcome.stage),  # type: ignore[arg-type]
+            stage=int(stage),  # type: ignore[arg-type]
             late=late,
         )
 

@@ -34,7 +34,7 @@ from engine.attribution import Attribution
 from engine.catalogue import Catalogue
 from engine.config import parse
 from engine.errors import DataFolderError
-from engine.lifecycle import OPEN, TARGET_YES, TEACHES, Stage
+from engine.lifecycle import OPEN, Stage
 from engine.record import Choice, DecisionRecord, OutcomeRecord, RecordError, decision_id, unpack
 from engine.store.base import LogEntry, Store
 from features import Offset
@@ -73,6 +73,10 @@ class _Fate:
     time_ms: int | None
     value: float
     """NaN: the declared one."""
+    share: float | None
+    """Of the value, that it was worth; None: it teaches nothing."""
+    settled: bool
+    """Whether no window of it is open any more."""
 
 
 async def write(store: Store, catalogue: Catalogue, out: Path, from_ms: int | None, until_ms: int | None) -> Written:
@@ -227,9 +231,9 @@ def _rows(
         written.decisions += 1
         catalogue = catalogues.get(record.config_version)
         shared = _shared(partition, entry.offset, record, catalogue)
-        fates = _fates(entry, record, found)
+        fates = _fates(entry, record, found, catalogue)
         for rank, (choice, fate) in enumerate(zip(record.slate, fates, strict=True), 1):
-            rows.append(shared | _offered(rank, choice, fate, catalogue, found.clock_ms))
+            rows.append(shared | _offered(rank, choice, fate, catalogue))
         if not record.slate:
             rows.append(shared | {"rank": 0, "propensity": record.nothing_propensity})
     return rows
@@ -271,13 +275,15 @@ def _shared(partition: int, at: Offset, record: DecisionRecord, catalogue: Catal
     return shared
 
 
-def _offered(rank: int, choice: Choice, fate: _Fate, catalogue: Catalogue | None, clock_ms: int) -> dict[str, Any]:
+def _offered(rank: int, choice: Choice, fate: _Fate, catalogue: Catalogue | None) -> dict[str, Any]:
     """What the row of one offer says."""
     at = None if catalogue is None else catalogue.index_of_key.get(choice.key)
-    target = TEACHES[fate.stage]
     declared = catalogue.offers[at].value if catalogue is not None and at is not None else None
     worth = declared if math.isnan(fate.value) else fate.value
-    reward = None if target is None else worth if target == TARGET_YES else 0.0
+    terms = None if catalogue is None else catalogue.terms.get(choice.key)
+    # Where rewards are learnt from, the value that was reported is in the share already.
+    unit = worth if terms is None or terms.weights is None else declared
+    reward = None if fate.share is None else fate.share * unit if fate.share and unit is not None else 0.0
     return {
         "offer": catalogue.offer_ids[at] if catalogue is not None and at is not None else None,
         "offer_key": choice.key,
@@ -290,31 +296,37 @@ def _offered(rank: int, choice: Choice, fate: _Fate, catalogue: Catalogue | None
         "stage": fate.stage.name.lower(),
         "outcome_time": fate.time_ms,
         "value": worth,
-        "target": None if target is None else target / 100,
+        "target": fate.share,
         "reward": reward,
-        "window_closed": choice.window_end_ms <= clock_ms,
+        "window_closed": fate.settled,
     }
 
 
-def _fates(entry: LogEntry, record: DecisionRecord, found: _Partition) -> list[_Fate]:
+def _fates(entry: LogEntry, record: DecisionRecord, found: _Partition, catalogue: Catalogue | None) -> list[_Fate]:
     """What became of each offer of a decision, at the end of the log."""
+    terms = {} if catalogue is None else catalogue.terms
     stages = [Stage.SERVED] * len(record.slate)
     told: list[tuple[int | None, float]] = [(None, math.nan)] * len(record.slate)
-    reported = found.outcomes.get(entry.offset, [])
-    if reported:
-        attribution = Attribution()
-        attribution.absorb([entry])
-        for clock_ms, outcome in reported:
-            attribution.clock_ms = clock_ms
-            attribution.absorb([outcome])
-            after = attribution.stages(entry.offset)
-            item = OutcomeRecord.unpack(outcome.data)
-            at = item.rank - 1
-            if after and 0 <= at < len(after) and after[at] == item.stage and stages[at] != item.stage:
-                told[at] = item.time_ms, item.value if not math.isnan(item.value) else told[at][1]
-            stages = after or stages
-    closed = [
-        Stage.EXPIRED if stage in OPEN and choice.window_end_ms <= found.clock_ms else stage
-        for stage, choice in zip(stages, record.slate, strict=True)
-    ]
-    return [_Fate(stage, *outcome) for stage, outcome in zip(closed, told, strict=True)]
+    waits_ms = [0 if (own := terms.get(c.key)) is None else own.waits_until_ms(record.time_ms) for c in record.slate]
+    ends_ms = [max(choice.window_end_ms, until_ms) for choice, until_ms in zip(record.slate, waits_ms, strict=True)]
+    attribution = Attribution(terms)
+    attribution.absorb([entry])
+    for clock_ms, outcome in found.outcomes.get(entry.offset, []):
+        if clock_ms >= max(ends_ms, default=0) + limits.LATE_OUTCOME_MS_MAX:
+            break  # it was no longer followed
+        attribution.clock_ms = clock_ms
+        attribution.absorb([outcome])
+        after = attribution.stages(entry.offset)
+        item = OutcomeRecord.unpack(outcome.data)
+        at = item.rank - 1
+        if after and 0 <= at < len(after) and after[at] == item.stage and stages[at] != item.stage:
+            told[at] = item.time_ms, item.value if not math.isnan(item.value) else told[at][1]
+        stages = after or stages
+    fates = []
+    for rank, (stage, choice) in enumerate(zip(stages, record.slate, strict=True), 1):
+        closed = Stage.EXPIRED if stage in OPEN and choice.window_end_ms <= found.clock_ms else stage
+        share = attribution.share(entry.offset, rank, closed)
+        end_ms = ends_ms[rank - 1] if stage == Stage.ACCEPTED else choice.window_end_ms
+        settled = end_ms <= found.clock_ms
+        fates.append(_Fate(closed, *told[rank - 1], share, settled))
+    return fates

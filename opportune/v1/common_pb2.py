@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19opportune/v1/common.proto\x12\x0copportune.v1\"A\n\x05Value\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x0e\n\x04\x66lag\x18\x03 \x01(\x08H\x00\x42\x06\n\x04kind\"\'\n\x08Identity\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t*\xeb\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_SERVED\x10\x01\x12\x13\n\x0fSTAGE_PRESENTED\x10\x02\x12\x12\n\x0eSTAGE_ACCEPTED\x10\x03\x12\x12\n\x0eSTAGE_DECLINED\x10\x04\x12\x11\n\rSTAGE_IGNORED\x10\x05\x12\x17\n\x13STAGE_NOT_PRESENTED\x10\x06\x12\x13\n\x0fSTAGE_FULFILLED\x10\x07\x12\x13\n\x0fSTAGE_CANCELLED\x10\x08\x12\x11\n\rSTAGE_EXPIRED\x10\t\x12\x13\n\x0fSTAGE_WITHDRAWN\x10\n*\x9f\x01\n\tOfferKind\x12\x1a\n\x16OFFER_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fOFFER_KIND_SALE\x10\x01\x12\x16\n\x12OFFER_KIND_SERVICE\x10\x02\x12\x18\n\x14OFFER_KIND_RETENTION\x10\x03\x12\x17\n\x13OFFER_KIND_QUESTION\x10\x04\x12\x16\n\x12OFFER_KIND_SILENCE\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19opportune/v1/common.proto\x12\x0copportune.v1\"A\n\x05Value\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x0e\n\x04\x66lag\x18\x03 \x01(\x08H\x00\x42\x06\n\x04kind\"\'\n\x08Identity\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t*\xfe\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTAGE_SERVED\x10\x01\x12\x13\n\x0fSTAGE_PRESENTED\x10\x02\x12\x12\n\x0eSTAGE_ACCEPTED\x10\x03\x12\x12\n\x0eSTAGE_DECLINED\x10\x04\x12\x11\n\rSTAGE_IGNORED\x10\x05\x12\x17\n\x13STAGE_NOT_PRESENTED\x10\x06\x12\x13\n\x0fSTAGE_FULFILLED\x10\x07\x12\x13\n\x0fSTAGE_CANCELLED\x10\x08\x12\x11\n\rSTAGE_EXPIRED\x10\t\x12\x13\n\x0fSTAGE_WITHDRAWN\x10\n\x12\x11\n\rSTAGE_CLICKED\x10\x0b*\x9f\x01\n\tOfferKind\x12\x1a\n\x16OFFER_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fOFFER_KIND_SALE\x10\x01\x12\x16\n\x12OFFER_KIND_SERVICE\x10\x02\x12\x18\n\x14OFFER_KIND_RETENTION\x10\x03\x12\x17\n\x13OFFER_KIND_QUESTION\x10\x04\x12\x16\n\x12OFFER_KIND_SILENCE\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'opportune.v1.common_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STAGE']._serialized_start=152
-  _globals['_STAGE']._serialized_end=387
-  _globals['_OFFERKIND']._serialized_start=390
-  _globals['_OFFERKIND']._serialized_end=549
+  _globals['_STAGE']._serialized_end=406
+  _globals['_OFFERKIND']._serialized_start=409
+  _globals['_OFFERKIND']._serialized_end=568
   _globals['_VALUE']._serialized_start=43
   _globals['_VALUE']._serialized_end=108
   _globals['_IDENTITY']._serialized_start=110

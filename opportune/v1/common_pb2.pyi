@@ -18,6 +18,7 @@ class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STAGE_CANCELLED: _ClassVar[Stage]
     STAGE_EXPIRED: _ClassVar[Stage]
     STAGE_WITHDRAWN: _ClassVar[Stage]
+    STAGE_CLICKED: _ClassVar[Stage]
 
 class OfferKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -38,6 +39,7 @@ STAGE_FULFILLED: Stage
 STAGE_CANCELLED: Stage
 STAGE_EXPIRED: Stage
 STAGE_WITHDRAWN: Stage
+STAGE_CLICKED: Stage
 OFFER_KIND_UNSPECIFIED: OfferKind
 OFFER_KIND_SALE: OfferKind
 OFFER_KIND_SERVICE: OfferKind

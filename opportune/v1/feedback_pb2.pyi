@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ReportRequest(_message.Message):
-    __slots__ = ("outcome_id", "decision_id", "offer_id", "stage", "time_ms", "value", "channel", "attributes")
+    __slots__ = ("outcome_id", "decision_id", "offer_id", "stage", "time_ms", "value", "channel", "attributes", "corrects", "rewards")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,13 @@ class ReportRequest(_message.Message):
         key: str
         value: _common_pb2.Value
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_common_pb2.Value, _Mapping]] = ...) -> None: ...
+    class RewardsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     OUTCOME_ID_FIELD_NUMBER: _ClassVar[int]
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     OFFER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +31,8 @@ class ReportRequest(_message.Message):
     VALUE_FIELD_NUMBER: _ClassVar[int]
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    CORRECTS_FIELD_NUMBER: _ClassVar[int]
+    REWARDS_FIELD_NUMBER: _ClassVar[int]
     outcome_id: str
     decision_id: str
     offer_id: str
@@ -32,7 +41,9 @@ class ReportRequest(_message.Message):
     value: float
     channel: str
     attributes: _containers.MessageMap[str, _common_pb2.Value]
-    def __init__(self, outcome_id: _Optional[str] = ..., decision_id: _Optional[str] = ..., offer_id: _Optional[str] = ..., stage: _Optional[_Union[_common_pb2.Stage, str]] = ..., time_ms: _Optional[int] = ..., value: _Optional[float] = ..., channel: _Optional[str] = ..., attributes: _Optional[_Mapping[str, _common_pb2.Value]] = ...) -> None: ...
+    corrects: str
+    rewards: _containers.ScalarMap[str, float]
+    def __init__(self, outcome_id: _Optional[str] = ..., decision_id: _Optional[str] = ..., offer_id: _Optional[str] = ..., stage: _Optional[_Union[_common_pb2.Stage, str]] = ..., time_ms: _Optional[int] = ..., value: _Optional[float] = ..., channel: _Optional[str] = ..., attributes: _Optional[_Mapping[str, _common_pb2.Value]] = ..., corrects: _Optional[str] = ..., rewards: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ("position", "duplicate", "stage", "late")

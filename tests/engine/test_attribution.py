@@ -26,7 +26,8 @@ def decision(time_ms: int, windows: tuple[int, ...]) -> bytes:
 
 def outcome(of: Offset, rank: int, stage: Stage, time_ms: int, key: int | None = None) -> bytes:
     key = KEYS[(rank - 1) % 3] if key is None else key
-    return OutcomeRecord(of, key, rank, stage, time_ms, 0.0, hash_of("o"), "o", b"").pack()
+    name = f"{of} {rank} {stage} {time_ms}"
+    return OutcomeRecord(of, key, rank, stage, time_ms, 0.0, hash_of(name), name, b"").pack()
 
 
 @st.composite

@@ -249,6 +249,19 @@ async def test_a_move_that_is_not_allowed_is_a_conflict(client: TestClient) -> N
     assert "is DECLINED" in message
 
 
+async def test_an_outcome_is_corrected_over_http(client: TestClient) -> None:
+    _, decision = await post(client, "/v1/decide", PERSON | {"limit": 1})
+    outcome = {"decision_id": decision["decision_id"], "offer_id": decision["offers"][0]["offer_id"]}
+    await post(client, "/v1/report", outcome | {"outcome_id": "1", "stage": "STAGE_DECLINED"})
+    correction = outcome | {"outcome_id": "2", "stage": "STAGE_CLICKED", "corrects": "1"}
+    status, receipt = await post(client, "/v1/report", correction)
+    assert (status, receipt["stage"]) == (200, "STAGE_CLICKED")
+    rewards = outcome | {"outcome_id": "3", "stage": "STAGE_ACCEPTED", "rewards": {"revenue": "NaN"}}
+    assert await refused(client, "/v1/report", rewards) == (
+        400, "INVALID_ARGUMENT", "rewards['revenue']: no such objective is declared; there are none",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("path", ["/v1/decide", "/v1/events"])
 async def test_a_body_beyond_the_limit_is_refused(client: TestClient, path: str) -> None:
     status, name, message = await refused(client, path, b" " * (10 * 1024 * 1024))

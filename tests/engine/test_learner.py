@@ -173,7 +173,7 @@ def test_a_taken_back_lesson_leaves_the_checkpoint_as_if_it_never_was() -> None:
     key = CATALOGUE.offer_keys[0]
 
     def said(seq: int, stage: Stage) -> tuple[int, LogEntry]:
-        record = OutcomeRecord(Offset(1, 1), key, 1, stage, START_MS + seq, 0.0, seq, "o", b"")
+        record = OutcomeRecord(Offset(1, 1), key, 1, stage, START_MS + seq, 0.0, hash_of(str(seq)), str(seq), b"")
         return 0, LogEntry(Offset(1, seq), record.pack())
 
     learner = Learner(CATALOGUE, PARTITIONS)

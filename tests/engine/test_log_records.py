@@ -68,6 +68,8 @@ outcome_records = st.builds(
     outcome_hash=u64,
     outcome_id=ids,
     attributes=st.binary(max_size=64),
+    corrects=st.one_of(st.just(0), u64),
+    rewards=st.one_of(st.just(b""), st.binary(max_size=64)),
 )
 records = st.one_of(decision_records(), outcome_records)
 

@@ -17,7 +17,7 @@ from engine.lifecycle import OPEN, TEACHES, Stage
 from engine.record import DecisionRecord, parse_decision_id, unpack
 from engine.store import MemoryStore, Store
 from features import Offset
-from tests.simulation.scenario import CONFIG
+from tests.simulation.scenario import ACCEPTED_HELP, CONFIG
 from tests.simulation.world import simulate
 from tests.small_engine import CONFIG as SHOP
 from tests.small_engine import DAY_MS, START_MS, SmallEngine, catalogue_of
@@ -30,6 +30,27 @@ async def rows_of(
         store, catalogue, folder / "rows.parquet", span.get("from_ms"), span.get("until_ms")
     )
     return pl.read_parquet(folder / "rows.parquet"), written
+
+
+async def test_a_row_says_what_stages_and_rewards_were_worth(tmp_path: Path) -> None:
+    """An acceptance whose delivery is waited for is not settled; a loss is a reward below 0."""
+    text = SHOP.replace(b"value: 40", b"value: 40\n    outcomes: {accepted: {reward: 0.5}, fulfilled: {window: 60d}}")
+    text = text.replace(b"value: 30", b"value: 30\n    rewards: [-20, 60]")
+    text = text.replace(b"limit: 3", b"limit: 3\nsilence: false\nobjectives: {revenue: 2}")
+    engine = SmallEngine(text)
+    answer = await engine.decide()
+    assert {offer.offer_id for offer in answer.offers} == {"card", "helpline"}
+    await engine.report(answer.decision_id, "card", "accepted")
+    await engine.report(answer.decision_id, "helpline", "accepted", "sold", rewards={"revenue": 10.0})
+    await engine.report(answer.decision_id, "helpline", "accepted", value=-26.0)
+    engine.now_ms += 30 * DAY_MS
+    await engine.decide(customer="bob", channel="web")
+    frame, _ = await rows_of(engine.store, engine.catalogue, tmp_path)
+    rows = {row["offer"]: row for row in frame.filter(pl.col("customer") == "ann").iter_rows(named=True)}
+    card, helpline = rows["card"], rows["helpline"]
+    assert (card["stage"], card["target"], card["reward"], card["window_closed"]) == ("accepted", 0.5, 20.0, False)
+    assert (helpline["target"], helpline["reward"]) == pytest.approx((-0.2, -6.0))
+    assert helpline["window_closed"]
 
 
 async def test_a_row_has_the_decision_what_was_known_and_what_came_of_it(tmp_path: Path) -> None:
@@ -142,7 +163,7 @@ def test_outcomes_of_a_whole_simulation_are_those_that_the_learner_saw(tmp_path:
         for partition in range(store.partitions):
             entries = (await store.read_decisions({partition: Offset.ZERO}, 10**6, 0)).get(partition, [])
             logged += sum(isinstance(unpack(entry.data), DecisionRecord) for entry in entries)
-            attributions.append(Attribution())
+            attributions.append(Attribution(catalogue.terms))
             attributions[-1].absorb(entries)
         assert written.decisions == logged > 10
         stages: dict[str, int] = {}
@@ -153,7 +174,8 @@ def test_outcomes_of_a_whole_simulation_are_those_that_the_learner_saw(tmp_path:
                 stage = Stage.EXPIRED
             assert row["stage"] == stage.name.lower(), row["decision_id"]
             target = TEACHES[stage]
-            assert row["target"] == (None if target is None else target / 100)
+            worth = ACCEPTED_HELP if (row["offer"], stage) == ("help", Stage.ACCEPTED) else target
+            assert row["target"] == (None if worth is None else worth / 100)
             assert (row["outcome_time"] is None) == (row["stage"] == "served") or row["stage"] == "expired"
             stages[row["stage"]] = stages.get(row["stage"], 0) + 1
         return frame, stages

@@ -10,11 +10,13 @@ from typing import Any
 
 from engine.catalogue import Catalogue
 from models import Statistics
+from tests.simulation.scenario import ACCEPTED_HELP
 
 STEPS = 100
 TEACHES = {
     "SERVED": 0,  # in the end every window has closed
     "PRESENTED": 0,
+    "CLICKED": 0,
     "IGNORED": 0,
     "DECLINED": 0,
     "ACCEPTED": STEPS,
@@ -126,7 +128,7 @@ class Auditor:
         lessons: dict[str, dict[int, list[tuple[list[int], int]]]] = defaultdict(lambda: defaultdict(list))
         for note in self.decisions.values():
             for offer in note.offers:
-                target = TEACHES[offer.stage]
+                target = ACCEPTED_HELP if (offer.offer, offer.stage) == ("help", "ACCEPTED") else TEACHES[offer.stage]
                 if target is not None:
                     lessons[offer.offer][note.time_ms // period].append((vectors[note.id], target))
         assert kept.offers == tuple(sorted(lessons)), f"learnt of {kept.offers}, told of {sorted(lessons)}"

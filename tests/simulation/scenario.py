@@ -19,10 +19,18 @@ features:
 offers:
   - {id: card, value: 40, window: 20s, treatments: [{text: a card}]}
   - {id: loan, value: 90, contact_cost: 1, window: 45s, eligibility: ["purchases > 0.0"], treatments: [{text: a loan}]}
-  - {id: help, kind: service, value: 30, window: 8s, channels: [branch], treatments: [{text: help}]}
+  - id: help
+    kind: service
+    value: 30
+    outcomes: {accepted: {window: 8s, reward: 0.25}, fulfilled: {window: 30s}}
+    channels: [branch]
+    treatments: [{text: help}]
 fallback: [card]
 learning: {period: 15s, prior_strength: 3}
 """
+
+ACCEPTED_HELP = 25
+"""Target of help that was accepted and not delivered."""
 
 JOURNEYS = (
     ("PRESENTED", "ACCEPTED", "FULFILLED"),
@@ -32,6 +40,7 @@ JOURNEYS = (
     ("NOT_PRESENTED", "PRESENTED"),
     ("PRESENTED", "WITHDRAWN", "ACCEPTED"),
     ("ACCEPTED", "DECLINED"),
+    ("PRESENTED", "CLICKED", "ACCEPTED"),
     ("DECLINED",),
     ("ACCEPTED",),
     (),

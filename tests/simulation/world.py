@@ -225,7 +225,13 @@ class World:
             await asyncio.sleep(0.3)  # a fallback answer: later there will be a real one
 
     async def journey(self, note: DecisionNote, offer: OfferNote) -> None:
-        for step, stage in enumerate(self.dice.choice(JOURNEYS)):
+        steps = list(enumerate(self.dice.choice(JOURNEYS)))
+        if steps and self.dice.random() < 0.3:
+            # Somebody finds out that one of them was wrong; not every correction is allowed.
+            wrong = self.dice.randrange(len(steps))
+            steps.append((-wrong - 1, self.dice.choice(("DECLINED", "ACCEPTED", "PRESENTED"))))
+        last = -1  # the step that its stage is from: a correction of an earlier one leaves it where it is
+        for step, stage in steps:
             await asyncio.sleep(self.dice.choice((0.1, 2.0, 15.0)) * self.dice.random())
             now_ms = self.loop.clock_ms()
             happened_ms = self.dice.choice((0, now_ms, now_ms - self.dice.randrange(10_000)))
@@ -235,6 +241,7 @@ class World:
                 offer_id=offer.offer,
                 stage=f"STAGE_{stage}",
                 time_ms=max(happened_ms, note.time_ms) if happened_ms else 0,
+                corrects=f"{note.id}/{offer.offer}/{-step - 1}" if step < 0 else "",
             )
             offer.reported = True
             for _ in range(self.dice.choice((1, 1, 2))):
@@ -244,7 +251,9 @@ class World:
                     self.auditor.refused += 1
                     break
             else:
-                offer.stage = stage
+                if step >= 0 or -step - 1 == last:
+                    offer.stage = stage
+                    last = step
                 self.auditor.outcomes += 1
 
     # --- the whole story --------------------------------------------------------------------------------------------
