@@ -39,7 +39,6 @@ class Arbitration:
         self._costs = costs
         self._starts_ms = np.array([offer.starts_ms for offer in config.offers], dtype=np.int64)
         self._ends_ms = np.array([offer.ends_ms for offer in config.offers], dtype=np.int64)
-        self._strength = config.exploration.strength if config.exploration.method == "thompson" else 0.0
         self._silence = config.silence
         self._rule_bytes = 8 * mask_words.shape[1]
 
@@ -50,10 +49,11 @@ class Arbitration:
         verdicts: list[Verdict],
         channels: NDArray[np.int64],
         times_ms: NDArray[np.int64],
+        strength: float = 1.0,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
         """(score, spread, may, any_eligible) of B decisions over n offers and silence: (B, n + 1) three times, (B,).
 
-        `spread` is the standard deviation of the score; `may` says what can be chosen.
+        `spread` is the standard deviation of the score times `strength`; `may` says what can be chosen.
         """
         held = b"".join([verdict.held.ljust(self._rule_bytes, b"\0") for verdict in verdicts])
         words = np.frombuffer(held, dtype=np.uint64).reshape(len(verdicts), -1)
@@ -69,7 +69,7 @@ class Arbitration:
             self._ends_ms,
             channels,
             times_ms,
-            self._strength,
+            strength,
             self._silence,
         )
         return scores

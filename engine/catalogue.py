@@ -16,6 +16,7 @@ from engine.arbitration import Arbitration
 from engine.config import line_of
 from engine.config_schema import CUSTOMER, Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
 from engine.errors import ConfigError
+from engine.explorer import Explorer
 from engine.identity import EntityKind
 from engine.rollups import Rollup, rollups_of
 from engine.rulebatch import RuleBatch
@@ -142,6 +143,12 @@ class Catalogue:
                     Rules([rule], samples)
                 except RuleError as error:
                     problems.append(str(problem(("offers", at, "eligibility", i), error)))
+        never = config.exploration.never
+        for at, rule in enumerate(never):
+            try:
+                Rules([rule], samples)
+            except RuleError as error:
+                problems.append(str(problem(("exploration", "never", at), error)))
         known = columns[: len(specs)]
         of_features = {column.name: samples[column.name] for column in known}
         for at, segment in enumerate(config.segments):
@@ -152,7 +159,7 @@ class Catalogue:
         if problems:
             raise ConfigError("\n".join(problems))
         try:
-            rules = Rules([rule for offer in config.offers for rule in offer.eligibility], samples)
+            rules = Rules([*(rule for offer in config.offers for rule in offer.eligibility), *never], samples)
         except RuleError as error:
             raise problem(("offers",), error) from error
         offer_masks = tuple(rules.mask(offer.eligibility) for offer in config.offers)
@@ -291,6 +298,11 @@ class Catalogue:
     def arbitration(self) -> Arbitration:
         """The scores of the offers."""
         return Arbitration(self.config, self.mask_words, self.in_channel, self.gain, self.costs)
+
+    @cached_property
+    def explorer(self) -> Explorer:
+        """How slates are drawn, and who is explored on."""
+        return Explorer(self.config, self.rules.mask(self.config.exploration.never))
 
     @cached_property
     def rule_batch(self) -> RuleBatch:

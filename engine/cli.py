@@ -17,6 +17,7 @@ from rich.table import Table
 
 from engine import cli_customer
 from engine.catalogue import Catalogue
+from engine.cli_exploration import exploration
 from engine.cli_history import backfill, dataset
 from engine.cli_identity import identity
 from engine.cli_parts import address_option, call, config_option, show, told
@@ -488,6 +489,7 @@ def replay(config_path: Path, data_path: Path | None, redis_url: str | None, sto
 
 main.add_command(backfill)
 main.add_command(dataset)
+main.add_command(exploration)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,22 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     for at, fallback in enumerate(config.fallback):
         if fallback not in offers:
             found.append((("fallback", at), f"no offer {fallback!r}"))
+    return found + _check_exploration(config, channels, offers)
+
+
+def _check_exploration(config: Config, channels: set[str], offers: set[str]) -> list[tuple[Location, str]]:
+    budget, place = config.exploration.budget, ("exploration", "budget")
+    found: list[tuple[Location, str]] = [
+        ((*place, "channels", c), f"no channel {c!r}; there are {', '.join(sorted(channels))}")
+        for c in budget.channels
+        if c not in channels
+    ]
+    found += [((*place, "offers", o), f"no offer {o!r}") for o in budget.offers if o not in offers]
+    given, method = config.exploration.model_fields_set, config.exploration.method
+    if "epsilon" in given and method != "epsilon_greedy":
+        found.append((("exploration", "epsilon"), f"method {method} has none; expected method: epsilon_greedy"))
+    if "floor" in given and method == "epsilon_greedy":
+        found.append((("exploration", "floor"), "method epsilon_greedy has epsilon instead"))
     return found
 
 

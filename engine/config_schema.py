@@ -317,6 +317,34 @@ class Offer(_Model):
     rewards: tuple[Finite, Finite] | None = None
     starts_ms: TimeMs = 0
     ends_ms: TimeMs = limits.TIME_MS_MAX
+    explore: bool = True
+
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class ExplorationPerCustomer(_Model):
+    """How many answers that explore one customer may get in a time."""
+
+    answers: Annotated[int, Field(ge=0, le=limits.EXPLORED_ENTRIES_MAX)]
+    within: Annotated[DurationMs, Field(le=limits.CUSTOMER_KEY_TTL_MS)]
+
+
+class ExplorationBudget(_Model):
+    """How much may be explored: by customer as a count, by channel and offer as shares."""
+
+    customer: ExplorationPerCustomer | None = None
+    share: Share = 1.0
+    channels: dict[Id, Share] = Field(default_factory=dict)
+    offers: dict[Id, Share] = Field(default_factory=dict)
+
+
+class ExplorationAlarm(_Model):
+    """When exploration counts as dead."""
+
+    decisions: Annotated[int, Field(ge=100, le=10_000_000)] = 10_000
+    policy: Share = 0.001
+    offer: Share = 0.0001
 
     @property
     def answer_window(self) -> int:
@@ -327,10 +355,14 @@ class Offer(_Model):
 class Exploration(_Model):
     """How the engine tries what it does not know yet."""
 
-    method: Literal["thompson", "greedy"] = "thompson"
+    method: Literal["thompson", "inverse_gap", "epsilon_greedy", "greedy"] = "thompson"
     strength: Annotated[float, Field(ge=0, le=100)] = 1.0
     floor: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    epsilon: Share = 0.1
     candidates: Annotated[int, Field(ge=2, le=64)] = 16
+    budget: ExplorationBudget = ExplorationBudget()
+    never: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    alarm: ExplorationAlarm | None = ExplorationAlarm()
 
 
 class Learning(_Model):

@@ -155,11 +155,14 @@ def _decide_new(
     x = catalogue.transform.apply(values)
     verdicts = catalogue.rule_batch.evaluate(values)
     mean, sd = policy.score(x)
-    score, spread, may, any_eligible = catalogue.arbitration.score(mean, sd, verdicts, channels, times)
+    explorer = catalogue.explorer
+    strength = explorer.strength
+    score, spread, may, any_eligible = catalogue.arbitration.score(mean, sd, verdicts, channels, times, strength)
     seeds = [
         seed_of(ask.customer.encode(), data[:HEADER_STATE_BYTES] if data is not None else b"", seen.epoch)
         for ask, data, seen in zip(asks, records, glances, strict=True)
     ]
+    sound = [not bad and not lost for bad, lost in zip(unreadable, damaged, strict=True)]
     slates = choose(
         score,
         spread,
@@ -167,9 +170,13 @@ def _decide_new(
         limits,
         dice(np.array(seeds, dtype=np.uint64), int(limits.max())),
         candidates_max=config.exploration.candidates,
-        floor=config.exploration.floor if config.exploration.method == "thompson" else 0.0,
+        floor=explorer.floor(strength),
         silence=offers if config.silence else None,
+        method=explorer.method,
+        gates=explorer.gates(channels, verdicts, seeds, glances, times, sound),
+        keeps=explorer.keeps,
     )
+    trials = explorer.trials(slates.explored, seeds, glances, times)
     # Plain numbers from here on: taking them out of an array one by one costs more than all of the above.
     columns = zip(
         slates.picks.tolist(),
@@ -204,7 +211,7 @@ def _decide_new(
         data, ledger_bytes = records[at], states[at][1]
         watermark, latest_ms = catalogue.layout.watermark(data) if data is not None else (Offset.ZERO, 0)
         head, tail = ledger.opened(
-            None if damaged[at] else ledger_bytes, glances[at], ask.request_hash, ask.time_ms, opening
+            None if damaged[at] else ledger_bytes, glances[at], ask.request_hash, ask.time_ms, opening, trials[at]
         )
         latest_ms = max(latest_ms, 0)
         packed = record.pack_decision(

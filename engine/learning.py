@@ -14,6 +14,7 @@ from typing import Final
 import orjson
 
 from engine.catalogue import Catalogue
+from engine.explorewatch import ExplorationWatch
 from engine.learner import Due, Learner
 from engine.limits import CHECKPOINT_INTERVAL_MS, LEARN_BATCH_MAX, LEARN_BLOCK_MS, LEARN_PACE_MS, SNAPSHOT_INTERVAL_MS
 from engine.store.base import Store, StoreError
@@ -51,6 +52,7 @@ class Learning:
         self._whole_took_s = 0.0
         self._dirty = False
         self._let_go = 0
+        self._exploring = ExplorationWatch(catalogue)
 
     def stop(self) -> None:
         """End `run` after the batch in hand."""
@@ -64,7 +66,9 @@ class Learning:
             # Snapshots pushed after the checkpoint have taken their numbers: a version never means two policies.
             head, _ = await self._store.read_policy([])
             if head is not None:
-                self._learner.policy_version = max(self._learner.policy_version, orjson.loads(head)["version"])
+                facts = orjson.loads(head)
+                self._learner.policy_version = max(self._learner.policy_version, facts["version"])
+                self._exploring.resume(facts.get("exploration", {}))
         return self._learner
 
     async def run(self) -> None:
@@ -97,6 +101,7 @@ class Learning:
         due: list[Due] = []
         for partition, entries in batches.items():
             due += learner.absorb(partition, entries)
+            self._exploring.observe(partition, entries)
         if due:
             await self._teach(learner, due)
         self._dirty |= bool(batches)
@@ -104,11 +109,13 @@ class Learning:
         if let_go > self._let_go:
             log.warning("%d offers are no longer followed, more than can be kept until their windows close", let_go)
             self._let_go = let_go * 2  # told again when it has doubled
+        for level, line in self._exploring.lines():
+            log.log(level, line)
         now_s = self._now_s()
         # Behind a long log (after a crash) the policy in service is newer than what was read so far: catch up first.
         caught_up = all(len(entries) < self._batch_max for entries in batches.values())
         wait_ms = SNAPSHOT_INTERVAL_MS if caught_up else _BEHIND_SNAPSHOT_MS
-        if learner.has_news and (now_s - self._snapshot_s) * 1e3 >= wait_ms:
+        if (learner.has_news or self._exploring.has_news) and (now_s - self._snapshot_s) * 1e3 >= wait_ms:
             await self.publish()
             self._snapshot_s = now_s
         # A large checkpoint is written more rarely, so that it takes a twentieth of the time at most.
@@ -125,11 +132,12 @@ class Learning:
     async def publish(self) -> None:
         """Push a snapshot if there is news. Raises StoreError."""
         learner = await self.learner()
-        if learner.has_news:
+        if learner.has_news or self._exploring.has_news:
             started_s = self._now_s()
             rested = started_s - self._whole_s >= _WHOLE_EVERY * self._whole_took_s
             whole = rested and self._snapshots >= _WHOLE_EVERY
             head, offers = learner.snapshot(whole=whole)
+            head = orjson.dumps({**orjson.loads(head), "exploration": self._exploring.figures()})
             if whole:
                 self._snapshots, self._whole_s = 0, self._now_s()
                 self._whole_took_s = self._whole_s - started_s

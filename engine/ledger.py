@@ -1,6 +1,7 @@
 """The ledger of one customer: the last decisions and where each of their offers stands, packed.
 
-    header   u8 form, u8 decisions, u16 unused, u32 epoch, u64 revision
+    header   u8 form, u8 decisions, u16 explored, u32 epoch, u64 revision
+    explored u64 seed, i64 time_ms
     decision u64 ms, u32 seq (its position in the decision log), u64 request hash, i64 time_ms, u8 offers
       offer  u32 key, u8 stage, u8 rank, i64 window_end_ms, i64 changed_ms, u8 outcomes
         outcome  u64 tag: hash of its id, so that a repeated report is known as one, and its stage (engine.course)
@@ -9,6 +10,9 @@
 ledger: the dice are seeded with it, so asking again does not change the answer but an outcome may.
 
 Bounded: LEDGER_DECISIONS_MAX decisions. Decisions with an open offer are kept before others, newer before older.
+
+`explored` are the dice of answers that explored, where the configuration has a budget for that (engine.explorer); such
+a ledger has form 2, one without them form 1. They stand apart from the decisions, which may be let go before.
 """
 
 import struct
@@ -28,7 +32,9 @@ _TAILS: Final = [struct.Struct("<QqB" + "IBBqqB" * offers) for offers in range(S
 """A decision without its position, and its offers without outcomes, by their number: one call packs all."""
 _OFFER: Final = struct.Struct("<IBBqqB")
 _HASH: Final = struct.Struct("<Q")
+_TRIAL: Final = struct.Struct("<Qq")
 _FORM: Final = 1
+_FORM_EXPLORED: Final = 2
 _SERVED: Final = int(Stage.SERVED)
 _OPEN: Final = frozenset(map(int, OPEN))
 
@@ -90,6 +96,7 @@ class Ledger:
     epoch: int = 0
     revision: int = 0
     decisions: tuple[DecisionEntry, ...] = field(default=())
+    explored: tuple["Trial", ...] = ()
 
     @classmethod
     def unpack(cls, data: bytes | None) -> "Ledger":
@@ -97,10 +104,8 @@ class Ledger:
         if data is None:
             return cls()
         try:
-            form, count, _, epoch, revision = _HEADER.unpack_from(data)
-            if form != _FORM:
-                raise LedgerError(f"ledger of form {form}, expected {_FORM}")
-            at = _HEADER.size
+            form, count, trials, epoch, revision = _HEADER.unpack_from(data)
+            explored, at = _explored(data, form, trials)
             decisions = []
             for _ in range(count):
                 ms, seq, request_hash, time_ms, offers_count = _DECISION.unpack_from(data, at)
@@ -117,11 +122,11 @@ class Ledger:
             raise LedgerError(f"ledger of {len(data)} bytes cannot be read: {error}") from error
         if at != len(data):
             raise LedgerError(f"ledger of {len(data)} bytes ends at {at}")
-        return cls(epoch, revision, tuple(decisions))
+        return cls(epoch, revision, tuple(decisions), explored)
 
     def pack(self) -> bytes:
         """The bytes that `unpack` reads."""
-        parts = [_HEADER.pack(_FORM, len(self.decisions), 0, self.epoch, self.revision)]
+        parts = [_head(len(self.decisions), self.explored, self.epoch, self.revision)]
         parts += [
             _DECISION.pack(entry.position.ms, entry.position.seq, entry.request_hash, entry.time_ms, len(entry.offers))
             + b"".join(
@@ -161,6 +166,32 @@ class Ledger:
         return replace(self, epoch=self.epoch + 1, revision=self.revision + 1, decisions=decisions)
 
 
+class Trial(NamedTuple):
+    """An answer that explored."""
+
+    seed: int
+    """Of its dice: whoever asks again before anything has changed gets the same answer, and it counts once."""
+    time_ms: int
+
+
+def _head(count: int, explored: Sequence[Trial], epoch: int, revision: int) -> bytes:
+    """All before the decisions."""
+    header = _HEADER.pack(_FORM_EXPLORED if explored else _FORM, count, len(explored), epoch, revision)
+    return b"".join([header, *(_TRIAL.pack(*trial) for trial in explored)])
+
+
+def _explored(data: bytes, form: int, count: int) -> tuple[tuple[Trial, ...], int]:
+    """The answers that explored, and where the decisions begin."""
+    if form == _FORM:
+        return (), _HEADER.size
+    if form != _FORM_EXPLORED:
+        raise LedgerError(f"ledger of form {form}, expected {_FORM} or {_FORM_EXPLORED}")
+    end = _HEADER.size + count * _TRIAL.size
+    if len(data) < end:
+        raise LedgerError(f"ledger of {len(data)} bytes is cut short")
+    return tuple([Trial(*fields) for fields in _TRIAL.iter_unpack(data[_HEADER.size : end])]), end
+
+
 class Glance(NamedTuple):
     """What a decision needs to know of a ledger."""
 
@@ -170,6 +201,7 @@ class Glance(NamedTuple):
     """Position of the decision that an earlier call with the same request id got."""
     open_offers: Sequence[tuple[Offset, int, int, int, int]]
     """(position, offer key, stage, served_ms, window_end_ms) of each offer still open, oldest first."""
+    explored: tuple[Trial, ...] = ()
 
 
 _NOTHING: Final = Glance(0, 0, None, ())
@@ -181,10 +213,8 @@ def glance(data: bytes | None, request_hash: int, now_ms: int) -> Glance:
     if data is None:
         return _NOTHING
     try:
-        form, count, _, epoch, revision = _HEADER.unpack_from(data)
-        if form != _FORM:
-            raise LedgerError(f"ledger of form {form}, expected {_FORM}")
-        at = _HEADER.size
+        form, count, trials, epoch, revision = _HEADER.unpack_from(data)
+        explored, at = _explored(data, form, trials)
         repeated = None
         open_offers = []
         for _ in range(count):
@@ -202,30 +232,39 @@ def glance(data: bytes | None, request_hash: int, now_ms: int) -> Glance:
         raise LedgerError(f"ledger of {len(data)} bytes cannot be read: {error}") from error
     if at != len(data):
         raise LedgerError(f"ledger of {len(data)} bytes ends at {at}")
-    return Glance(epoch, revision, repeated, open_offers)
+    return Glance(epoch, revision, repeated, open_offers, explored)
 
 
 def opened(
-    data: bytes | None, seen: Glance, request_hash: int, time_ms: int, offers: Sequence[tuple[int, int]]
+    data: bytes | None,
+    seen: Glance,
+    request_hash: int,
+    time_ms: int,
+    offers: Sequence[tuple[int, int]],
+    explored: Sequence[Trial] = (),
 ) -> tuple[bytes, bytes]:
     """(head, tail) of the ledger with a decision added, around the 12 bytes of the position it will get.
 
-    `seen` is what `glance` saw of `data`; `offers` are (offer key, window_end_ms) in rank order, served at `time_ms`.
+    `seen` is what `glance` saw of `data`; `offers` are (offer key, window_end_ms) in rank order, served at `time_ms`;
+    `explored` are the answers that explored as they are after this decision.
     """
-    count, body = (data[1], data[CAS_BYTES:]) if data else (0, b"")
+    start = CAS_BYTES + _TRIAL.size * len(seen.explored)
+    count, body = (data[1], data[start:]) if data else (0, b"")
     if data and count >= LEDGER_DECISIONS_MAX:
-        count, body = LEDGER_DECISIONS_MAX - 1, _most_worth_keeping(data, LEDGER_DECISIONS_MAX - 1, time_ms)
+        count, body = LEDGER_DECISIONS_MAX - 1, _most_worth_keeping(data, start, LEDGER_DECISIONS_MAX - 1, time_ms)
     fields = [request_hash, time_ms, len(offers)]
     for rank, (key, end_ms) in enumerate(offers, 1):
         fields += (key, _SERVED, rank, end_ms, time_ms, 0)
     tail = _TAILS[len(offers)].pack(*fields)
-    return _HEADER.pack(_FORM, count + 1, 0, seen.epoch, seen.revision + 1) + body, tail
+    return _head(count + 1, explored, seen.epoch, seen.revision + 1) + body, tail
 
 
-def _most_worth_keeping(data: bytes, count: int, now_ms: int) -> bytes:
-    """The bytes of so many decisions of a ledger. Whoever comes often has a full one: 8 µs, and 110 as objects."""
+def _most_worth_keeping(data: bytes, at: int, count: int, now_ms: int) -> bytes:
+    """The bytes of so many of the decisions that begin at `at`.
+
+    Whoever comes often has a full ledger: 8 µs, and 110 as objects.
+    """
     entries = []
-    at = CAS_BYTES
     for number in range(data[1]):
         start, is_open = at, False
         at += _DECISION.size

@@ -39,6 +39,8 @@ LEDGER_DECISIONS_MAX: Final = 16
 """Decisions that a customer's ledger remembers: open ones first, then the newest."""
 COURSE_ENTRIES_MAX: Final = 32
 """Outcomes of one offer of one decision, instalments and corrections included."""
+EXPLORED_ENTRIES_MAX: Final = 64
+"""Answers that explored which a customer's ledger remembers, where there is a budget for them."""
 CUSTOMER_KEY_TTL_MS: Final = 400 * 86_400_000
 """State of a customer of whom nothing was heard for this long goes away."""
 CUSTOMER_IDENTITIES_MAX: Final = 64

@@ -36,3 +36,9 @@ LET_GO: Final = Gauge(
     "opportune_instances_let_go", "Offers no longer followed because there were too many: their no is not learnt"
 )
 LESSONS_LOST: Final = Gauge("opportune_lessons_lost", "Lessons that could not be taught")
+EXPLORATION_SHARE: Final = Gauge(
+    "opportune_exploration_share", "Share of decisions left to chance, mean of 1 - propensity; NaN: not known yet"
+)
+EXPLORATION_STOPPED: Final = Gauge("opportune_exploration_stopped", "1 while the policy as a whole does not explore")
+OFFERS_NOT_EXPLORED: Final = Gauge("opportune_offers_not_explored", "Offers that are not explored any more")
+OFFER_NOT_EXPLORED: Final = Gauge("opportune_offer_not_explored", "1: this offer is not explored any more", ["offer"])

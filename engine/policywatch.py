@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import orjson
 
@@ -75,5 +76,19 @@ class PolicyWatch:
         # The learner has no port of its own: its figures travel with its policy.
         for gauge, name in ((metrics.LESSONS, "lessons"), (metrics.LESSONS_LOST, "lost"), (metrics.LET_GO, "let_go")):
             gauge.set(facts.get(name, 0))
+        exploration = facts.get("exploration", {})
+        _show_exploration(exploration if exploration.get("config") == decider.catalogue.version else {})
         metrics.POLICY_VERSION.set(decider.policy.version)
         metrics.POLICY_SWAPPED.set(time.time())
+
+
+def _show_exploration(figures: Mapping[str, Any]) -> None:
+    """Show what the learner's `ExplorationWatch.figures` told."""
+    share = figures.get("share")
+    metrics.EXPLORATION_SHARE.set(float("nan") if share is None else share)
+    metrics.EXPLORATION_STOPPED.set(bool(figures.get("stopped")))
+    names = figures.get("offers", [])
+    metrics.OFFERS_NOT_EXPLORED.set(len(names))
+    metrics.OFFER_NOT_EXPLORED.clear()
+    for name in names:
+        metrics.OFFER_NOT_EXPLORED.labels(name).set(1)

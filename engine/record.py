@@ -308,6 +308,34 @@ def served(data: bytes) -> Served | OutcomeRecord:
         raise RecordError(f"decision record of {len(data)} bytes cannot be read: {error}") from error
 
 
+class Drawn(NamedTuple):
+    """What tells how much a decision left to chance."""
+
+    config_version: bytes
+    time_ms: int
+    channel: int
+    rules_held: bytes
+    nothing_propensity: float
+    slate: Sequence[tuple[int, float]]
+    """(offer key, propensity) in rank order."""
+
+
+def drawn(data: bytes) -> Drawn | None:
+    """Read an entry of the log for engine.explorewatch; None if it is no decision, or none that can be read."""
+    if data[:1] != _DECISION_START or len(data) < _FIXED.size or data[1] != _FORM:
+        return None
+    (_, _, time_ms, _, config, _, _, _, _, _, channel, _, _, _, _, rows, *lengths, rules, nothing) = _FIXED.unpack_from(
+        data
+    )
+    at = _FIXED.size + sum(lengths)
+    rules_n = rules & ~_FAILED_TOO
+    start = len(data) - rows * _CHOICE.size
+    if start != at + rules_n * (2 if rules & _FAILED_TOO else 1):
+        return None
+    slate = [(row[0], row[1]) for row in _CHOICE.iter_unpack(data[start:])]
+    return Drawn(config, time_ms, channel, data[at : at + rules_n], nothing, slate)
+
+
 def is_decision(data: bytes) -> bool:
     """Whether an entry of the decision log begins like a decision."""
     return data[:1] == _DECISION_START

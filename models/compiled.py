@@ -37,6 +37,7 @@ def read_only(of: Any, dimensions: int) -> Any:
     return types.Array(of, dimensions, "C", readonly=True)
 
 
+FLOATS_1D: Final = read_only(types.float64, 1)
 FLOATS_2D: Final = read_only(types.float64, 2)
 FLOATS32_2D: Final = read_only(types.float32, 2)
 BOOLS_2D: Final = read_only(types.boolean, 2)

@@ -16,6 +16,23 @@ nothing to renormalise, whereas the race among the rest is as clear as any.)
 the one of the highest mean. Ties go to the lower column, so that every machine makes the same choice. The others can
 only be reached by the floor.
 
+**Other methods**, drawn from in the same way, with E columns left, b the best of them and m the means:
+
+- `inverse_gap` (Foster & Rakhlin 2020): 1 / (E + γ (m_b - m_i)) for i ≠ b, the rest for b. Theory asks for
+  γ = √(E / ε²) with ε² the mean squared error of the estimates; the beliefs know theirs, so γ = √E over the root mean
+  square of the standard deviations of who is eligible (those of 0 left out: silence is worth 0 for sure). It grows with
+  the root of the lessons, it is the customer's own, and multiplying all values by a constant changes nothing. Passing a
+  smaller sd explores less, as with Thompson sampling. Nothing unsure is no exploration.
+- `greedy`: b for sure, of equal ones the lowest column. With `floor` this is epsilon-greedy.
+
+**Governed.** `gates` is the chance of each row to explore at all and `keeps` what each column keeps of its chance to
+be drawn where it is not the best; the best one left has what the others lose. A row explores or it does not, for the
+whole slate: with q the method's distribution after thinning, position one is drawn from gate · q + (1 - gate) · [b].
+The pick tells something about which it was, and the next position has the gate that follows from it (Bayes): nobody
+rolls whether to explore, and the propensities are those of the mixture. So a slate shows something else than the best
+with a probability of at most its gate, and never if that is 0. The same dice under another gate show the same offer
+first, or the best.
+
 **Silence** is a column like any other: it competes with its value, commonly a point mass at zero. Drawn first, the
 slate says nothing; drawn later, the slate ends before it.
 
@@ -31,9 +48,31 @@ import numpy as np
 import numpy.typing as npt
 
 from models.dice import dice, seed_of
-from models.maximum import BOUND_SDS, VALUE_MAX, draw_slates, first_shares
+from models.maximum import (
+    BOUND_SDS,
+    GREEDY,
+    INVERSE_GAP,
+    THOMPSON,
+    VALUE_MAX,
+    draw_governed,
+    draw_slates,
+    first_shares,
+)
 
-__all__ = ["BOUND_SDS", "CANDIDATES_MAX", "VALUE_MAX", "Slates", "choose", "dice", "seed_of", "thompson_probabilities"]
+__all__ = [
+    "BOUND_SDS",
+    "CANDIDATES_MAX",
+    "METHODS",
+    "VALUE_MAX",
+    "Slates",
+    "choose",
+    "dice",
+    "seed_of",
+    "thompson_probabilities",
+]
+
+METHODS = {"thompson": THOMPSON, "inverse_gap": INVERSE_GAP, "greedy": GREEDY}
+"""Names of the methods and the numbers that compiled functions know them by."""
 
 CANDIDATES_MAX = 16
 """Columns in the race unless told otherwise; its work grows with the square."""
@@ -72,11 +111,15 @@ def choose(
     candidates_max: int = CANDIDATES_MAX,
     floor: float = 0.0,
     silence: int | None = None,
+    method: str = "thompson",
+    gates: Floats | None = None,
+    keeps: Floats | None = None,
 ) -> Slates:
     """Draw a slate for every customer of a batch.
 
     At each position, with E columns eligible and not yet picked, column i is drawn with probability
-    (1 - floor) · p_i + floor / E, where p_i is its probability to win the race among the candidates left.
+    (1 - floor) · p_i + floor / E, where p_i is its probability to win the race among the candidates left, or that of
+    another method.
 
     To explore less than Thompson sampling, pass a smaller sd: the propensities are those of what was passed.
 
@@ -89,12 +132,16 @@ def choose(
         candidates_max: columns in the race; at least K are.
         floor: share of the draws that goes to the eligible evenly, 0 .. 1.
         silence: column that stands for saying nothing.
+        method: one of `METHODS`.
+        gates: (B,), chance of each slate to explore at all, 0 .. 1; all of them if None.
+        keeps: (n,), what each column keeps of its chance where it is not the best, 0 .. 1; all of it if None.
 
     Returns:
         Picks, propensities and which picks explored. Rows with nothing eligible are all -1.
 
     Raises:
-        ValueError: for shapes that do not fit, a floor outside 0 .. 1 or a silence that is no column.
+        ValueError: for shapes that do not fit, shares outside 0 .. 1, a silence that is no column or an
+            unknown method.
 
     >>> mean, sd = np.array([[3.0, 2.0, 1.0]]), np.zeros((1, 3))
     >>> slates = choose(mean, sd, np.array([[True, False, True]]), np.array([3]), np.full((1, 3), 0.5))
@@ -109,16 +156,31 @@ def choose(
         raise ValueError(f"silence {silence} is none of the {columns} columns")
     if columns > COLUMNS_MAX:
         raise ValueError(f"{columns} columns do not fit the int16 of picks")
-    return Slates(
-        *draw_slates(
-            *_checked(mean, sd, eligible, floor),
-            np.ascontiguousarray(limits, np.int64),
-            np.ascontiguousarray(uniforms, np.float64),
-            max(candidates_max, positions),
-            floor,
-            -1 if silence is None else silence,
-        )
+    arguments = (
+        *_checked(mean, sd, eligible, floor),
+        np.ascontiguousarray(limits, np.int64),
+        np.ascontiguousarray(uniforms, np.float64),
+        max(candidates_max, positions),
+        floor,
+        -1 if silence is None else silence,
     )
+    if method == "thompson" and gates is None and keeps is None:
+        return Slates(*draw_slates(*arguments))
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
+    shares = _shares("gates", gates, rows), _shares("keeps", keeps, columns)
+    return Slates(*draw_governed(*arguments, METHODS[method], *shares))
+
+
+def _shares(name: str, given: Floats | None, length: int) -> Floats:
+    """What was given, or ones."""
+    if given is None:
+        return np.ones(length)
+    if given.shape != (length,):
+        raise ValueError(f"{name} {given.shape} are not {length}")
+    if length and not (given.min() >= 0.0 and given.max() <= 1.0):
+        raise ValueError(f"{name} must be between 0 and 1")
+    return np.ascontiguousarray(given, np.float64)
 
 
 def thompson_probabilities(

@@ -1,0 +1,158 @@
+"""Whether the engine still explores, as the decision log tells: a watch beside the learner, which reads the log anyway.
+
+Drawn with propensity p, an answer was left to chance by 1 − p. On average that is Σ p (1 − p), 0 where everything is
+certain, whatever the method and its budgets; nothing else about a decision needs to be known.
+
+    policy   mean of 1 − p of the first place, over the decisions that had something to choose from
+    offer    sum of 1 − p where it was shown, over the decisions at which it was eligible
+
+Both are judged at the end of every so many such decisions, and begin anew: what is below the floor of the
+configuration has stopped, until the next end says otherwise. Until the first end nothing is said. Decisions of other
+configurations are passed over, as their rules are others. An offer that is not to be explored is not missed.
+
+The figures travel with the policy to the servers, whose metrics show them. A restarted learner counts anew, from what
+was known last.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.catalogue import Catalogue
+from engine.record import Drawn, drawn
+from engine.store.base import LogEntry
+from features import Offset
+
+_ROWS_MAX: Final = 256
+"""Decisions looked at together: with a thousand offers a matrix of this height has two megabytes."""
+_NAMES_MAX: Final = 10
+"""Offers that a line of the log names."""
+
+
+class ExplorationWatch:
+    """Follows one configuration's decisions in the log."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._alarm = catalogue.config.exploration.alarm
+        self._version = bytes.fromhex(catalogue.version)
+        self._offsets: dict[int, Offset] = {}
+        count = len(catalogue.offers)
+        keeps = catalogue.explorer.keeps
+        self._watched = np.ones(count, bool) if keeps is None else keeps[:count] > 0.0
+        self._starts_ms = np.array([offer.starts_ms for offer in catalogue.offers])
+        self._ends_ms = np.array([offer.ends_ms for offer in catalogue.offers])
+        self._choices = 0
+        self._chance = 0.0
+        self._eligible = np.zeros(count, np.int64)
+        self._tried = np.zeros(count)
+        self.share: float | None = None
+        """Of the policy, when it was judged last."""
+        self.stopped = False
+        """Whether the policy as a whole has stopped exploring."""
+        self.offers_stopped: NDArray[np.bool_] = np.zeros(count, bool)
+        self.has_news = False
+        """Whether `figures` differ from those asked for last."""
+        self._told = False, frozenset[str]()
+
+    def observe(self, partition: int, entries: Sequence[LogEntry]) -> None:
+        """Take in entries of the log in their order; what was seen before, after a new start, is passed over."""
+        if self._alarm is None:
+            return
+        last = self._offsets.get(partition, Offset.ZERO)
+        rows: list[Drawn] = []
+        for entry in entries:
+            if entry.offset > last:
+                last = entry.offset
+                found = drawn(entry.data)
+                if found is not None and found.config_version == self._version:
+                    rows.append(found)
+        self._offsets[partition] = last
+        for start in range(0, len(rows), _ROWS_MAX):
+            self._count(rows[start : start + _ROWS_MAX])
+            self._judge()
+
+    def _count(self, rows: Sequence[Drawn]) -> None:
+        eligible = self._eligible_at(rows)
+        choices = eligible.sum(axis=1) + self._catalogue.config.silence
+        for row, choice in zip(rows, choices.tolist(), strict=True):
+            if choice > 1:
+                self._choices += 1
+                self._chance += 1.0 - (row.slate[0][1] if row.slate else row.nothing_propensity)
+            for key, propensity in row.slate:
+                self._tried[self._catalogue.index_of_key[key]] += 1.0 - propensity
+        self._eligible += eligible.sum(axis=0)
+
+    def _eligible_at(self, rows: Sequence[Drawn]) -> NDArray[np.bool_]:
+        """(B, offers) which could have been shown."""
+        masks = self._catalogue.mask_words
+        size = 8 * masks.shape[1]
+        held = b"".join([row.rules_held.ljust(size, b"\0") for row in rows])
+        words = np.frombuffer(held, np.uint64).reshape(len(rows), -1)
+        times_ms = np.array([row.time_ms for row in rows])[:, None]
+        eligible: NDArray[np.bool_] = self._catalogue.in_channel[[row.channel for row in rows]]
+        eligible &= (self._starts_ms <= times_ms) & (times_ms < self._ends_ms)
+        for word in range(masks.shape[1]):
+            eligible &= (words[:, word, None] & masks[:, word]) == masks[:, word]
+        return eligible
+
+    def _judge(self) -> None:
+        assert self._alarm is not None
+        if self._choices >= self._alarm.decisions:
+            self.share = self._chance / self._choices
+            self.stopped = self.share < self._alarm.policy
+            self._choices, self._chance = 0, 0.0
+            self.has_news = True
+        full = self._eligible >= self._alarm.decisions
+        if full.any():
+            dead = (self._tried < self._alarm.offer * self._eligible) & self._watched
+            self.has_news |= bool((full & (dead != self.offers_stopped)).any())
+            self.offers_stopped = np.where(full, dead, self.offers_stopped)
+            self._tried[full], self._eligible[full] = 0.0, 0
+
+    @property
+    def names(self) -> list[str]:
+        """Offers that are not explored any more."""
+        return [self._catalogue.offer_ids[at] for at in np.flatnonzero(self.offers_stopped)]
+
+    def figures(self) -> dict[str, Any]:
+        """What travels with the policy."""
+        self.has_news = False
+        return {
+            "config": self._catalogue.version,
+            "share": self.share,
+            "stopped": self.stopped,
+            "offers": self.names,
+        }
+
+    def resume(self, figures: Mapping[str, Any]) -> None:
+        """Go on from figures that were told last; those of another configuration say nothing."""
+        if self._alarm is None or figures.get("config") != self._catalogue.version or self.share is not None:
+            return
+        self.share, self.stopped = figures["share"], figures["stopped"]
+        for name in figures["offers"]:
+            self.offers_stopped[self._catalogue.offer_ids.index(name)] = True
+        self._told = self.stopped, frozenset(self.names)
+
+    def lines(self) -> list[tuple[int, str]]:
+        """(level, line) for the log of what has changed since the last call."""
+        (stopped, before), names = self._told, self.names
+        lines: list[tuple[int, str]] = []
+        if self.stopped and not stopped:
+            lines.append((logging.WARNING, f"the policy has stopped exploring: a share of {self.share:.1e} is chance"))
+        if stopped and not self.stopped:
+            lines.append((logging.INFO, "the policy explores again"))
+        if gone := [name for name in names if name not in before]:
+            lines.append((logging.WARNING, f"offers that are not explored any more: {_some(gone)}"))
+        if back := sorted(before - set(names)):
+            lines.append((logging.INFO, f"offers that are explored again: {_some(back)}"))
+        self._told = self.stopped, frozenset(names)
+        return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES_MAX
+    return ", ".join(names[:_NAMES_MAX]) + (f" and {more} more" if more > 0 else "")
