@@ -5,6 +5,7 @@
     service, rpc, cloudevents, web, answers   the same services over gRPC and HTTP
     ingest                      events into features            policywatch   the policy into the servers
     lifecycle → attribution → learner → learning   outcomes into the policy
+    explain                     why, by the belief that decided
     store                       where all of it lives
     worker, supervisor, embedded, datafolder, cli  the processes
 

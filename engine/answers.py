@@ -1,9 +1,7 @@
 """From what the engine kept to the messages that callers get; a fresh decision's answer is in engine.answerwire."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from typing import Any, Final
-
-import orjson
 
 from engine.answerwire import reason
 from engine.catalogue import Catalogue
@@ -71,7 +69,7 @@ def repeated(
         silent = record.nothing_propensity and not (same and not _any_eligible(catalogue, record))
         response.nothing_reason.CopyFrom(reason("silence" if silent else "not_eligible"))
     if record.known:
-        _fill_freshness(response.state, record.watermark, record.latest_event_ms, record.time_ms)
+        fill_freshness(response.state, record.watermark, record.latest_event_ms, record.time_ms)
     return response
 
 
@@ -102,55 +100,8 @@ def fallen_back(catalogue: Catalogue, answer: Fallback) -> decisions_pb2.DecideR
     return response
 
 
-def explained(
-    catalogue: Catalogue, record: DecisionRecord, partition: int, position: Offset
-) -> decisions_pb2.ExplainResponse:
-    """What a record holds, read with the configuration that it was made with."""
-    channel = catalogue.config.channels[record.channel]
-    response = decisions_pb2.ExplainResponse(
-        decision_id=decision_id(partition, position),
-        customer_id=record.customer,
-        channel=channel.id,
-        placement=catalogue.placement_name(record.channel, record.placement),
-        time_ms=record.time_ms,
-        policy_version=record.policy_version,
-        config_version=record.config_version,
-        seed=record.seed,
-        nothing_propensity=record.nothing_propensity,
-        degraded=record.degraded,  # type: ignore[arg-type]
-        request_id=record.request_id,
-    )
-    for name, value in (orjson.loads(record.context) if record.context else {}).items():
-        response.context[name].CopyFrom(plain_value(value))
-    if record.known:
-        _fill_freshness(response.state, record.watermark, record.latest_event_ms, record.time_ms)
-    else:
-        response.state.known = False
-    steps = memoryview(record.x).cast("b")
-    response.inputs.extend(
-        decisions_pb2.Input(name=name, steps=step) for name, step in zip(catalogue.input_names, steps, strict=True)
-    )
-    chosen = {choice.key: (rank, choice) for rank, choice in enumerate(record.slate, 1)}
-    candidates = []
-    for at, offer in enumerate(catalogue.offers):
-        unmet = _unmet(catalogue, record, at)
-        candidate = decisions_pb2.Candidate(offer_id=offer.id, eligible=not unmet, unmet_rules=unmet)
-        found = chosen.get(catalogue.offer_keys[at])
-        if found is not None:
-            candidate.rank, choice = found
-            candidate.propensity, candidate.score = choice.propensity, choice.score
-            candidate.acceptance_probability = min(max(choice.mean, 0.0), 1.0)
-            candidate.acceptance_probability_sd = choice.sd
-        candidates.append(candidate)
-    # The answer first, in its order; then what was eligible; then the rest as the catalogue has it.
-    candidates.sort(key=lambda c: (c.rank == 0, c.rank, not c.eligible))
-    response.candidates.extend(candidates)
-    response.summary = _summary(response, {catalogue.offer_name(key) for key in catalogue.terms})
-    return response
-
-
-def _unmet(catalogue: Catalogue, record: DecisionRecord, offer: int) -> list[str]:
-    """What kept an offer away, in words; the record must be of this configuration."""
+def unmet_rules(catalogue: Catalogue, record: DecisionRecord, offer: int) -> list[str]:
+    """What kept an offer away; the record must be of this configuration."""
     unmet = [
         catalogue.rules.expressions[rule]
         for rule in catalogue.rules.unmet(record.rules_held, catalogue.offer_masks[offer])
@@ -163,31 +114,7 @@ def _unmet(catalogue: Catalogue, record: DecisionRecord, offer: int) -> list[str
 
 
 def _any_eligible(catalogue: Catalogue, record: DecisionRecord) -> bool:
-    return any(not _unmet(catalogue, record, offer) for offer in range(len(catalogue.offers)))
-
-
-def _summary(explained: decisions_pb2.ExplainResponse, shared: Set[str]) -> str:
-    """In words; `shared` are the offers that learn shares of their value, not whether they are accepted."""
-    eligible = sum(candidate.eligible for candidate in explained.candidates)
-    known = "whose state was known" if explained.state.known else "of whom nothing was known"
-    parts = [
-        f"For customer {explained.customer_id}, {known}, {eligible} of {len(explained.candidates)} offers were "
-        f"eligible in channel {explained.channel}."
-    ]
-    parts += [
-        f"Rank {c.rank}: {c.offer_id}, {'share of its value' if c.offer_id in shared else 'acceptance'} estimated at "
-        f"{c.acceptance_probability:.1%} (± {c.acceptance_probability_sd:.1%}), expected worth {c.score:.3g}, "
-        f"propensity {c.propensity:.3g}."
-        for c in explained.candidates
-        if c.rank
-    ]
-    if not eligible:
-        parts.append("There was nothing to choose from.")
-    elif not any(c.rank for c in explained.candidates):
-        parts.append(f"Saying nothing was chosen with propensity {explained.nothing_propensity:.3g}.")
-    if explained.degraded:
-        parts.append(f"Degraded: {decisions_pb2.DegradedReason.Name(explained.degraded)}.")
-    return " ".join(parts)
+    return any(not unmet_rules(catalogue, record, offer) for offer in range(len(catalogue.offers)))
 
 
 def customer(
@@ -211,7 +138,7 @@ def customer(
         state=decisions_pb2.StateFreshness(known=header is not None),
     )
     if header is not None:
-        _fill_freshness(response.state, header.watermark, max(header.latest_event_ms, 0), now_ms)
+        fill_freshness(response.state, header.watermark, max(header.latest_event_ms, 0), now_ms)
         response.events, response.duplicates, response.late = header.events, header.duplicates, header.late
     records = dict(zip(catalogue.layouts, (record, *rolled), strict=True))
     values: dict[str, float | str | bool | None] = {}
@@ -246,7 +173,8 @@ def customer(
     return response
 
 
-def _fill_freshness(state: Any, watermark: Offset, latest_event_ms: int, now_ms: int) -> None:
+def fill_freshness(state: Any, watermark: Offset, latest_event_ms: int, now_ms: int) -> None:
+    """Say how fresh a state was."""
     state.known = True
     state.watermark = str(watermark)
     state.latest_event_ms = latest_event_ms

@@ -24,6 +24,7 @@ from engine.cli_parts import address_option, call, config_option, show, told
 from engine.config import load
 from engine.datafolder import DataFolder
 from engine.embedded import EmbeddedStore
+from engine.explain.cli import explain
 from engine.featurecheck.command import check_features
 from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_MAX
 from engine.ledger import hash_of
@@ -487,6 +488,7 @@ def replay(config_path: Path, data_path: Path | None, redis_url: str | None, sto
     sys.exit(findings.verdict)
 
 
+main.add_command(explain)
 main.add_command(backfill)
 main.add_command(dataset)
 main.add_command(exploration)

@@ -244,8 +244,8 @@ class Treatment(_Model):
     language: str | None = None
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
-"""Of an offer's value."""
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+"""From nothing to all: of an offer's value, of decisions."""
 
 
 class SeenOutcome(_Model):
@@ -319,8 +319,10 @@ class Offer(_Model):
     ends_ms: TimeMs = limits.TIME_MS_MAX
     explore: bool = True
 
-
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    @property
+    def answer_window(self) -> int:
+        """How long the customer may answer, in milliseconds."""
+        return self.outcomes.accepted.window or self.window
 
 
 class ExplorationPerCustomer(_Model):
@@ -345,11 +347,6 @@ class ExplorationAlarm(_Model):
     decisions: Annotated[int, Field(ge=100, le=10_000_000)] = 10_000
     policy: Share = 0.001
     offer: Share = 0.0001
-
-    @property
-    def answer_window(self) -> int:
-        """How long the customer may answer, in milliseconds."""
-        return self.outcomes.accepted.window or self.window
 
 
 class Exploration(_Model):

@@ -28,6 +28,7 @@ from engine import metrics
 from engine.catalogue import Catalogue
 from engine.decide import STATE_UNREADABLE, Ask, Draft, Repeat, State, decide
 from engine.errors import Overloaded, Unavailable
+from engine.explain.kept import KeptBeliefs
 from engine.learner import posterior_options
 from engine.limits import (
     DECIDE_BATCH_MAX,
@@ -127,6 +128,8 @@ class Decider:
             posterior_options(catalogue),
             catalogue.transform.version,
         )
+        self.kept = KeptBeliefs()
+        """Weights of the policies that were in service, for explaining; filled by whoever sets `policy`."""
         self.policy_known = True
         """False while the policy that was learnt cannot be loaded; decisions are then marked as degraded."""
         self._store = store

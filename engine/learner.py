@@ -18,6 +18,7 @@ import orjson
 
 from engine.attribution import Attribution, AttributionError, Lesson
 from engine.catalogue import Catalogue
+from engine.explain.reference import average_input
 from engine.record import DecisionRecord, RecordError
 from engine.store.base import LogEntry
 from engine.terms import OfValue
@@ -95,6 +96,8 @@ class Learner:
         self._strengths = Strengths.declared(self._options, catalogue.transform.waves > 0)
         self._lessons_weighed = 0
         """Lessons when the strengths were learnt last."""
+        self._average: list[float] | None = None
+        self._averaged_lessons = 0
         self._changed: set[str] = set()
         self._unsaved: set[str] = set()
         self._saved_offers: set[str] = set()
@@ -175,7 +178,12 @@ class Learner:
 
         The prior of an offer leans on all others, so an offer that did not change is only refreshed by a whole one.
         """
-        if whole or self._grown_older or self._beliefs is None:
+        whole = whole or self._grown_older or self._beliefs is None
+        if whole or self.lessons > 1.05 * self._averaged_lessons:
+            # As dear as a fit, and the average of all lessons moves slowly: not with every snapshot.
+            self._averaged_lessons = self.lessons
+            self._average = average_input(self.statistics, self._now_period, self._options.half_life_periods)
+        if whole or self._beliefs is None:
             beliefs = self._whole()
         else:
             beliefs = self._beliefs.renewed(self._sums, sorted(self._changed))
@@ -184,6 +192,7 @@ class Learner:
         head = {
             "version": self.policy_version,
             "transform": self.catalogue.transform.version,
+            "average": self._average,
             "clock_ms": self.clock_ms,
             "lessons": self.lessons,
             "lost": self.lost,

@@ -14,9 +14,17 @@ from typing import Final
 import orjson
 
 from engine.catalogue import Catalogue
+from engine.explain.archive import keep_in_store
 from engine.explorewatch import ExplorationWatch
 from engine.learner import Due, Learner
-from engine.limits import CHECKPOINT_INTERVAL_MS, LEARN_BATCH_MAX, LEARN_BLOCK_MS, LEARN_PACE_MS, SNAPSHOT_INTERVAL_MS
+from engine.limits import (
+    CHECKPOINT_INTERVAL_MS,
+    LEARN_BATCH_MAX,
+    LEARN_BLOCK_MS,
+    LEARN_PACE_MS,
+    POLICY_KEPT_INTERVAL_MS,
+    SNAPSHOT_INTERVAL_MS,
+)
 from engine.store.base import Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -50,6 +58,7 @@ class Learning:
         self._snapshots = 0
         self._whole_s = now_s()
         self._whole_took_s = 0.0
+        self._kept_s: float | None = None
         self._dirty = False
         self._let_go = 0
         self._exploring = ExplorationWatch(catalogue)
@@ -134,8 +143,9 @@ class Learning:
         learner = await self.learner()
         if learner.has_news or self._exploring.has_news:
             started_s = self._now_s()
+            keep = self._kept_s is None or (started_s - self._kept_s) * 1e3 >= POLICY_KEPT_INTERVAL_MS
             rested = started_s - self._whole_s >= _WHOLE_EVERY * self._whole_took_s
-            whole = rested and self._snapshots >= _WHOLE_EVERY
+            whole = keep or (rested and self._snapshots >= _WHOLE_EVERY)
             head, offers = learner.snapshot(whole=whole)
             head = orjson.dumps({**orjson.loads(head), "exploration": self._exploring.figures()})
             if whole:
@@ -144,6 +154,13 @@ class Learning:
             self._snapshots += 1
             self._dirty = True
             await self._store.publish_policy(head, offers)
+            if keep:
+                self._kept_s = started_s
+                try:
+                    await keep_in_store(self._store, self._catalogue, head, offers)
+                except StoreError as error:
+                    # Explanations of old decisions are less exact without it; learning does not depend on it.
+                    log.warning("policy %d was not kept for explaining: %s", learner.policy_version, error)
 
     async def save(self) -> None:
         """Write a checkpoint. Raises StoreError."""

@@ -125,6 +125,19 @@ INSTANCES_TRACKED_MAX: Final = 500_000
 LATE_OUTCOME_MS_MAX: Final = 180 * 86_400_000
 """After its window a decision still accepts outcomes for this long."""
 
+# --- explaining ------------------------------------------------------------------------------------------------------
+BELIEFS_KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Weights of earlier policies that a server keeps to explain its decisions; the older, the wider apart."""
+EXPLAIN_ENTRIES_MAX: Final = 10_000
+"""Contributions of the offers that were not chosen; beyond, the small ones of each offer are told together."""
+EXPLAIN_OFFER_ENTRIES_MIN: Final = 8
+"""But so many of each offer are always told one by one."""
+POLICY_KEPT_INTERVAL_MS: Final = 60_000
+"""Least time between two policies that the learner leaves in the store, for servers that were not there."""
+POLICIES_KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
+"""All of these together, at least four; the older, the wider apart."""
+POLICIES_KEPT_ENTRIES_MAX: Final = 2_000
+
 # --- history from files ---------------------------------------------------------------------------------------------
 HISTORY_BLOCK_BYTES: Final = 4 * 1024 * 1024
 """Of a CSV or of JSON lines that are parsed at once; no row may be longer."""

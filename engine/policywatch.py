@@ -69,6 +69,7 @@ class PolicyWatch:
                 return
             decider.policy = decider.policy.replaced(beliefs, facts["version"])
             decider.policy_known = True
+            decider.kept.keep(decider.policy, beliefs.keys(), facts.get("average"))
         except (CheckpointError, orjson.JSONDecodeError, KeyError) as error:
             log.error("the policy cannot be loaded, the one in service stays: %s", error)
             decider.policy_known = decider.policy.version > 0

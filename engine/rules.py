@@ -85,7 +85,12 @@ class Rules:
     def unmet(self, held: bytes, mask: int) -> list[int]:
         """Indices of the rules of `mask` that did not hold."""
         missing = mask & ~int.from_bytes(held, "little")
-        return [at for at in range(len(self.expressions)) if missing >> at & 1]
+        unmet = []
+        while missing:
+            lowest = missing & -missing
+            unmet.append(lowest.bit_length() - 1)
+            missing ^= lowest
+        return unmet
 
 
 def words_of(masks: Sequence[int], rules: int) -> NDArray[np.uint64]:

@@ -32,6 +32,8 @@ from engine.errors import (
     Overloaded,
     Unavailable,
 )
+from engine.explain.answer import explained
+from engine.explain.finding import BeliefFinder
 from engine.gateway import (
     CheckedEvent,
     CheckedOutcome,
@@ -106,6 +108,7 @@ class Service:
         self._outlet = outlet
         self.entities = EntityReader(catalogue.rollups, store)
         self.decider = Decider(catalogue, store, None if outlet is None else self, self.entities)
+        self._beliefs = BeliefFinder(self.decider.kept, store)
         self._writer = AnswerWriter(catalogue)
         self._catalogues = {catalogue.version: catalogue}
         self._channels: dict[str, Sequence[Channel]] = {catalogue.version: catalogue.config.channels}
@@ -240,7 +243,9 @@ class Service:
         """Decisions.Explain."""
         partition, position, record = await self._found(request.decision_id)
         catalogue = await self._catalogue_of(record.config_version)
-        return answers.explained(catalogue, record, partition, position)
+        belief = await self._beliefs.of(record, catalogue)
+        place = decision_id(partition, position)
+        return await explained(catalogue, record, place, belief, self.decider.policy, request.language)
 
     async def _found(self, text: str) -> tuple[int, Offset, DecisionRecord]:
         if not text:

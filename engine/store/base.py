@@ -18,6 +18,7 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `dead` | dead letters, a stream | DEAD_LETTERS_MAX |
 | `policy` | the served policy, a hash: one field an offer, and `_head` | for good |
 | `{policy}:changes` | stream of snapshot versions and the offers each changed | 1,000 entries |
+| `{policy}:kept` | weights of earlier policies by version, a hash, to explain with | POLICIES_KEPT_BYTES_MAX |
 | `learner` | checkpoint of the learner, a hash | for good |
 | `config:<version>` | configuration files by version, for reading old records | for good |
 | `kafka` | which Kafka topic the events come from, if they do, a hash | for good |
@@ -282,6 +283,18 @@ class PolicyBoard(Protocol):
 
     async def policy_changes(self, after: str, block_ms: int) -> list[tuple[str, list[str]]]:
         """(position, changed offers) of each snapshot after `after` ("$": from now on; "": from the oldest kept)."""
+        ...
+
+    async def keep_policy(self, version: int, data: bytes, let_go: Sequence[int] = ()) -> None:
+        """Keep a policy by its version for explaining, and let go of others, in one atomic step."""
+        ...
+
+    async def kept_policies(self) -> list[int]:
+        """Versions of the policies kept, oldest first."""
+        ...
+
+    async def kept_policy(self, version: int) -> bytes | None:
+        """A policy kept earlier."""
         ...
 
     async def save_checkpoint(self, fields: Mapping[str, bytes], removed: Sequence[str] = ()) -> None:

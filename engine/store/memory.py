@@ -110,6 +110,7 @@ class MemoryStore:
         self._marks: list[dict[str, bytes]] = [{} for _ in range(partitions)]
         self._policy_head: bytes | None = None
         self._policy: dict[str, bytes] = {}
+        self._policies_kept: dict[int, bytes] = {}
         self._changes = _Log(clock_ms)
         self._checkpoint: dict[str, bytes] = {}
         self._configs: dict[str, bytes] = {}
@@ -275,6 +276,20 @@ class MemoryStore:
         """(position, changed offers) of each snapshot after `after`."""
         start = self._changes.last if after == "$" else Offset.parse(after or "0-0")
         return await self._wait(lambda: _changes(self._changes.after(start, POLICY_CHANGES_MAX)), block_ms)
+
+    async def keep_policy(self, version: int, data: bytes, let_go: Sequence[int] = ()) -> None:
+        """Keep a policy by its version for explaining, and let go of others."""
+        for old in let_go:
+            self._policies_kept.pop(old, None)
+        self._policies_kept[version] = data
+
+    async def kept_policies(self) -> list[int]:
+        """Versions of the policies kept, oldest first."""
+        return sorted(self._policies_kept)
+
+    async def kept_policy(self, version: int) -> bytes | None:
+        """A policy kept earlier."""
+        return self._policies_kept.get(version)
 
     async def save_checkpoint(self, fields: Mapping[str, bytes], removed: Sequence[str] = ()) -> None:
         """Replace fields of the learner's checkpoint, and drop others."""

@@ -381,6 +381,24 @@ class RedisStore:
         found = await self._readers.read({keys.POLICY_CHANGES: (after or "0-0").encode()}, POLICY_CHANGES_MAX, block_ms)
         return [(at.decode(), orjson.loads(offers)) for _, log in found for at, (_, offers) in log]
 
+    async def keep_policy(self, version: int, data: bytes, let_go: Sequence[int] = ()) -> None:
+        """Keep a policy by its version for explaining, and let go of others, in one atomic step."""
+        commands: list[Command] = [(b"HSET", keys.POLICY_KEPT, b"%d" % version, data)]
+        if let_go:
+            commands.insert(0, (b"HDEL", keys.POLICY_KEPT, *(b"%d" % old for old in let_go)))
+        await self._atomic(self._bulk, commands, BULK_WAIT_MS_MAX / 1e3)
+
+    async def kept_policies(self) -> list[int]:
+        """Versions of the policies kept, oldest first."""
+        [names] = checked(await self._bulk.pipeline([(b"HKEYS", keys.POLICY_KEPT)], BULK_WAIT_MS_MAX / 1e3))
+        return sorted(map(int, names))
+
+    async def kept_policy(self, version: int) -> bytes | None:
+        """A policy kept earlier."""
+        read = (b"HGET", keys.POLICY_KEPT, b"%d" % version)
+        [data] = checked(await self._bulk.pipeline([read], BULK_WAIT_MS_MAX / 1e3))
+        return None if data is None else bytes(data)
+
     async def save_checkpoint(self, fields: Mapping[str, bytes], removed: Sequence[str] = ()) -> None:
         """Replace fields of the learner's checkpoint, and drop others, in one atomic step."""
         commands: list[Command] = []

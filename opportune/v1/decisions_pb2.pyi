@@ -152,13 +152,43 @@ class DecideResponse(_message.Message):
     def __init__(self, decision_id: _Optional[str] = ..., offers: _Optional[_Iterable[_Union[RankedOffer, _Mapping]]] = ..., nothing_reason: _Optional[_Union[Reason, _Mapping]] = ..., state: _Optional[_Union[StateFreshness, _Mapping]] = ..., degraded: _Optional[_Union[DegradedReason, str]] = ..., customer_id: _Optional[str] = ..., policy_version: _Optional[int] = ..., config_version: _Optional[str] = ..., time_ms: _Optional[int] = ..., repeated: _Optional[bool] = ..., open_offers: _Optional[_Iterable[_Union[OpenOffer, _Mapping]]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("decision_id",)
+    __slots__ = ("decision_id", "language")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
-    def __init__(self, decision_id: _Optional[str] = ...) -> None: ...
+    language: str
+    def __init__(self, decision_id: _Optional[str] = ..., language: _Optional[str] = ...) -> None: ...
+
+class Contribution(_message.Message):
+    __slots__ = ("input", "value", "probability", "worth")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    WORTH_FIELD_NUMBER: _ClassVar[int]
+    input: str
+    value: str
+    probability: float
+    worth: float
+    def __init__(self, input: _Optional[str] = ..., value: _Optional[str] = ..., probability: _Optional[float] = ..., worth: _Optional[float] = ...) -> None: ...
+
+class Factors(_message.Message):
+    __slots__ = ("estimate", "context_weight", "value", "lever", "contact_cost", "worth")
+    ESTIMATE_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    LEVER_FIELD_NUMBER: _ClassVar[int]
+    CONTACT_COST_FIELD_NUMBER: _ClassVar[int]
+    WORTH_FIELD_NUMBER: _ClassVar[int]
+    estimate: float
+    context_weight: float
+    value: float
+    lever: float
+    contact_cost: float
+    worth: float
+    def __init__(self, estimate: _Optional[float] = ..., context_weight: _Optional[float] = ..., value: _Optional[float] = ..., lever: _Optional[float] = ..., contact_cost: _Optional[float] = ..., worth: _Optional[float] = ...) -> None: ...
 
 class Candidate(_message.Message):
-    __slots__ = ("offer_id", "eligible", "unmet_rules", "rank", "propensity", "score", "acceptance_probability", "acceptance_probability_sd")
+    __slots__ = ("offer_id", "eligible", "unmet_rules", "rank", "propensity", "score", "acceptance_probability", "acceptance_probability_sd", "base_rate", "contributions", "factors", "reasons", "text")
     OFFER_ID_FIELD_NUMBER: _ClassVar[int]
     ELIGIBLE_FIELD_NUMBER: _ClassVar[int]
     UNMET_RULES_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +197,11 @@ class Candidate(_message.Message):
     SCORE_FIELD_NUMBER: _ClassVar[int]
     ACCEPTANCE_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     ACCEPTANCE_PROBABILITY_SD_FIELD_NUMBER: _ClassVar[int]
+    BASE_RATE_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    FACTORS_FIELD_NUMBER: _ClassVar[int]
+    REASONS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
     offer_id: str
     eligible: bool
     unmet_rules: _containers.RepeatedScalarFieldContainer[str]
@@ -175,7 +210,12 @@ class Candidate(_message.Message):
     score: float
     acceptance_probability: float
     acceptance_probability_sd: float
-    def __init__(self, offer_id: _Optional[str] = ..., eligible: _Optional[bool] = ..., unmet_rules: _Optional[_Iterable[str]] = ..., rank: _Optional[int] = ..., propensity: _Optional[float] = ..., score: _Optional[float] = ..., acceptance_probability: _Optional[float] = ..., acceptance_probability_sd: _Optional[float] = ...) -> None: ...
+    base_rate: float
+    contributions: _containers.RepeatedCompositeFieldContainer[Contribution]
+    factors: Factors
+    reasons: _containers.RepeatedCompositeFieldContainer[Reason]
+    text: str
+    def __init__(self, offer_id: _Optional[str] = ..., eligible: _Optional[bool] = ..., unmet_rules: _Optional[_Iterable[str]] = ..., rank: _Optional[int] = ..., propensity: _Optional[float] = ..., score: _Optional[float] = ..., acceptance_probability: _Optional[float] = ..., acceptance_probability_sd: _Optional[float] = ..., base_rate: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., factors: _Optional[_Union[Factors, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Input(_message.Message):
     __slots__ = ("name", "steps")
@@ -186,7 +226,7 @@ class Input(_message.Message):
     def __init__(self, name: _Optional[str] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("decision_id", "customer_id", "channel", "placement", "time_ms", "context", "candidates", "inputs", "policy_version", "config_version", "seed", "state", "nothing_propensity", "degraded", "request_id", "summary")
+    __slots__ = ("decision_id", "customer_id", "channel", "placement", "time_ms", "context", "candidates", "inputs", "policy_version", "config_version", "seed", "state", "nothing_propensity", "degraded", "request_id", "summary", "explained_by_policy_version", "exact", "caveat", "brief", "language")
     class ContextEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -210,6 +250,11 @@ class ExplainResponse(_message.Message):
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    EXPLAINED_BY_POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    CAVEAT_FIELD_NUMBER: _ClassVar[int]
+    BRIEF_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     customer_id: str
     channel: str
@@ -226,4 +271,9 @@ class ExplainResponse(_message.Message):
     degraded: DegradedReason
     request_id: str
     summary: str
-    def __init__(self, decision_id: _Optional[str] = ..., customer_id: _Optional[str] = ..., channel: _Optional[str] = ..., placement: _Optional[str] = ..., time_ms: _Optional[int] = ..., context: _Optional[_Mapping[str, _common_pb2.Value]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., policy_version: _Optional[int] = ..., config_version: _Optional[str] = ..., seed: _Optional[int] = ..., state: _Optional[_Union[StateFreshness, _Mapping]] = ..., nothing_propensity: _Optional[float] = ..., degraded: _Optional[_Union[DegradedReason, str]] = ..., request_id: _Optional[str] = ..., summary: _Optional[str] = ...) -> None: ...
+    explained_by_policy_version: int
+    exact: bool
+    caveat: str
+    brief: str
+    language: str
+    def __init__(self, decision_id: _Optional[str] = ..., customer_id: _Optional[str] = ..., channel: _Optional[str] = ..., placement: _Optional[str] = ..., time_ms: _Optional[int] = ..., context: _Optional[_Mapping[str, _common_pb2.Value]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., policy_version: _Optional[int] = ..., config_version: _Optional[str] = ..., seed: _Optional[int] = ..., state: _Optional[_Union[StateFreshness, _Mapping]] = ..., nothing_propensity: _Optional[float] = ..., degraded: _Optional[_Union[DegradedReason, str]] = ..., request_id: _Optional[str] = ..., summary: _Optional[str] = ..., explained_by_policy_version: _Optional[int] = ..., exact: _Optional[bool] = ..., caveat: _Optional[str] = ..., brief: _Optional[str] = ..., language: _Optional[str] = ...) -> None: ...

@@ -72,3 +72,38 @@ async def test_the_story_is_told_in_words() -> None:
     decision, explanation, _ = await explained(SmallEngine())
     assert "For customer ann, of whom nothing was known, 2 of 3 offers were eligible" in explanation.summary
     assert f"Rank 1: {decision.offers[0].offer_id}" in explanation.summary
+
+
+async def test_what_each_input_added_is_told_and_nothing_is_left_over() -> None:
+    """From the rate of the average customer, input by input, to the estimate; from there, by factors, to the worth."""
+    engine = SmallEngine()
+    for n in range(40):
+        pays = bool(n % 2)
+        decision = await engine.decide(f"customer-{n}", "web", context={"intent": "pay" if pays else "leave"})
+        for offer in decision.offers:
+            await engine.report(decision.decision_id, offer.offer_id, "accepted" if pays else "declined")
+    await engine.learn()
+    _, explanation, candidates = await explained(engine, channel="web", context={"intent": "pay"})
+    card = candidates["card"]
+    assert explanation.exact
+    assert card.contributions[0].input == "intent"
+    added = sum(part.probability for part in card.contributions)
+    assert card.base_rate + added == pytest.approx(card.factors.estimate, abs=1e-12)
+    assert card.factors.estimate == pytest.approx(card.acceptance_probability, abs=1e-6)
+    assert card.factors.worth == pytest.approx(card.factors.estimate * 40, abs=1e-9)
+    assert "For it: intent (pay, +" in card.text
+
+
+async def test_the_belief_that_decided_explains_not_the_one_of_today() -> None:
+    """What was learnt since does not change why it was decided."""
+    engine = SmallEngine()
+    decision = await engine.decide("ann", "web", context={"intent": "pay"})
+    before = await engine.explain(decision.decision_id)
+    for n in range(40):
+        later = await engine.decide(f"customer-{n}", "web", context={"intent": "pay"})
+        for offer in later.offers:
+            await engine.report(later.decision_id, offer.offer_id, "accepted")
+    await engine.learn()
+    after = await engine.explain(decision.decision_id)
+    assert (after.explained_by_policy_version, after.exact) == (decision.policy_version, True)
+    assert [c.text for c in after.candidates] == [c.text for c in before.candidates]

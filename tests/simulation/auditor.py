@@ -121,6 +121,17 @@ class Auditor:
         assert (answer.customer_id, answer.time_ms, answer.request_id) == (note.customer, note.time_ms, note.request)
         ranked = sorted((candidate for candidate in answer.candidates if candidate.rank), key=lambda c: c.rank)
         assert [(c.offer_id, c.propensity) for c in ranked] == [(o.offer, o.propensity) for o in note.offers]
+        # By the belief that decided, or saying that it is not; and the parts are those of the whole.
+        by_its_own = answer.explained_by_policy_version == answer.policy_version
+        assert answer.exact == (not answer.caveat)
+        assert by_its_own or not answer.exact
+        for candidate in answer.candidates:
+            assert candidate.text
+            added = sum(part.probability for part in candidate.contributions)
+            assert abs(candidate.base_rate + added - candidate.factors.estimate) < 1e-9
+            if candidate.rank and answer.exact:
+                shown = min(max(candidate.factors.estimate, 0.0), 1.0)
+                assert abs(shown - candidate.acceptance_probability) < 1e-4
 
     def check_learnt(self, catalogue: Catalogue, kept: Statistics, vectors: dict[str, list[int]]) -> None:
         """The statistics are the sums over the last acknowledged outcome of each offer instance."""

@@ -28,7 +28,7 @@ from engine.store.keys import POLICY, POLICY_CHANGES, Keys
 from features import Offset
 
 PARTITIONS = 4
-FOR_GOOD = {b"dead", b"policy", b"{policy}:changes", b"learner", b"config:v1", b"meta"}
+FOR_GOOD = {b"dead", b"policy", b"{policy}:changes", b"{policy}:kept", b"learner", b"config:v1", b"meta"}
 
 
 def commit(customer: str, expected: bytes = b"", record: bytes = b"record") -> DecisionCommit:
@@ -46,6 +46,7 @@ async def fill(store: RedisStore) -> None:
     await store.commit_outcome("anna", b"head", b"ledger", b"outcome")
     await store.dead_letters([(b"payload", "reason")])
     await store.publish_policy(b"head", {"gold": b"1"})
+    await store.keep_policy(1, b"weights")
     await store.save_checkpoint({"a": b"1"})
     await store.save_config("v1", b"text")
 

@@ -462,6 +462,19 @@ async def test_policy_changes_are_told_in_order_after_a_position(store: Store) -
     assert await store.policy_changes(changes[1][0], 0) == []
 
 
+async def test_policies_are_kept_by_version_until_they_are_let_go(store: Store) -> None:
+    assert await store.kept_policies() == []
+    assert await store.kept_policy(1) is None
+    for version in (9, 10, 2):
+        await store.keep_policy(version, b"\x00%d" % version)
+    assert await store.kept_policies() == [2, 9, 10]
+    await store.keep_policy(11, b"eleven", let_go=[9, 2, 777])
+    await store.keep_policy(11, b"again", let_go=[])
+    assert await store.kept_policies() == [10, 11]
+    assert (await store.kept_policy(10), await store.kept_policy(11)) == (b"\x0010", b"again")
+    assert await store.kept_policy(9) is None
+
+
 async def test_a_checkpoint_is_replaced_and_removed_field_by_field(store: Store) -> None:
     assert await store.load_checkpoint() == {}
     await store.save_checkpoint({})

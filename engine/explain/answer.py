@@ -1,0 +1,143 @@
+"""The answer to Explain: a record, read with the configuration and the belief that it was made with."""
+
+import asyncio
+from typing import Final
+
+import orjson
+
+from engine.answers import fill_freshness, plain_value
+from engine.catalogue import Catalogue
+from engine.explain.case import Case
+from engine.explain.contributions import REST
+from engine.explain.kept import Belief
+from engine.explain.story import Story
+from engine.explain.words import words_for
+from engine.limits import EXPLAIN_ENTRIES_MAX, EXPLAIN_OFFER_ENTRIES_MIN
+from engine.record import DecisionRecord
+from models import Policy
+from opportune.v1 import decisions_pb2
+
+_AT_A_TIME: Final = 8
+"""Offers between two chances for others: one or two milliseconds."""
+_TOLD_WHOLE: Final = 3
+"""Ranks whose reasons are in the summary; further ones have theirs with the candidate."""
+
+
+async def explained(
+    catalogue: Catalogue, record: DecisionRecord, decision: str, belief: Belief | None, now: Policy, language: str = ""
+) -> decisions_pb2.ExplainResponse:
+    """Why this offer, why not that one, why nothing. Others get their turn meanwhile: decisions do not wait for it.
+
+    Args:
+        catalogue: the configuration that the record names.
+        record: the decision.
+        decision: its id.
+        belief: the policy that decided, or the nearest one kept; None if there is none.
+        now: the policy in service, for how sure the estimates of offers are that the record does not have.
+        language: of the words.
+    """
+    case = Case(catalogue, record, belief)
+    language, words = words_for(language)
+    story = Story(case, words)
+    response = decisions_pb2.ExplainResponse(
+        decision_id=decision,
+        customer_id=record.customer,
+        channel=catalogue.config.channels[record.channel].id,
+        placement=catalogue.placement_name(record.channel, record.placement),
+        time_ms=record.time_ms,
+        policy_version=record.policy_version,
+        config_version=record.config_version,
+        seed=record.seed,
+        nothing_propensity=record.nothing_propensity,
+        degraded=record.degraded,  # type: ignore[arg-type]
+        request_id=record.request_id,
+        explained_by_policy_version=0 if belief is None or case.parts is None else belief.version,
+        exact=case.exact,
+        caveat=story.caveat(),
+        language=language,
+    )
+    for name, value in (orjson.loads(record.context) if record.context else {}).items():
+        response.context[name].CopyFrom(plain_value(value))
+    if record.known:
+        fill_freshness(response.state, record.watermark, record.latest_event_ms, record.time_ms)
+    else:
+        response.state.known = False
+    names = catalogue.input_names if case.readable else [f"column {at}" for at in range(len(record.x))]
+    response.inputs.extend(
+        decisions_pb2.Input(name=name, steps=step) for name, step in zip(names, case.x.tolist(), strict=True)
+    )
+    sds = _sds(case, now)
+    candidates = []
+    for at in range(len(catalogue.offers)):
+        candidates.append(_candidate(case, story, at, sds))
+        if at % _AT_A_TIME == _AT_A_TIME - 1:
+            await asyncio.sleep(0)
+    # The answer first, in its order; then what was eligible, the best first; then the rest as the catalogue has it.
+    candidates.sort(key=lambda c: (c.rank == 0, c.rank, not c.eligible, -c.score if c.eligible else 0.0))
+    ranked = [candidate for candidate in candidates if candidate.rank]
+    texts = [candidate.text for candidate in ranked[:_TOLD_WHOLE]]
+    texts += [story.rank(case.catalogue.offer_ids.index(c.offer_id)) for c in ranked[_TOLD_WHOLE:]]
+    degraded = decisions_pb2.DegradedReason.Name(record.degraded) if record.degraded else ""
+    response.summary = story.summary(texts, degraded)
+    response.brief = story.brief()
+    await asyncio.sleep(0)
+    response.candidates.extend(candidates)
+    return response
+
+
+def _candidate(case: Case, story: Story, at: int, sds: dict[str, float]) -> decisions_pb2.Candidate:
+    catalogue = case.catalogue
+    offer = catalogue.offers[at]
+    candidate = decisions_pb2.Candidate(offer_id=offer.id, eligible=not case.unmet[at], unmet_rules=case.unmet[at])
+    estimate, worth = case.estimate(at), case.worth(at)
+    if estimate is not None and worth is not None:
+        candidate.acceptance_probability = min(max(estimate, 0.0), 1.0)
+        candidate.score = worth
+        candidate.acceptance_probability_sd = sds.get(offer.id, 0.0)
+    if at in case.chosen:
+        candidate.rank, choice = case.chosen[at]
+        candidate.propensity, candidate.acceptance_probability_sd = choice.propensity, choice.sd
+    _fill_parts(case, story, at, candidate)
+    reason = story.reason(at)
+    candidate.reasons.add(code=reason.code, text=reason.text, weight=reason.worth)
+    candidate.text = story.of_offer(at, reason)
+    return candidate
+
+
+def _fill_parts(case: Case, story: Story, at: int, candidate: decisions_pb2.Candidate) -> None:
+    """Factors and contributions, where the belief has the offer."""
+    catalogue, base_rate = case.catalogue, case.base_rate(at)
+    if base_rate is None:
+        return
+    told = case.contributions(at)
+    offer, gain, cost = catalogue.offers[at], case.gain(at), float(catalogue.costs[at])
+    channel = catalogue.config.channels[case.record.channel].id
+    estimate = base_rate + sum(value for _, value in told)
+    candidate.base_rate = base_rate
+    candidate.factors.CopyFrom(
+        decisions_pb2.Factors(
+            estimate=estimate,
+            context_weight=offer.context_weight.get(channel, 1.0),
+            value=offer.value,
+            lever=offer.lever,
+            contact_cost=cost,
+            worth=estimate * gain - cost,
+        )
+    )
+    if at not in case.chosen:
+        # Of a thousand offers with a hundred inputs each nobody reads all, and a message has its bound.
+        most = max(EXPLAIN_OFFER_ENTRIES_MIN, EXPLAIN_ENTRIES_MAX // len(catalogue.offers))
+        if len(told) > most:
+            told = [*told[:most], (REST, sum(value for _, value in told[most:]))]
+    for name, value in told:
+        candidate.contributions.add(
+            input=name, value=story.values.get(name, ""), probability=value, worth=value * gain
+        )
+
+
+def _sds(case: Case, now: Policy) -> dict[str, float]:
+    """How sure the policy in service is of each offer, if it reads the same inputs."""
+    if not case.readable or now.transform_version != case.record.transform_version:
+        return {}
+    _, sd = now.score(case.x[None])
+    return dict(zip(now.offers, sd[0].tolist(), strict=True))

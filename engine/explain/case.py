@@ -1,0 +1,142 @@
+"""One decision with its numbers: what the sentences are made from. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from engine.answers import unmet_rules
+from engine.catalogue import Catalogue
+from engine.explain.contributions import Decomposition, decompose, groups_of
+from engine.explain.kept import Belief
+from engine.record import Choice, DecisionRecord
+
+_AGREES = 1e-5
+"""Float32 sums differ by so much of the size of their terms, whatever the order of the inputs."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A decision, the configuration it was made with, and the belief that explains it, if any is kept."""
+
+    catalogue: Catalogue
+    record: DecisionRecord
+    belief: Belief | None
+
+    @cached_property
+    def readable(self) -> bool:
+        """Whether the columns of the record mean what the configuration says now: a release may read it otherwise."""
+        return (
+            self.record.transform_version == self.catalogue.transform.version
+            and len(self.record.x) == self.catalogue.transform.dimension
+        )
+
+    @cached_property
+    def x(self) -> np.ndarray[tuple[int], np.dtype[np.int8]]:
+        """(d,) the vector decided with."""
+        return np.frombuffer(self.record.x, np.int8)
+
+    @cached_property
+    def unmet(self) -> list[list[str]]:
+        """By offer: the rules that kept it away."""
+        return [unmet_rules(self.catalogue, self.record, at) for at in range(len(self.catalogue.offers))]
+
+    @cached_property
+    def chosen(self) -> Mapping[int, tuple[int, Choice]]:
+        """(rank, choice) by index of the offer, in the order of the ranks."""
+        index = self.catalogue.index_of_key
+        return {index[choice.key]: (rank, choice) for rank, choice in enumerate(self.record.slate, 1)}
+
+    @cached_property
+    def parts(self) -> Decomposition | None:
+        """The estimates taken apart, over the offers of the belief; None where no belief fits."""
+        belief = self.belief
+        if belief is None or not self.readable or belief.transform_version != self.record.transform_version:
+            return None
+        if len(belief.weights) != len(self.x):
+            return None
+        names = {column.name for column in self.catalogue.columns}
+        return decompose(self.x, belief.weights, belief.average, groups_of(self.catalogue.transform.names, names))
+
+    @cached_property
+    def column_of(self) -> Mapping[str, int]:
+        """Column of each offer in `parts`; an offer may be missing that the policy does not have."""
+        return {} if self.parts is None or self.belief is None else {o: at for at, o in enumerate(self.belief.offers)}
+
+    def estimate(self, at: int) -> float | None:
+        """The estimated acceptance of an offer: of the record if it was chosen, else by the belief."""
+        if at in self.chosen:
+            return self.chosen[at][1].mean
+        column = self.column_of.get(self.catalogue.offer_ids[at])
+        return None if column is None or self.parts is None else float(self.parts.estimate[column])
+
+    def worth(self, at: int) -> float | None:
+        """What an offer was expected to be worth: of the record if it was chosen, else by the belief."""
+        if at in self.chosen:
+            return self.chosen[at][1].score
+        estimate = self.estimate(at)
+        return None if estimate is None else estimate * self.gain(at) - float(self.catalogue.costs[at])
+
+    def gain(self, at: int) -> float:
+        """What one sure acceptance adds: value × lever × context weight."""
+        return float(self.catalogue.gain[self.record.channel, at])
+
+    def base_rate(self, at: int) -> float | None:
+        """What the acceptance of an offer is estimated at for the average customer."""
+        column = self.column_of.get(self.catalogue.offer_ids[at])
+        return None if column is None or self.parts is None else float(self.parts.base[column])
+
+    def contributions(self, at: int) -> list[tuple[str, float]]:
+        """(input, what it added to the estimate), the largest first; those that added nothing are left out."""
+        column = self.column_of.get(self.catalogue.offer_ids[at])
+        if column is None or self.parts is None:
+            return []
+        own = self.parts.parts[:, column]
+        names, values = self.parts.names, own.tolist()
+        found = [(names[group], values[group]) for group in np.argsort(-np.abs(own), kind="stable").tolist()]
+        return [(name, value) for name, value in found if value]
+
+    @cached_property
+    def unknown_offers(self) -> list[str]:
+        """Offers of which the belief says nothing."""
+        return [] if self.parts is None else [o for o in self.catalogue.offer_ids if o not in self.column_of]
+
+    @cached_property
+    def agrees(self) -> bool:
+        """Whether the belief gives the estimates of the record: a check on what was kept."""
+        if self.parts is None or self.belief is None:
+            return False
+        for at, (_, choice) in self.chosen.items():
+            column = self.column_of.get(self.catalogue.offer_ids[at])
+            if column is None:
+                return False
+            size = float(np.abs(self.x * self.belief.weights[:, column]).sum())
+            if abs(float(self.parts.estimate[column]) - choice.mean) > _AGREES * (size + 0.01):
+                return False
+        return True
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether the belief is the one that decided."""
+        same = self.belief is not None and self.belief.version == self.record.policy_version
+        return same and self.agrees and not self.unknown_offers
+
+    def better(self, at: int) -> tuple[int | None, float] | None:
+        """(offer, how much more it was expected to be worth) of the best that a choice was preferred to.
+
+        None if nothing left at its rank was expected to be worth more; the offer is None where silence was.
+        """
+        rank, choice = self.chosen[at]
+        before = {other for other, (place, _) in self.chosen.items() if place <= rank}
+        left: list[tuple[float, int | None]] = [(0.0, None)] if self.catalogue.config.silence else []
+        for other, unmet in enumerate(self.unmet):
+            worth = None if unmet or other in before else self.worth(other)
+            if worth is not None:
+                left.append((worth, other))
+        if not left:
+            return None
+        worth, other_or_none = max(left, key=lambda pair: pair[0])
+        more = worth - choice.score
+        # The record keeps the score as float32.
+        return (other_or_none, more) if more > _AGREES * (abs(worth) + abs(choice.score)) else None

@@ -1,0 +1,244 @@
+"""Sentences about one decision, in the words of a language. Pure."""
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from engine.explain.case import Case
+from engine.explain.contributions import COMBINED
+from engine.explain.words import Words, amount
+from models import STEPS
+
+PARTS_TOLD_MAX: Final = 3
+"""Inputs that a sentence names, for and against."""
+_PART_MIN: Final = 0.0005
+"""What moves an estimate by less is not worth a word."""
+
+
+class Reason(NamedTuple):
+    """Why an offer is in the answer, or is not."""
+
+    code: str
+    text: str
+    worth: float = 0.0
+    """At stake."""
+
+
+class Story:
+    """What there is to say about a case."""
+
+    def __init__(self, case: Case, words: Words) -> None:
+        self.case = case
+        self.words = words
+
+    @cached_property
+    def values(self) -> dict[str, str]:
+        """What each input was, by name of its feature or fact."""
+        case, words = self.case, self.words
+        if not case.readable:
+            return {}
+        catalogue = case.catalogue
+        missing = [spec.missing for spec in catalogue.layout.specs] + catalogue.fact_defaults.tolist()
+        never = [not math.isnan(value) for value in missing]
+        units = {feature.name: feature.unit for feature in catalogue.config.all_features}
+        beside = np.where(case.x < STEPS, case.x + 1, case.x - 1).astype(np.int8)
+        restored = catalogue.transform.restore(case.x[None], never)[0]
+        steps = np.abs(catalogue.transform.restore(beside[None], [True] * len(never))[0] - restored)
+        found = {}
+        for column, value, step in zip(catalogue.columns, restored.tolist(), steps.tolist(), strict=True):
+            if math.isnan(value):
+                found[column.name] = words.not_known
+            elif column.kind == "text":
+                found[column.name] = column.categories[int(value)]
+            elif column.kind == "flag":
+                found[column.name] = words.yes if value >= 0.5 else words.no
+            else:
+                unit = units.get(column.name, "")
+                found[column.name] = words.about.format(value=_rounded(value, step) + (f" {unit}" if unit else ""))
+        return found
+
+    # --- one offer --------------------------------------------------------------------------------------------------
+
+    def reason(self, at: int) -> Reason:
+        """Why an offer is in the answer, or is not."""
+        case, words = self.case, self.words
+        if case.unmet[at]:
+            text = words.not_eligible.format(offer=self._offer(at), rules=self._rules(at))
+            return Reason("not_eligible", text)
+        if at in case.chosen:
+            return self._of_chosen(at)
+        worth = case.worth(at)
+        if worth is None:
+            return Reason("not_chosen", words.not_chosen_unknown.format(offer=self._offer(at)))
+        if not case.chosen or case.record.nothing_propensity:
+            if worth > 0.0:
+                text, code = words.not_drawn_silence.format(worth=amount(worth)), "not_drawn"
+            else:
+                text, code = words.worth_less_than_nothing.format(less=amount(-worth)), "not_chosen"
+            return Reason(code, text, worth)
+        other, (_, choice) = min(case.chosen.items(), key=lambda item: item[1][1].score)
+        more, chosen = worth - choice.score, self._offer(other)
+        if more > 0.0:
+            text, code = words.not_drawn.format(more=amount(more), chosen=chosen), "not_drawn"
+        else:
+            text, code = words.not_chosen.format(less=amount(-more), chosen=chosen), "not_chosen"
+        return Reason(code, text, more)
+
+    def _of_chosen(self, at: int) -> Reason:
+        case, words = self.case, self.words
+        better = case.better(at)
+        if better is None:
+            return Reason("best", words.best)
+        other, more = better
+        told = {"more": amount(more), "offer": self._offer(at), "propensity": case.chosen[at][1].propensity}
+        text = (
+            words.explored_over_silence.format(**told)
+            if other is None
+            else words.explored.format(other=self._offer(other), **told)
+        )
+        return Reason("explored", text, more)
+
+    def of_offer(self, at: int, reason: Reason) -> str:
+        """An offer in a few sentences."""
+        case, words = self.case, self.words
+        if case.unmet[at]:
+            return reason.text
+        estimate, worth = case.estimate(at), case.worth(at)
+        if estimate is None or worth is None:
+            return reason.text
+        if at in case.chosen:
+            parts = [self.rank(at)]
+        else:
+            parts = [words.estimate_only.format(offer=self._offer(at), estimate=estimate, worth=amount(worth))]
+        parts.append(reason.text)
+        base_rate = case.base_rate(at)
+        if base_rate is not None:
+            average = case.belief is not None and case.belief.average is not None
+            base = words.base_average if average else words.base_middle
+            parts.append(base.format(base=base_rate))
+            parts += self._parts(at, words.speaks_for, words.speaks_against)
+        return " ".join(parts)
+
+    def rank(self, at: int) -> str:
+        """The numbers of an offer in the answer, from the record."""
+        rank, choice = self.case.chosen[at]
+        return self.words.rank.format(
+            rank=rank,
+            offer=self._offer(at),
+            estimate=choice.mean,
+            sd=choice.sd,
+            worth=amount(choice.score),
+            propensity=choice.propensity,
+        )
+
+    def _parts(self, at: int, speaks_for: str, against: str) -> list[str]:
+        contributions = self.case.contributions(at)
+        sentences = []
+        for template, sign in ((speaks_for, 1), (against, -1)):
+            told = [part for part in contributions if sign * part[1] >= _PART_MIN][:PARTS_TOLD_MAX]
+            if told:
+                sentences.append(template.format(parts=", ".join(self._part(*part) for part in told)))
+        return sentences
+
+    def _part(self, name: str, probability: float) -> str:
+        points = 100.0 * probability
+        if name == COMBINED:
+            return self.words.combined.format(points=points)
+        return self.words.part.format(input=name, value=self.values[name], points=points)
+
+    def _rules(self, at: int) -> str:
+        """What kept an offer away; the last entries of `unmet` are channel and time, the others are rules."""
+        case, words = self.case, self.words
+        rules, catalogue = case.catalogue.rules, case.catalogue
+        failed = int.from_bytes(case.record.rules_failed, "little")
+        told = [
+            (words.rule_failed if failed >> rule & 1 else words.rule_not_held).format(rule=rules.expressions[rule])
+            for rule in rules.unmet(case.record.rules_held, catalogue.offer_masks[at])
+        ]
+        if not catalogue.in_channel[case.record.channel, at]:
+            told.append(words.wrong_channel.format(channel=catalogue.config.channels[case.record.channel].id))
+        if not catalogue.offers[at].starts_ms <= case.record.time_ms < catalogue.offers[at].ends_ms:
+            told.append(words.wrong_time)
+        return "; ".join(told)
+
+    def _offer(self, at: int) -> str:
+        return self.case.catalogue.offer_ids[at]
+
+    # --- the decision -----------------------------------------------------------------------------------------------
+
+    def caveat(self) -> str:
+        """What is not as it was when the decision was made; "" if all is."""
+        case, words = self.case, self.words
+        if case.parts is None or case.belief is None:
+            return words.no_belief
+        told = {"version": case.record.policy_version, "used": case.belief.version}
+        parts = []
+        if case.belief.version != case.record.policy_version:
+            parts.append(words.other_version.format(**told))
+        elif not case.agrees and not case.unknown_offers:
+            parts.append(words.disagrees.format(**told))
+        if case.unknown_offers:
+            parts.append(words.offers_unknown.format(offers=", ".join(case.unknown_offers), **told))
+        return " ".join(parts)
+
+    def summary(self, texts: Sequence[str], degraded: str) -> str:
+        """The whole story; `texts` are those of the offers chosen, in their order."""
+        case, words = self.case, self.words
+        eligible = sum(not unmet for unmet in case.unmet)
+        situation = words.situation.format(
+            customer=case.record.customer,
+            known=words.known if case.record.known else words.unknown,
+            eligible=eligible,
+            offers=len(case.unmet),
+            channel=case.catalogue.config.channels[case.record.channel].id,
+        )
+        parts = [situation, *texts]
+        if not eligible:
+            parts.append(words.nothing_eligible)
+        elif not case.chosen:
+            parts.append(words.silence_drawn.format(propensity=case.record.nothing_propensity))
+            parts.append(self._why_silence())
+        elif case.record.nothing_propensity:
+            parts.append(words.silence_after.format(propensity=case.record.nothing_propensity))
+        if degraded:
+            parts.append(words.degraded.format(reason=degraded))
+        parts.append(self.caveat())
+        return " ".join(part for part in parts if part)
+
+    def _why_silence(self) -> str:
+        case, words = self.case, self.words
+        worths = [(case.worth(at), at) for at, unmet in enumerate(case.unmet) if not unmet]
+        known = [(worth, at) for worth, at in worths if worth is not None]
+        if not known:
+            return ""
+        worth, at = max(known)
+        if worth <= 0.0:
+            return words.silence_best
+        return words.silence_explored.format(other=self._offer(at), worth=amount(worth))
+
+    def brief(self) -> str:
+        """For whoever speaks with the customer: the offer at rank 1."""
+        case, words = self.case, self.words
+        if not case.chosen:
+            eligible = any(not unmet for unmet in case.unmet)
+            return f"{words.brief_nothing} {self._why_silence() if eligible else words.nothing_eligible}".strip()
+        first = next(iter(case.chosen))
+        parts = [words.brief_offer.format(offer=self._offer(first))]
+        parts += self._parts(first, words.brief_for, words.brief_against)
+        better = case.better(first)
+        if better is not None and better[0] is not None:
+            parts.append(words.brief_explored.format(other=self._offer(better[0]), more=amount(better[1])))
+        return " ".join(parts)
+
+
+def _rounded(value: float, step: float) -> str:
+    """A value told about as finely as the model can tell values apart.
+
+    >>> _rounded(492.1, 17.0), _rounded(9.921, 0.24), _rounded(1.02, 0.08)
+    ('490', '9.9', '1.0')
+    """
+    digits = -round(math.log10(step)) if step > 0.0 else 0
+    return f"{round(value, digits) + 0.0:,.{max(digits, 0)}f}"

@@ -1,0 +1,147 @@
+"""The words of explanations, a table by language.
+
+Another language is one more `Words`; a sentence that it lacks is an error of the type checker.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Templates of one language; docs/explanation.md says what stands in the braces."""
+
+    # What an input was.
+    about: str
+    yes: str
+    no: str
+    not_known: str
+    # What it added, and how such are told.
+    part: str
+    combined: str
+    speaks_for: str
+    speaks_against: str
+    base_average: str
+    base_middle: str
+    # An offer.
+    rank: str
+    estimate_only: str
+    best: str
+    explored: str
+    explored_over_silence: str
+    not_chosen: str
+    not_chosen_unknown: str
+    not_drawn: str
+    not_drawn_silence: str
+    worth_less_than_nothing: str
+    not_eligible: str
+    rule_not_held: str
+    rule_failed: str
+    wrong_channel: str
+    wrong_time: str
+    # The decision.
+    situation: str
+    known: str
+    unknown: str
+    nothing_eligible: str
+    silence_drawn: str
+    silence_best: str
+    silence_explored: str
+    silence_after: str
+    degraded: str
+    # What is not as it was.
+    other_version: str
+    disagrees: str
+    no_belief: str
+    offers_unknown: str
+    # For the agent.
+    brief_offer: str
+    brief_for: str
+    brief_against: str
+    brief_explored: str
+    brief_nothing: str
+
+
+ENGLISH: Final = Words(
+    about="about {value}",
+    yes="yes",
+    no="no",
+    not_known="not known",
+    part="{input} ({value}, {points:+.1f} points)",
+    combined="several inputs together ({points:+.1f} points)",
+    speaks_for="For it: {parts}.",
+    speaks_against="Against it: {parts}.",
+    base_average="The average customer is estimated to accept with {base:.1%}.",
+    base_middle="A customer in the middle of all ranges is estimated to accept with {base:.1%}.",
+    rank=(
+        "Rank {rank}: {offer}, acceptance estimated at {estimate:.1%} (± {sd:.1%}), expected worth {worth}, "
+        "propensity {propensity:.3g}."
+    ),
+    estimate_only="{offer}: acceptance estimated at {estimate:.1%}, expected worth {worth}.",
+    best="Nothing else that could be chosen was expected to be worth more.",
+    explored=(
+        "Explored: {other} was expected to be worth {more} more; {offer} was drawn with propensity {propensity:.3g}."
+    ),
+    explored_over_silence=(
+        "Explored: saying nothing was expected to be worth {more} more; {offer} was drawn with propensity "
+        "{propensity:.3g}."
+    ),
+    not_chosen="Eligible, but expected to be worth {less} less than {chosen}.",
+    not_chosen_unknown="{offer}: eligible, but not chosen.",
+    not_drawn="Eligible and expected to be worth {more} more than {chosen}, but not drawn: the engine explores.",
+    not_drawn_silence="Eligible and expected to be worth {worth}, but saying nothing was drawn: the engine explores.",
+    worth_less_than_nothing="Eligible, but expected to be worth {less} less than saying nothing.",
+    not_eligible="{offer}: not eligible, because {rules}.",
+    rule_not_held="{rule} did not hold",
+    rule_failed="{rule} could not be evaluated",
+    wrong_channel="it is not offered in channel {channel}, or has no treatment for it",
+    wrong_time="it was not within its starts_ms and ends_ms",
+    situation="For customer {customer}, {known}, {eligible} of {offers} offers were eligible in channel {channel}.",
+    known="whose state was known",
+    unknown="of whom nothing was known",
+    nothing_eligible="There was nothing to choose from.",
+    silence_drawn="Saying nothing was chosen with propensity {propensity:.3g}.",
+    silence_best="No eligible offer was expected to be worth its contact.",
+    silence_explored="Explored: {other} was expected to be worth {worth}.",
+    silence_after="After that, saying nothing more was drawn with propensity {propensity:.3g}.",
+    degraded="Degraded: {reason}.",
+    other_version=(
+        "Policy {version}, which decided, is no longer kept; policy {used}, the nearest one, explains. What was "
+        "chosen is as decided; contributions and offers that were not chosen are approximate."
+    ),
+    disagrees=(
+        "Policy {used} as it is kept does not give the estimates of the record; what was chosen is as decided, "
+        "contributions and offers that were not chosen are approximate."
+    ),
+    no_belief="No policy is kept that saw these inputs: what each of them contributed cannot be told.",
+    offers_unknown="Policy {used} does not know {offers}: what these were expected to be worth cannot be told.",
+    brief_offer="Offer {offer}.",
+    brief_for="What speaks for it: {parts}.",
+    brief_against="What speaks against it: {parts}.",
+    brief_explored="It is being tried out: {other} was expected to be worth {more} more.",
+    brief_nothing="Offer nothing now.",
+)
+
+WORDS: Final = {"en": ENGLISH}
+"""By language."""
+
+
+def words_for(language: str) -> tuple[str, Words]:
+    """The language of the table that fits a tag of BCP 47, and its words; English if none does.
+
+    >>> words_for("en-GB")[0], words_for("xx")[0], words_for("")[0]
+    ('en', 'en', 'en')
+    """
+    primary = language.partition("-")[0].lower()
+    return (primary, WORDS[primary]) if primary in WORDS else ("en", ENGLISH)
+
+
+def amount(worth: float) -> str:
+    """A worth in the catalogue's currency.
+
+    >>> [amount(worth) for worth in (0.0123, 2.1, -1234567.0)]
+    ['0.0123', '2.10', '-1,234,567']
+    """
+    if abs(worth) >= 1_000:
+        return f"{worth:,.0f}"
+    return f"{worth:.2f}" if abs(worth) >= 0.1 or worth == 0.0 else f"{worth:.3g}"
