@@ -4,9 +4,15 @@ from pathlib import Path
 
 import click
 
-from bench import decide, features, freshness, kafka
+from bench import decide, features, freshness, kafka, ope
 
-BENCHMARKS = {"decide": decide.run, "freshness": freshness.run, "features": features.run, "kafka": kafka.run}
+BENCHMARKS = {
+    "decide": decide.run,
+    "freshness": freshness.run,
+    "features": features.run,
+    "kafka": kafka.run,
+    "ope": ope.run,
+}
 
 
 @click.command()

@@ -24,6 +24,7 @@ from engine.cli_parts import address_option, call, config_option, show, told
 from engine.config import load
 from engine.datafolder import DataFolder
 from engine.embedded import EmbeddedStore
+from engine.evaluate.command import evaluate
 from engine.explain.cli import explain
 from engine.featurecheck.command import check_features
 from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_MAX
@@ -492,6 +493,7 @@ main.add_command(explain)
 main.add_command(backfill)
 main.add_command(dataset)
 main.add_command(exploration)
+main.add_command(evaluate)
 
 
 if __name__ == "__main__":

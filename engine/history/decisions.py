@@ -18,7 +18,7 @@ clock of the log as it stood at each outcome.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -112,6 +112,44 @@ async def write(store: Store, catalogue: Catalogue, out: Path, from_ms: int | No
     if any(partition.entries >= limits.DECISION_LOG_ENTRIES_MAX for partition in partitions):
         written.caveats.append("the log is as long as it may be: decisions before its beginning are gone")
     return written
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision, the configuration that it was made with if that was kept, and what came of its first offer."""
+
+    record: DecisionRecord
+    catalogue: Catalogue | None
+    first: dict[str, Any]
+    """The columns of the first offer's row; empty where the answer was nothing."""
+
+
+async def decided(
+    store: Store, catalogue: Catalogue, from_ms: int | None, until_ms: int | None, written: Written
+) -> AsyncIterator[tuple[int, list[Decided]]]:
+    """The decisions of a span of time in batches, each with the newest time in the log. Raises StoreError."""
+    partitions = [await _outcomes(store, partition) for partition in range(store.partitions)]
+    clock_ms = max(partition.clock_ms for partition in partitions)
+    catalogues = await _catalogues(store, catalogue, partitions, written)
+    span = (from_ms or 0, until_ms or limits.TIME_MS_MAX + 1)
+    for number, partition in enumerate(partitions):
+        partition.clock_ms = clock_ms
+        after = Offset.ZERO
+        while entries := await _next(store, number, after, partition.end):
+            after = entries[-1].offset
+            batch = []
+            for entry in entries:
+                try:
+                    record = unpack(entry.data)
+                except RecordError:
+                    continue
+                if not isinstance(record, DecisionRecord) or not span[0] <= record.time_ms < span[1]:
+                    continue
+                made_with = catalogues.get(record.config_version)
+                fates = _fates(entry, record, partition)
+                first = _offered(1, record.slate[0], fates[0], made_with, clock_ms) if record.slate else {}
+                batch.append(Decided(record, made_with, first))
+            yield clock_ms, batch
 
 
 async def _next(store: Store, partition: int, after: Offset, end: Offset) -> list[LogEntry]:

@@ -32,6 +32,7 @@ FIXED_NAMES = {
         "features.read_vs_mget",
         "features.bytes_per_customer",
     },
+    "ope": {"learning.ope_coverage", "learning.ope_coverage_least", "learning.ope_coverage_most"},
     "kafka": {"kafka.ingest_vs_empty_agent", "kafka.ingest_vs_empty_reading", "kafka.event_p99_ms"},
 }
 

@@ -1,0 +1,229 @@
+"""A log from the engine's own decision log: each decision with what could have been offered instead.
+
+What could be done follows from the record: which rules held, the channel, the time, and the configuration that decided.
+So a target policy chooses among what the log could have chosen, and a policy with another configuration is recomputed
+as far as the record reaches.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.catalogue import Catalogue
+from engine.errors import InvalidArgument
+from engine.evaluate.log import NOTHING, Bools, Floats, Ints, Log
+from engine.history.decisions import Decided, Written
+from engine.learner import posterior_options
+from engine.rules import Verdict
+from models import Policy, thompson_probabilities
+from models.crossfit import crossfit
+
+_EXPLORES: Final = {"thompson": True, "greedy": False}
+"""Methods of exploration that can be recomputed."""
+
+
+@dataclass(eq=False)
+class EngineLog(Log):
+    """Decisions with what the engine kept of them."""
+
+    catalogues: list[Catalogue] = field(default_factory=list)
+    versions: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(n,) index in `catalogues` of the configuration that decided."""
+    channels: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    times_ms: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    held: list[bytes] = field(default_factory=list)
+    """(n,) rules that held, as in the record."""
+    accepted: Floats = field(default_factory=lambda: np.zeros(0))
+    """(n,) 1 for a yes."""
+
+    @cached_property
+    def beliefs(self) -> list[Policy]:
+        """By fold: what the other customers teach about acceptance, without forgetting."""
+        options = replace(self.options, half_life_periods=None)
+        offered = np.flatnonzero(self.actions != self.names.index(NOTHING))
+        if not len(offered):
+            raise InvalidArgument(f"{self.title}: no offer was ever made, so there is nothing to learn from")
+        x, folds = self.x[offered], self.folds[offered]
+        return crossfit(x, self.actions[offered], self.accepted[offered], folds, self.names, options)
+
+    def possible(self, rows: Ints) -> Bools:
+        """(rows, K) what could have been done then."""
+        may = np.zeros((len(rows), len(self.names)), np.bool_)
+        for catalogue, part in self._by_version(rows):
+            nought = np.zeros((len(part), len(catalogue.offers)), np.float32)
+            _, _, found, _ = catalogue.arbitration.score(
+                nought, nought, self._verdicts(rows[part], None, catalogue), *self._where(rows[part], catalogue)
+            )
+            may[np.ix_(part, self._columns(catalogue))] = found
+        return may
+
+    def configured(self, target: Catalogue, rows: Ints, fold: int, *, greedy: bool = False) -> Floats:
+        """(rows, K) how likely a configuration would have done each action first, with the beliefs of a fold.
+
+        Raises InvalidArgument where the record does not hold what that takes.
+        """
+        shares = np.zeros((len(rows), len(self.names)))
+        exploration = target.config.exploration
+        explores = _EXPLORES.get(exploration.method)
+        if explores is None:
+            raise InvalidArgument(f"configuration {target.config.name}: {exploration.method} cannot be recomputed here")
+        greedy = greedy or not explores
+        columns = self._columns(target)
+        if target.transform.version != self.catalogues[0].transform.version:
+            raise InvalidArgument(
+                f"configuration {target.config.name}: its inputs of the model are not those that the log was decided "
+                "with, so its beliefs cannot be learnt from it"
+            )
+        mean, sd = self.beliefs[fold].score(self.x[rows])
+        mean, sd = (np.ascontiguousarray(scores[:, columns[:-1]]) for scores in (mean, sd))
+        for catalogue, part in self._by_version(rows):
+            verdicts = self._verdicts(rows[part], target, catalogue)
+            where = self._where(rows[part], catalogue, target)
+            score, spread, may, _ = target.arbitration.score(mean[part], sd[part], verdicts, *where)
+            shares[np.ix_(part, columns)] = thompson_probabilities(
+                score,
+                np.zeros_like(spread) if greedy else spread,
+                may,
+                candidates_max=exploration.candidates,
+                floor=0.0 if greedy else exploration.floor,
+            )
+        # Where it may offer nothing at all, nothing is what it does.
+        shares[:, self.names.index(NOTHING)] += np.maximum(1.0 - shares.sum(axis=1), 0.0)
+        return shares
+
+    def _by_version(self, rows: Ints) -> list[tuple[Catalogue, Ints]]:
+        versions = self.versions[rows]
+        return [(self.catalogues[at], np.flatnonzero(versions == at)) for at in np.unique(versions).tolist()]
+
+    def _columns(self, catalogue: Catalogue) -> Ints:
+        """Of each offer of a configuration, and of silence, the column."""
+        index = {name: at for at, name in enumerate(self.names)}
+        return np.array([index[offer] for offer in (*catalogue.offer_ids, NOTHING)])
+
+    def _where(self, rows: Ints, catalogue: Catalogue, target: Catalogue | None = None) -> tuple[Ints, Ints]:
+        """(channels, times) of decisions, the channels as another configuration numbers them."""
+        channels = self.channels[rows]
+        if target is not None:
+            numbers = []
+            for channel in catalogue.config.channels:
+                if channel.id not in target.channel_index:
+                    raise InvalidArgument(f"configuration {target.config.name}: has no channel {channel.id!r}")
+                numbers.append(target.channel_index[channel.id])
+            channels = np.array(numbers)[channels]
+        return channels, self.times_ms[rows]
+
+    def _verdicts(self, rows: Ints, target: Catalogue | None, catalogue: Catalogue) -> list[Verdict]:
+        """Which rules of the target held, told from the rules that were evaluated when it was decided."""
+        held = [self.held[row] for row in rows.tolist()]
+        if target is None or target.rules.expressions == catalogue.rules.expressions:
+            return [Verdict(bits, b"") for bits in held]
+        places = {expression: at for at, expression in enumerate(catalogue.rules.expressions)}
+        for offer in target.offers:
+            for rule in offer.eligibility:
+                if rule not in places:
+                    raise InvalidArgument(
+                        f"configuration {target.config.name}: offer {offer.id!r}: the rule {rule!r} was not evaluated "
+                        "when the log was decided, and cannot be now"
+                    )
+        if not len(target.rules):
+            return [Verdict(b"", b"")] * len(held)
+        wanted = [places[expression] for expression in target.rules.expressions]
+        bits = np.unpackbits(np.frombuffer(b"".join(held), np.uint8).reshape(len(held), -1), axis=1, bitorder="little")
+        packed = np.packbits(bits[:, wanted], axis=1, bitorder="little")
+        return [Verdict(row.tobytes(), b"") for row in packed]
+
+
+async def read(
+    decided: AsyncIterator[tuple[int, list[Decided]]],
+    written: Written,
+    catalogue: Catalogue,
+    target: Catalogue | None,
+    reward: str,
+    title: str,
+) -> EngineLog:
+    """The first positions of the engine's decisions. Raises InvalidArgument if none can be used.
+
+    Args:
+        decided: batches from engine.history.decisions.
+        written: its caveats.
+        catalogue: the configuration whose inputs of the model count.
+        target: one whose offers take part, too.
+        reward: column of `opportune dataset`: reward or target.
+        title: what to call the log.
+    """
+    catalogues: dict[str, Catalogue] = {}
+    people: list[str] = []
+    vectors: list[bytes] = []
+    held: list[bytes] = []
+    offers: list[str] = []
+    numbers: list[tuple[int, int, float, float, float]] = []  # time, channel, propensity, reward, acceptance
+    versions: list[str] = []
+    unpaid: list[bool] = []
+    clock_ms = other = nothing_to_choose = 0
+    async for now_ms, batch in decided:
+        clock_ms = now_ms
+        for one in batch:
+            record, made_with, first = one.record, one.catalogue, one.first
+            if made_with is None or record.transform_version != catalogue.transform.version:
+                other += 1
+                continue
+            propensity = record.slate[0].propensity if record.slate else record.nothing_propensity
+            if propensity <= 0.0:
+                nothing_to_choose += 1
+                continue
+            paid = first.get(reward)
+            catalogues.setdefault(made_with.version, made_with)
+            versions.append(made_with.version)
+            people.append(record.customer)
+            vectors.append(record.x)
+            held.append(record.rules_held)
+            offers.append(made_with.offer_name(record.slate[0].key) if record.slate else NOTHING)
+            unpaid.append(bool(first) and paid is None)
+            numbers.append((record.time_ms, record.channel, propensity, paid or 0.0, first.get("target") or 0.0))
+    remarks = list(written.caveats)
+    if other:
+        remarks.append(f"left out {other:,} decisions of configurations with other inputs, or that were not kept")
+    if nothing_to_choose:
+        remarks.append(f"left out {nothing_to_choose:,} decisions in which there was nothing to choose from")
+    # Every decision within the longest window goes, whatever it offered: what is left must not depend on what was done.
+    window_ms = max((ms for each in catalogues.values() for ms in each.windows_ms), default=0)
+    kept = [at for at, row in enumerate(numbers) if row[0] + window_ms <= clock_ms]
+    if len(kept) < len(numbers):
+        remarks.append(f"left out {len(numbers) - len(kept):,} decisions whose windows may still be open")
+    if not kept:
+        raise InvalidArgument(f"{title}: holds no decision that can be evaluated. {'; '.join(remarks)}".strip(". "))
+    if lost := sum(unpaid[at] for at in kept):
+        remarks.append(f"{lost:,} offers that were not presented or withdrawn count as a reward of 0")
+
+    def of(values: Sequence[str]) -> list[str]:
+        return [values[at] for at in kept]
+
+    done = of(offers)
+    used = list(catalogues.values())
+    offered = {offer for each in (*used, *([target] if target is not None else [])) for offer in each.offer_ids}
+    names = sorted({*offered, *done, NOTHING})
+    index = {name: at for at, name in enumerate(names)}
+    at_version = {version: at for at, version in enumerate(catalogues)}
+    table = np.array([numbers[at] for at in kept])
+    x: npt.NDArray[np.int8] = np.frombuffer(b"".join([vectors[at] for at in kept]), np.int8).reshape(len(kept), -1)
+    return EngineLog(
+        title,
+        names,
+        np.array([index[name] for name in done]),
+        table[:, 3].copy(),
+        table[:, 2].copy(),
+        of(people),
+        x,
+        posterior_options(catalogue),
+        remarks,
+        used,
+        np.array([at_version[version] for version in of(versions)]),
+        table[:, 1].astype(np.int64),
+        table[:, 0].astype(np.int64),
+        [held[at] for at in kept],
+        table[:, 4].copy(),
+    )
