@@ -146,8 +146,8 @@ async def decided(
                 if not isinstance(record, DecisionRecord) or not span[0] <= record.time_ms < span[1]:
                     continue
                 made_with = catalogues.get(record.config_version)
-                fates = _fates(entry, record, partition)
-                first = _offered(1, record.slate[0], fates[0], made_with, clock_ms) if record.slate else {}
+                fates = _fates(entry, record, partition, made_with)
+                first = _offered(1, record.slate[0], fates[0], made_with) if record.slate else {}
                 batch.append(Decided(record, made_with, first))
             yield clock_ms, batch
 
