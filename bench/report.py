@@ -34,6 +34,8 @@ class Report:
     generator: str
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    """What the figures are made of, by name; in the file only."""
 
     def add(self, metric: str, value: float, unit: str, against: str = "", ratio: float | None = None) -> None:
         """Note a figure."""
@@ -41,12 +43,13 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """The form of the file."""
-        return {
+        found: dict[str, Any] = {
             "machine": machine(),
             "versions": versions() | {"generator": self.generator},
             "rows": [asdict(row) for row in self.rows],
             "notes": self.notes,
         }
+        return found | ({"details": self.details} if self.details else {})
 
     def show(self) -> None:
         """Print the table."""
