@@ -29,7 +29,7 @@ from engine.catalogue import Catalogue
 from engine.decide import STATE_UNREADABLE, Ask, Draft, Repeat, State, decide
 from engine.errors import Overloaded, Unavailable
 from engine.explain.kept import KeptBeliefs
-from engine.learner import posterior_options
+from engine.learner import prior_policy
 from engine.limits import (
     DECIDE_BATCH_MAX,
     DECIDE_BATCHES_MAX,
@@ -42,7 +42,6 @@ from engine.rolled import EntityReader, Rolled, Told
 from engine.store.base import Conflict, DecisionCommit, PartlyUnavailable, StoreError
 from engine.store.base import State as StateStore
 from features import Offset
-from models import Policy
 
 log = logging.getLogger(__name__)
 
@@ -122,12 +121,7 @@ class Decider:
         assert entities is not None or not catalogue.rollups
         self._entities = entities if catalogue.rollups else None
         self.catalogue = catalogue
-        self.policy = Policy.empty(
-            catalogue.offer_ids,
-            catalogue.transform.dimension,
-            posterior_options(catalogue),
-            catalogue.transform.version,
-        )
+        self.policy = prior_policy(catalogue)
         self.kept = KeptBeliefs()
         """Weights of the policies that were in service, for explaining; filled by whoever sets `policy`."""
         self.policy_known = True

@@ -27,6 +27,7 @@ from models import (
     Beliefs,
     CheckpointError,
     OfferPosterior,
+    Policy,
     PosteriorOptions,
     Statistics,
     Strengths,
@@ -70,6 +71,13 @@ def posterior_options(catalogue: Catalogue) -> PosteriorOptions:
         prior_rate=learning.prior_rate,
         half_life_periods=None if half_life is None else half_life / learning.period,
     )
+
+
+def prior_policy(catalogue: Catalogue) -> Policy:
+    """What serves before anything was learnt. Waves are left out: they are for lessons to speak for."""
+    transform = catalogue.transform
+    columns = transform.dimension - transform.waves
+    return Policy.empty(catalogue.offer_ids, columns, posterior_options(catalogue), transform.version)
 
 
 class Learner:

@@ -265,6 +265,14 @@ class Transform:
         )
         return x
 
+    def angles(self) -> tuple[Floats, Floats]:
+        """What the waves are cosines of: (inputs' columns, waves) radians a step, and (waves,) radians at 0.
+
+        The inputs' columns are those that follow the bias. Within rounding, wave i of x is 127 · cos(angle i).
+        """
+        radian = 2.0 * math.pi / _PHASES
+        return self._frequencies.astype(np.float64) * radian, self._phases.astype(np.float64) * radian
+
     def restore(self, x: npt.NDArray[np.int8], always: Sequence[bool] = ()) -> npt.NDArray[np.float64]:
         """Values of shape (B, sources) that x of shape (B, d) stands for: each the middle of its step, clipped values
         the end of their range. NaN for sources that are no input and where x is 0, which says missing or the middle of

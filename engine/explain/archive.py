@@ -6,10 +6,9 @@ import orjson
 
 from engine.catalogue import Catalogue
 from engine.explain.kept import pack_belief, surplus
-from engine.learner import posterior_options
+from engine.learner import prior_policy
 from engine.limits import POLICIES_KEPT_BYTES_MAX, POLICIES_KEPT_ENTRIES_MAX
 from engine.store.base import PolicyBoard
-from models import Policy
 
 _KEPT_MIN = 4
 
@@ -17,9 +16,7 @@ _KEPT_MIN = 4
 async def keep_in_store(board: PolicyBoard, catalogue: Catalogue, head: bytes, beliefs: Mapping[str, bytes]) -> None:
     """Keep a whole snapshot's weights, and let go of what is too much then. Raises StoreError."""
     facts = orjson.loads(head)
-    transform = catalogue.transform
-    prior = Policy.empty(catalogue.offer_ids, transform.dimension, posterior_options(catalogue), transform.version)
-    data = pack_belief(prior.replaced(beliefs, facts["version"]), facts["average"])
+    data = pack_belief(prior_policy(catalogue).replaced(beliefs, facts["version"]), facts["average"])
     room = max(_KEPT_MIN, min(POLICIES_KEPT_ENTRIES_MAX, POLICIES_KEPT_BYTES_MAX // len(data)))
     versions = [version for version in await board.kept_policies() if version != facts["version"]]
     versions.append(facts["version"])

@@ -54,10 +54,18 @@ class Case:
         belief = self.belief
         if belief is None or not self.readable or belief.transform_version != self.record.transform_version:
             return None
-        if len(belief.weights) != len(self.x):
+        columns = len(belief.weights)  # without the waves, where they are left out
+        if columns > len(self.x):
             return None
         names = {column.name for column in self.catalogue.columns}
-        return decompose(self.x, belief.weights, belief.average, groups_of(self.catalogue.transform.names, names))
+        transform = self.catalogue.transform
+        plain = transform.dimension - transform.waves
+        groups = groups_of(transform.names[:plain], names)
+        average = None if belief.average is None else belief.average[:columns]
+        waving = columns > plain
+        return decompose(
+            self.x[:columns], belief.weights, average, groups, transform.angles() if waving else None
+        )
 
     @cached_property
     def column_of(self) -> Mapping[str, int]:
@@ -111,7 +119,8 @@ class Case:
             column = self.column_of.get(self.catalogue.offer_ids[at])
             if column is None:
                 return False
-            size = float(np.abs(self.x * self.belief.weights[:, column]).sum())
+            own = self.belief.weights[:, column]
+            size = float(np.abs(self.x[: len(own)] * own).sum())
             if abs(float(self.parts.estimate[column]) - choice.mean) > _AGREES * (size + 0.01):
                 return False
         return True

@@ -7,8 +7,12 @@ average (the base rate), and an input contributes what its columns add beside th
 these are also its Shapley values (independent inputs), and nothing is left over. Where no average is known yet, r is
 zero but for the bias: the middle of every range, and no category.
 
-An input fills one column, or one a category, or several of a non-linear basis; they are one contribution. Columns that
-several inputs fill together (crosses) belong to none of them alone: all such are one contribution, `COMBINED`.
+An input fills one column, or one a category; they are one contribution. Columns that two inputs fill together (crosses)
+belong to none of them alone: all such are one contribution, `COMBINED`.
+
+A wave is a cosine of all inputs. On the straight way from the average customer to this one, each input turns its angle
+by a share of the whole, and is given that share of what the wave changed (Aumann and Shapley's values, the integrated
+gradients of Sundararajan et al. 2017, in closed form). The base rate is then that of the average inputs.
 """
 
 import re
@@ -24,6 +28,9 @@ from models import STEPS
 COMBINED: Final = "combined_effects"
 REST: Final = "remaining_inputs"
 """All that is not named one by one where there is much to name."""
+
+_TURN_MIN: Final = 1e-3
+"""Radians."""
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -66,7 +73,11 @@ def _group(column: str, sources: Collection[str]) -> str:
 
 
 def decompose(
-    x: npt.NDArray[np.int8], weights: npt.NDArray[np.float32], average: Sequence[float] | None, groups: Sequence[str]
+    x: npt.NDArray[np.int8],
+    weights: npt.NDArray[np.float32],
+    average: Sequence[float] | None,
+    groups: Sequence[str],
+    angles: tuple[Floats, Floats] | None = None,
 ) -> Decomposition:
     """Take the estimates of all offers apart.
 
@@ -74,7 +85,8 @@ def decompose(
         x: (d,) the vector decided with.
         weights: (d, n) what a step of each column adds to each offer's estimate.
         average: (d,) the reference; None: zero but for the bias.
-        groups: (d − 1,) the input of each column but the bias, from `groups_of`.
+        groups: (d − 1,) the input of each column but the bias, from `groups_of`; of the columns without the waves.
+        angles: of the waves, the last columns of x, from `Transform.angles`; None if there are none.
 
     >>> parts = decompose(np.array([127, 100, -20], np.int8), np.array([[0.001], [0.002], [0.003]], np.float32),
     ...                   [127.0, 50.0, 0.0], ("age", "income"))
@@ -87,6 +99,21 @@ def decompose(
     names = tuple(dict.fromkeys(groups))
     parts = np.zeros((len(names), wide.shape[1]))
     index = {name: at for at, name in enumerate(names)}
-    np.add.at(parts, [index[group] for group in groups], ((x - reference)[:, None] * wide)[1:])
+    plain = 1 + len(groups)
+    away = x - reference
+    members = np.array([index[group] for group in groups], np.intp)
+    np.add.at(parts, members, (away[:, None] * wide)[1:plain])
+    if angles is not None:
+        turning, start = angles
+        inputs = len(turning)
+        turned = away[1 : 1 + inputs, None] * turning  # (inputs, waves)
+        from_angle, whole = start + reference[1 : 1 + inputs] @ turning, turned.sum(axis=0)
+        changed = STEPS * (np.cos(from_angle + whole) - np.cos(from_angle))
+        # Where the inputs turn it there and back, the slope at the average says what each of them does.
+        little = np.abs(whole) < _TURN_MIN
+        slope = np.where(little, -STEPS * np.sin(from_angle), changed / np.where(little, 1.0, whole))
+        shares = turned * slope
+        np.add.at(parts, members[:inputs], shares @ wide[plain:])
+        reference[plain:] = x[plain:] - shares.sum(axis=0)  # what the wave was rounded by stays with the base
     base = reference @ wide
     return Decomposition(names, base, parts, base + parts.sum(axis=0))

@@ -4,10 +4,10 @@ import logging
 
 from engine.catalogue import Catalogue
 from engine.explain.kept import Belief, KeptBeliefs, nearest_of, unpack_belief
-from engine.learner import posterior_options
+from engine.learner import prior_policy
 from engine.record import DecisionRecord
 from engine.store.base import PolicyBoard, StoreError
-from models import CheckpointError, Policy
+from models import CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,5 @@ class BeliefFinder:
 
 
 def _prior(catalogue: Catalogue) -> Belief:
-    transform = catalogue.transform
-    prior = Policy.empty(catalogue.offer_ids, transform.dimension, posterior_options(catalogue), transform.version)
-    return Belief(0, transform.version, prior.offers, prior.mean_weights, None)
+    prior = prior_policy(catalogue)
+    return Belief(0, prior.transform_version, prior.offers, prior.mean_weights, None)

@@ -94,7 +94,8 @@ class KeptBeliefs:
             self._transform_version, self._offers = policy.transform_version, policy.offers
             self.bytes = 0
         last = self._versions[-1] if self._versions else None
-        new = [at for at, offer in enumerate(policy.offers) if last is None or offer in changed]
+        resized = last is None or any(len(column) != 4 * policy.dimension for column in last.columns[:1])
+        new = [at for at, offer in enumerate(policy.offers) if resized or offer in changed]
         columns = list(last.columns) if last is not None else [b""] * len(policy.offers)
         for at, row in zip(new, np.ascontiguousarray(policy.mean_weights[:, new].T), strict=True):
             columns[at] = row.tobytes()

@@ -112,15 +112,23 @@ class Story:
         if at in case.chosen:
             parts = [self.rank(at)]
         else:
-            parts = [words.estimate_only.format(offer=self._offer(at), estimate=estimate, worth=amount(worth))]
+            told = words.estimate_only.format(
+                offer=self._offer(at), estimated=self._estimated(at), estimate=estimate, worth=amount(worth)
+            )
+            parts = [told]
         parts.append(reason.text)
         base_rate = case.base_rate(at)
         if base_rate is not None:
             average = case.belief is not None and case.belief.average is not None
             base = words.base_average if average else words.base_middle
-            parts.append(base.format(base=base_rate))
+            parts.append(base.format(estimated=self._estimated(at), base=base_rate))
             parts += self._parts(at, words.speaks_for, words.speaks_against)
         return " ".join(parts)
+
+    def _estimated(self, at: int) -> str:
+        """What the model estimates of an offer."""
+        of_value = self.case.catalogue.offer_keys[at] in self.case.catalogue.terms
+        return self.words.share_of_value if of_value else self.words.acceptance
 
     def rank(self, at: int) -> str:
         """The numbers of an offer in the answer, from the record."""
@@ -128,6 +136,7 @@ class Story:
         return self.words.rank.format(
             rank=rank,
             offer=self._offer(at),
+            estimated=self._estimated(at),
             estimate=choice.mean,
             sd=choice.sd,
             worth=amount(choice.score),

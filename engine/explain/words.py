@@ -24,6 +24,8 @@ class Words:
     base_average: str
     base_middle: str
     # An offer.
+    acceptance: str
+    share_of_value: str
     rank: str
     estimate_only: str
     best: str
@@ -71,13 +73,15 @@ ENGLISH: Final = Words(
     combined="several inputs together ({points:+.1f} points)",
     speaks_for="For it: {parts}.",
     speaks_against="Against it: {parts}.",
-    base_average="The average customer is estimated to accept with {base:.1%}.",
-    base_middle="A customer in the middle of all ranges is estimated to accept with {base:.1%}.",
+    base_average="For the average customer, {estimated} is estimated at {base:.1%}.",
+    base_middle="For a customer in the middle of all ranges, {estimated} is estimated at {base:.1%}.",
+    acceptance="acceptance",
+    share_of_value="share of its value",
     rank=(
-        "Rank {rank}: {offer}, acceptance estimated at {estimate:.1%} (± {sd:.1%}), expected worth {worth}, "
+        "Rank {rank}: {offer}, {estimated} estimated at {estimate:.1%} (± {sd:.1%}), expected worth {worth}, "
         "propensity {propensity:.3g}."
     ),
-    estimate_only="{offer}: acceptance estimated at {estimate:.1%}, expected worth {worth}.",
+    estimate_only="{offer}: {estimated} estimated at {estimate:.1%}, expected worth {worth}.",
     best="Nothing else that could be chosen was expected to be worth more.",
     explored=(
         "Explored: {other} was expected to be worth {more} more; {offer} was drawn with propensity {propensity:.3g}."

@@ -73,7 +73,10 @@ def check_sums(answer: decisions_pb2.ExplainResponse) -> None:
 
 
 async def test_contributions_are_those_of_a_reckoning_by_hand() -> None:
-    """Input by input, column by column, beside the mean of all lessons; over what the policy in service believes."""
+    """Input by input, column by column, beside the mean of all lessons; over what the policy in service believes.
+
+    Of the waves: what they do on the way from the mean to the customer, walked in small steps.
+    """
     engine = SmallEngine()
     vectors = await taught(engine)
     average = [sum(column) / len(vectors) for column in zip(*vectors, strict=True)]
@@ -82,20 +85,33 @@ async def test_contributions_are_those_of_a_reckoning_by_hand() -> None:
     policy = engine.service.decider.policy
     assert (answer.explained_by_policy_version, answer.exact, answer.caveat) == (policy.version, True, "")
     check_sums(answer)
+    transform = engine.service.catalogue.transform
+    turning, start = transform.angles()
+    plain, inputs = transform.dimension - transform.waves, len(turning)
+    assert policy.dimension == transform.dimension, "the waves take part"
     mean, _ = policy.score(np.array([[found.steps for found in answer.inputs]], np.int8))
+    away = np.array([found.steps for found in answer.inputs])[1 : 1 + inputs] - average[1 : 1 + inputs]
+    turned = away[:, None] * turning
+    from_angle = start + np.array(average[1 : 1 + inputs]) @ turning
+    steps = (np.arange(2_000) + 0.5) / 2_000
+    slope = -127.0 * np.sin(from_angle + steps[:, None] * turned.sum(axis=0)).mean(axis=0)
     for at, offer in enumerate(policy.offers):
         candidate = by_offer(answer)[offer]
         expected: dict[str, float] = defaultdict(float)
         base = 0.0
-        for column, found in enumerate(answer.inputs):
+        own = policy.mean_weights[plain:, at]
+        for column, found in enumerate(answer.inputs[:plain]):
             weight = float(policy.mean_weights[column, at])
             base += average[column] * weight
             name = found.name.partition("[")[0].removeprefix("log(").removesuffix(")")
             expected[name] += (found.steps - average[column]) * weight
+            if 1 <= column <= inputs:
+                expected[name] += float((turned[column - 1] * slope) @ own)
+        base += float(127.0 * np.cos(from_angle) @ own)
         assert expected.pop("bias") == pytest.approx(0.0, abs=1e-6)
-        # The average is kept to a thousandth of a step.
-        assert {part.input: part.probability for part in candidate.contributions} == pytest.approx(expected, abs=1e-4)
-        assert candidate.base_rate == pytest.approx(base, abs=1e-4)
+        # The average is kept to a thousandth of a step, a wave to one step.
+        assert {part.input: part.probability for part in candidate.contributions} == pytest.approx(expected, abs=2e-3)
+        assert candidate.base_rate == pytest.approx(base, abs=2e-3)
         assert candidate.factors.estimate == pytest.approx(float(mean[0, at]), abs=1e-6)
 
 
@@ -368,7 +384,7 @@ async def test_a_policy_that_does_not_give_the_estimates_of_the_record_is_not_ca
     answer = await engine.explain(decision.decision_id)
     assert (answer.explained_by_policy_version, answer.exact) == (decision.policy_version, False)
     assert "does not give the estimates of the record" in answer.caveat
-    assert "A customer in the middle of all ranges" in answer.summary
+    assert "For a customer in the middle of all ranges" in answer.summary
 
 
 async def test_a_store_that_cannot_be_asked_leaves_what_is_in_memory(
