@@ -1,18 +1,41 @@
 """Our learner as the benchmarks of learning drive it: rows in, actions with propensities out, rewards back.
 
-Only what the engine itself uses takes part: `models.Transform`, `Statistics`, `fit`, `Policy`, `choose`.
+Only what the engine itself uses takes part: `models.Transform`, `Statistics`, `Beliefs`, `Policy`, `choose`.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.bakeoff import CLIP_SDS
-from models import InputSpec, Policy, PosteriorOptions, Statistics, Transform, choose, dice, fit, pack_offer
+from models import (
+    DIMENSION_MAX,
+    Beliefs,
+    InputSpec,
+    Policy,
+    PosteriorOptions,
+    Statistics,
+    Strengths,
+    Structure,
+    Transform,
+    choose,
+    dice,
+    learn_strengths,
+    pack_offer,
+)
 
-BATCH_ROWS_MAX = 32
+BATCH_ROWS_MAX: Final = 32
+RANGE_SDS: Final = 3.0
+"""Standardised values are inputs from -3 to 3."""
+WAVES: Final = 64
+CANDIDATES: Final = 32
+EXPLORATION: Final = 0.5
+OPTIONS: Final = PosteriorOptions(prior_strength=1.0, prior_rate=0.1)
+"""Of all sets: rewards of a few tenths, and inputs that are known to say something."""
+WHOLE_EVERY: Final = 1.1
+STRENGTHS_EVERY: Final = 1.25
+"""So many times the lessons of the last time."""
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
@@ -54,22 +77,24 @@ class Ours:
         hot: npt.NDArray[np.bool_],
         actions: int,
         seed: int,
-        options: PosteriorOptions | None = None,
+        options: PosteriorOptions = OPTIONS,
         silence: float | None = None,
     ) -> None:
         names = [f"x{column}" for column in range(columns)]
-        ends = [1.0 if is_hot else CLIP_SDS for is_hot in hot.tolist()]
+        ends = [1.0 if is_hot else RANGE_SDS for is_hot in hot.tolist()]
         inputs = [InputSpec(name, "linear", -end, end) for name, end in zip(names, ends, strict=True)]
-        self._transform = Transform.compile(inputs, names)
-        self._options = options or PosteriorOptions()
+        waves = max(0, min(WAVES, DIMENSION_MAX - 1 - columns))
+        self._transform = Transform.compile(inputs, names, waves=waves)
+        self._structure = Structure(waves)
+        self._options = options
+        self._strengths = Strengths.declared(options, waves > 0)
         self._offers = [f"{action:03d}" for action in range(actions)]
         self._stats = Statistics(self._transform.dimension, self._transform.version)
-        self._policy = Policy.empty(
-            self._offers, self._transform.dimension, self._options, self._transform.version
-        )
+        self._policy = Policy.empty(self._offers, 1 + columns, self._options, self._transform.version)
+        self._beliefs: Beliefs | None = None
         self._seed = seed
         self._silence = silence
-        self._decided = 0
+        self._decided = self._learnt = self._made_whole = self._strengthened = 0
         self.period = 0
         """The period that lessons belong to; whoever drives it counts it up."""
 
@@ -88,7 +113,14 @@ class Ours:
         numbers = np.arange(self._decided, self._decided + count, dtype=np.uint64)
         self._decided += count
         uniforms = dice(numbers + np.uint64(self._seed << 40), 1)
-        slates = choose(mean, sd, np.ones(mean.shape, bool), np.ones(count, np.int64), uniforms)
+        slates = choose(
+            mean.astype(np.float64),
+            EXPLORATION * sd.astype(np.float64),
+            np.ones(mean.shape, bool),
+            np.ones(count, np.int64),
+            uniforms,
+            candidates_max=CANDIDATES,
+        )
         return Decided(slates.picks[:, 0].astype(np.int64), slates.propensities[:, 0])
 
     def learn(self, x: Floats32, actions: Ints, rewards: Floats) -> None:
@@ -100,12 +132,22 @@ class Ours:
         targets = np.rint(np.clip(rewards, 0.0, 1.0) * 100).astype(np.int64)
         count = len(offers)
         touched = self._stats.learn(offers, [self.period] * count, vectors, targets, [1] * count)
-        self.refit(sorted(touched))
+        self._learnt += count
+        self._refit(sorted(touched))
 
-    def refit(self, offers: list[str] | None = None) -> None:
-        """Beliefs of these offers anew, or of all."""
-        beliefs = fit(self._stats, self._offers if offers is None else offers, self.period, self._options)
-        changes = {offer: pack_offer(belief) for offer, belief in beliefs.items()}
+    def _refit(self, touched: list[str]) -> None:
+        """Beliefs of these offers anew, and of all where there are so many more lessons, as the engine does it."""
+        beliefs = self._beliefs
+        if beliefs is None or self._learnt >= WHOLE_EVERY * self._made_whole:
+            if self._learnt >= STRENGTHS_EVERY * self._strengthened:
+                self._strengths = learn_strengths(self._stats, self.period, self._options, self._structure)
+                self._strengthened = self._learnt
+            beliefs = Beliefs(self._stats, self.period, self._options, self._structure, self._strengths)
+            self._beliefs, self._made_whole = beliefs, self._learnt
+            found = beliefs.of(self._offers)
+        else:
+            found = beliefs.renewed(self._stats, touched)
+        changes = {offer: pack_offer(belief) for offer, belief in found.items()}
         self._policy = self._policy.replaced(changes, version=self._policy.version + 1)
 
 

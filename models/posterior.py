@@ -24,8 +24,9 @@ before its weights are known. It is what makes waves safe: where they explain no
 and an offer's belief then has no more columns than before.
 
 **The noise is estimated**: the mean squared residual, the offer's pulled towards everybody's with the weight of
-`NOISE_LESSONS`, that towards the Bernoulli variance of `prior_rate`. An offer nobody ever took has no residual of its
-own; what is pulled in then keeps its uncertainty at that of a counted rate, and `noise_floor` keeps it from zero.
+`NOISE_LESSONS`, that towards the Bernoulli variance of `prior_rate`. An offer nobody ever took has no residual at all;
+it is as noisy as a rate that was counted on its lessons and `NOISE_LESSONS` at `prior_rate`, or a handful of noes would
+be taken for certainty and the offer never be tried again. `noise_floor` keeps the rest from zero.
 
 Non-goals: probabilities within 0 .. 1 (a linear model may leave that range; arbitration orders, it does not bet).
 """
@@ -375,7 +376,7 @@ class _Tree:
 
         categories: dict[str, _Node] = {}
         weight, doubt = NOISE_LESSONS, options.prior_rate * (1.0 - options.prior_rate)
-        noise = max((max(squares, 0.0) + weight * doubt) / (count + weight), options.noise_floor)
+        noise = max((max(squares, 0.0) + weight * doubt) / (count + weight), _noise_floor(count, options))
         if Q is None:
             unknown = _Node(m, V)
         else:
@@ -398,8 +399,14 @@ class _Tree:
         G = inverse * P
         residual = max(float(own.s - 2.0 * mean @ own.b + mean @ own.A @ mean), 0.0)
         weight = NOISE_LESSONS
-        noise = max((residual + weight * self.noise) / (own.n + weight), self.options.noise_floor)
+        noise = max((residual + weight * self.noise) / (own.n + weight), _noise_floor(own.n, self.options))
         return mean, _symmetric(inverse + G @ node.covariance @ G.T), noise
+
+
+def _noise_floor(lessons: float, options: PosteriorOptions) -> float:
+    """Variance of a target where so many lessons were all a no."""
+    rate = NOISE_LESSONS * options.prior_rate / (lessons + NOISE_LESSONS)
+    return max(rate * (1.0 - rate), options.noise_floor)
 
 
 def _precision(
