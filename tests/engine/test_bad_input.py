@@ -64,9 +64,9 @@ async def test_a_bad_event_is_refused_alone(door: Door, name: str, fields: dict,
 
 
 async def test_an_unknown_customer_is_served_from_defaults(door: Door) -> None:
-    answer = await good(door, f"stranger-{next(numbers)}")
-    assert not answer.state.known
-    assert answer.offers
+    answers = [await good(door, f"stranger-{next(numbers)}") for _ in range(10)]
+    assert not any(answer.state.known for answer in answers)
+    assert any(answer.offers for answer in answers)  # now and then silence is drawn
     request = customers_pb2.GetCustomerRequest(customer_id=f"stranger-{next(numbers)}")
     status, _, customer = await door.call(GET, request)
     assert (status, customer.state.known, customer.events) == ("OK", False, 0)
