@@ -22,6 +22,7 @@ from zlib import crc32
 import orjson
 
 from engine.course import Told, in_force, is_known, problem, standing, tag_of, taken
+from engine.forget.entry import ForgetRecord
 from engine.lifecycle import OPEN, TARGET_YES, TEACHES, Stage
 from engine.limits import INSTANCES_TRACKED_MAX, LATE_OUTCOME_MS_MAX
 from engine.record import OutcomeRecord, RecordError, Served, served
@@ -61,6 +62,17 @@ class Lesson:
     new: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """An entry that forgets, taken in."""
+
+    at: Offset
+    unfollowed: tuple[Offset, ...]
+    """Its decisions that were not followed (any more): what they taught is only in the log."""
+    lessons: int
+    """Lessons of the others, taken back."""
+
+
 class Attribution:
     """Follows the offer instances of one partition.
 
@@ -79,6 +91,8 @@ class Attribution:
         """Instances let go because there were too many."""
         self.unreadable = 0
         self.expired = 0
+        self.forgotten: list[Forgotten] = []
+        """Entries that forget, until the caller has dealt with them; no part of the state."""
         # Rows of _ROW by decision position as one integer: about 300 bytes a decision.
         self._decisions: dict[int, tuple[int, bytearray]] = {}
         # Packed courses of those with outcomes, by decision and rank.
@@ -107,6 +121,9 @@ class Attribution:
                 lessons += self._close_windows()
             if isinstance(record, OutcomeRecord):
                 lessons += self._move(record)
+                continue
+            if isinstance(record, ForgetRecord):
+                lessons += self._unlearn(entry.offset, record)
                 continue
             self._open(entry.offset, record)
             while self._instances > instances_max:
@@ -205,6 +222,23 @@ class Attribution:
         terms = self._terms.get(offer)
         return 0 if terms is None else terms.waits_until_ms(time_ms)
 
+    def _unlearn(self, at: Offset, forget: ForgetRecord) -> Iterator[Lesson]:
+        """Take back what the decisions of a person teach now, and follow them no longer."""
+        unfollowed, lessons = [], 0
+        for position in (*forget.decisions, *forget.lost):
+            key = _key(position)
+            found = self._decisions.get(key)
+            if found is None:
+                unfollowed.append(position)
+                continue
+            time_ms, rows = found
+            for rank, (offer, _, taught, _) in enumerate(_ROW.iter_unpack(bytes(rows)), 1):
+                if taught != _NO_LESSON:
+                    lessons += 1
+                    yield Lesson(position, rank, offer, time_ms, taught, None)
+            self._forget(key)
+        self.forgotten.append(Forgotten(at, tuple(unfollowed), lessons))
+
     def _close_windows(self) -> Iterator[Lesson]:
         """Whatever waits and is past its end counts as what it is; what is past all use is forgotten."""
         while self._due and self._due[0][0] <= self.clock_ms:
@@ -281,6 +315,15 @@ class Attribution:
             parts += [courses[rank] for rank in sorted(courses)]
         body = b"".join(parts)
         return body + _SEAL.pack(crc32(body))
+
+    def uncounted(self) -> bytes:
+        """The state without its counters: what it still knows, and not what it has seen."""
+        counters = self.refused, self.overflowed, self.unreadable, self.expired
+        self.refused = self.overflowed = self.unreadable = self.expired = 0
+        try:
+            return self.to_bytes()
+        finally:
+            self.refused, self.overflowed, self.unreadable, self.expired = counters
 
     @classmethod
     def from_bytes(cls, data: bytes, terms: Mapping[int, Terms] | None = None) -> "Attribution":

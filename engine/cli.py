@@ -18,6 +18,7 @@ from rich.table import Table
 from engine import cli_customer
 from engine.catalogue import Catalogue
 from engine.cli_exploration import exploration
+from engine.cli_forget import forget
 from engine.cli_history import backfill, dataset
 from engine.cli_identity import identity
 from engine.cli_parts import address_option, call, config_option, show, told
@@ -77,6 +78,7 @@ def main() -> None:
 
 
 main.add_command(identity)
+main.add_command(forget)
 
 
 # --- running it -----------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def lineage(address: str, customer: str, trace: str) -> None:
     """Show what a customer or a trace is linked to and how that came about."""
     request = identities_pb2.LineageRequest(customer_id=customer)
     if trace:
-        request.identity.CopyFrom(common_pb2.Identity(**_pair(trace, "--identity", "kind", "value")))
+        request.identity.CopyFrom(common_pb2.Identity(**pair(trace, "--identity", "kind", "value")))
     show(call(address, identities_pb2_grpc.IdentitiesStub, "Lineage", request))
 
 
@@ -86,14 +86,15 @@ def _send(
     message = request_type(
         request_id=request or uuid4().hex,
         customer_id=customer,
-        identities=[common_pb2.Identity(**_pair(given, "--identity", "kind", "value")) for given in identities],
+        identities=[common_pb2.Identity(**pair(given, "--identity", "kind", "value")) for given in identities],
         same_customer_ids=same,
-        entities=[identities_pb2.Entity(**_pair(given, "--entity", "kind", "id")) for given in entities],
+        entities=[identities_pb2.Entity(**pair(given, "--entity", "kind", "id")) for given in entities],
     )
     show(call(address, identities_pb2_grpc.IdentitiesStub, method, message))
 
 
-def _pair(given: str, option: str, first: str, second: str) -> dict[str, str]:
+def pair(given: str, option: str, first: str, second: str) -> dict[str, str]:
+    """The two sides of "first=second" by their names. Raises BadParameter."""
     kind, separator, value = given.partition("=")
     if not separator:
         raise click.BadParameter(f"{given!r}, expected {first.upper()}={second.upper()}", param_hint=option)

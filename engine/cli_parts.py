@@ -34,11 +34,13 @@ def told() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
-def call(address: str, stub: Callable[[grpc.Channel], Any], method: str, request: Message) -> Any:
+def call(
+    address: str, stub: Callable[[grpc.Channel], Any], method: str, request: Message, timeout_s: float = 5.0
+) -> Any:
     """The response of one call. Raises ClickException with the status and its words."""
     with grpc.insecure_channel(address) as channel:
         try:
-            return getattr(stub(channel), method)(request, timeout=5.0)
+            return getattr(stub(channel), method)(request, timeout=timeout_s)
         except grpc.RpcError as error:
             raise click.ClickException(f"{error.code().name}: {error.details()}") from error
 

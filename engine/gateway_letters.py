@@ -1,5 +1,9 @@
 """Dead letters, read again: a payload is an event as it came, a message of Publish or a CloudEvent in JSON."""
 
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import orjson
 from google.protobuf.message import DecodeError
 
@@ -23,3 +27,42 @@ def letter_type(payload: bytes) -> str:
             return ""
     found = event.get("type") if isinstance(event, dict) else None
     return found if isinstance(found, str) else ""
+
+
+def about(payload: bytes, reason: str, names: Sequence[str]) -> bool:
+    """Whether a dead letter tells of one of these names ("kind=value" of a trace, or a customer id).
+
+    >>> anna = events_pb2.Event(id="1", type="purchase", customer_id="anna").SerializeToString()
+    >>> about(anna, "", ["anna"]), about(anna, "", ["ann"]), about(b"?", "the state of 'anna' is odd", ["anna"])
+    (True, False, True)
+    >>> about(b'{"subject": "anna"}', "", ["anna"]), about(b'{"identities": "cookie=c7"}', "", ["cookie=c7"])
+    (True, True)
+    """
+    wanted = set(names)
+    try:
+        told = set(_texts(orjson.loads(payload)))
+    except orjson.JSONDecodeError:
+        try:
+            event = events_pb2.Event.FromString(payload)
+            told = {event.customer_id, *(f"{identity.kind}={identity.value}" for identity in event.identities)}
+        except DecodeError:
+            told = set()
+    return not told.isdisjoint(wanted) or any(_names(reason, name) for name in names)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a JSON value, and the words of each: identities stand several in one."""
+    if isinstance(value, str):
+        yield value
+        yield from value.split()
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+
+
+def _names(text: str, name: str) -> bool:
+    # A reason quotes whom it is about; a short id may be part of any word.
+    return re.search(rf"(?<![\w=-])['\"]{re.escape(name)}['\"]", text) is not None

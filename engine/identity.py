@@ -36,7 +36,20 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import orjson
 
 from engine.limits import CUSTOMER_IDENTITIES_MAX, ENTITY_ENTRIES_MAX
-from engine.links import Action, EntityLink, Lineage, Linked, Links, LinksError, Part, Parts, Status, moved, moved_to
+from engine.links import (
+    Action,
+    EntityLink,
+    Lineage,
+    Linked,
+    Links,
+    LinksError,
+    Part,
+    Parts,
+    Status,
+    moved,
+    moved_to,
+    position_of,
+)
 from engine.timeline import Happened
 from features import Layout, Offset, RecordError, VersionError, news
 
@@ -44,6 +57,7 @@ LINK: Final = "@link"
 UNLINK: Final = "@unlink"
 PART: Final = "@part"
 ENTITY: Final = "@entity"
+FORGET: Final = "@forget"
 """Types of the entries that are no events. No event type of a configuration begins with @."""
 
 Entry = TypeVar("Entry", bound=Happened)
@@ -94,6 +108,8 @@ class Advanced:
     """Dead letters: (entry, why)."""
     damage: list[str] = field(default_factory=list)
     """What could not be read and began anew."""
+    forgotten: Offset | None = None
+    """The entry that forgot the name: nothing from before it may stay, wherever it is kept."""
 
 
 def is_control(event_type: str) -> bool:
@@ -136,6 +152,15 @@ def entity_entry(
     return _entry(customer, ENTITY, time_ms, {"kind": kind.kind, "id": entity_id, "many": kind.many, "remove": remove})
 
 
+def forget_entry(name: str, time_ms: int, *, of: str = "", kept: bool = False) -> tuple[str, bytes]:
+    """The entry by which all before it is forgotten of a name.
+
+    With `of`, the name is linked to that customer: if it belongs to somebody else by now, only what counted for him
+    goes. With `kept`, it was linked to him and is no longer: only that goes, unless it is linked to him again.
+    """
+    return _entry(name, FORGET, time_ms, {"of": of, "kept": kept})
+
+
 def _entry(name: str, control: str, time_ms: int, told: Mapping[str, Any]) -> tuple[str, bytes]:
     return name, orjson.dumps([name, 0, control, time_ms, told])
 
@@ -171,10 +196,14 @@ def advance(
     the entries are cut into batches changes no byte of record, parts and links. Raises VersionError if a record is of a
     layout that is not known here; nothing of the name is to be written then.
     """
-    turn = _Turn(layout, fold, name, stored, entities, taken)
+    kept, forgotten = stored, _forgotten_whole(stored, events)
+    if forgotten is not None:
+        # Not even read: it may be of a configuration that nobody knows any more.
+        kept, events = Stored(None, None, None), [event for event in events if event.offset >= forgotten]
+    turn = _Turn(layout, fold, name, kept, entities, taken)
     waiting: list[Entry] = []
     for event in events:
-        if event.offset <= turn.parts.at and stored.parts is not None:
+        if event.offset <= turn.parts.at and kept.parts is not None:
             continue  # the log repeats itself
         if not is_control(event.type):
             waiting.append(event)
@@ -184,6 +213,24 @@ def advance(
         turn.control(event)
     turn.take(waiting)
     return turn.result(stored)
+
+
+def _forgotten_whole(stored: Stored, events: Sequence[Happened]) -> Offset | None:
+    """The last of these entries that forgets all of the name, whoever it belongs to; None if there is none."""
+    seen = _watermark(stored)
+    found = [e.offset for e in events if e.type == FORGET and not e.attributes.get("of") and e.offset > seen]
+    return found[-1] if found else None
+
+
+def _watermark(stored: Stored) -> Offset:
+    """Last entry of the log that is in what the store has; Offset.ZERO if it has nothing."""
+    for data in (stored.parts, stored.record):
+        if data is not None:
+            try:
+                return position_of(data)  # all of these begin alike
+            except LinksError:
+                continue
+    return Offset.ZERO
 
 
 def with_history(
@@ -218,6 +265,8 @@ class _Turn(Generic[Entry]):
         self._refused: list[tuple[bytes, str]] = []
         self._damage: list[str] = []
         self._sends: list[tuple[str, bytes]] = []
+        self._forgotten: Offset | None = None
+        self._seen = _watermark(stored)
         self._changed: dict[str, tuple[int, str, str]] = {}
         """Customers who must be told, with time, request and reason of what they are told."""
         self.parts, self._linked = self._open(stored)
@@ -296,6 +345,9 @@ class _Turn(Generic[Entry]):
 
     def control(self, event: Happened) -> None:
         """Carry out one entry that is no event."""
+        if event.type == FORGET:
+            self._forget(event)
+            return
         self.parts.at = event.offset
         if not self._linked:
             self._linked, self.parts.born = True, event.offset
@@ -410,6 +462,30 @@ class _Turn(Generic[Entry]):
         if self.parts.to:
             self._changed.setdefault(self.parts.to, (event.time_ms, "", ""))
 
+    def _forget(self, event: Happened) -> None:
+        if event.offset <= max(self._seen, self.parts.at):
+            return  # the log repeats itself
+        of = str(event.attributes.get("of", ""))
+        parts = self.parts
+        if of and parts.to != of and (parts.to or event.attributes.get("kept")):
+            # It is somebody else's, or nobody's, by now. What he hears of it goes with him.
+            if self._linked:
+                parts.at = event.offset
+                parts.own.pop(of, None)
+                self._links.lineage = [line for line in self._links.lineage if line.name != of]
+            return
+        # What still counts for former owners of a trace is theirs, and can be taken back from them as before.
+        others = {name: record for name, record in parts.own.items() if of and name not in ("", of)}
+        self.parts = Parts(event.offset, parts.born, own={"": None, **others})
+        self._linked = bool(others)
+        self._links = Links()
+        self._changed.clear()
+        if of and parts.to == of:
+            # He is forgotten after this. Were the log read again from a link on, he would be told of it again.
+            self._changed[of] = (event.time_ms, "", "forgotten")
+            self._tell_changed()
+        self._forgotten = event.offset
+
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def result(self, stored: Stored) -> Advanced:
@@ -427,14 +503,17 @@ class _Turn(Generic[Entry]):
         links.to = parts.to
         links.identities = _identities(parts)
         self._tell_changed()
+        nothing, there = links == Links(), stored.links is not None
+        packed = b"" if nothing and self._forgotten is not None else links.pack()
         return Advanced(
             record or b"",
             parts.pack() if self._linked else None,
             # Written again unchanged, it lives as long as what it tells of.
-            links.pack() if links != Links() or stored.links is not None else None,
+            packed if there or not nothing else None,
             self._sends,
             self._refused,
             self._damage,
+            self._forgotten,
         )
 
     def _tell_changed(self) -> None:

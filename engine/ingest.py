@@ -13,6 +13,7 @@ Copies of events for what customers belong to go the same way (engine.rollups).
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -22,9 +23,9 @@ from engine import metrics
 from engine.identity import Advanced, EntityKind, Stored, Taken, advance, concerns, that_count
 from engine.limits import INGEST_BATCH_MAX, INGEST_BLOCK_MS, LINK_HOPS_MAX
 from engine.linking import links_of
-from engine.links import EntityLink, moved_to
+from engine.links import EntityLink, LinksError, moved_to, position_of
 from engine.rollups import Rollup, copies, fresh_copies, is_entity, kind_of
-from engine.store.base import LINKS, PARTS, Beside, FeatureWrite, Feed, LogEntry, StoreError
+from engine.store.base import LINKS, PARTS, TIMELINE, Beside, FeatureWrite, Feed, LogEntry, StoreError
 from engine.timeline import Keeper, TimelineError
 from features import EVENT_TIME_MS_MAX, HEADER_CAS_BYTES, Event, FoldResult, Layout, Offset, RecordError, VersionError
 
@@ -186,7 +187,7 @@ class Ingest:
                     took = _Took()
                     continue
                 took = None  # those who are folded again lost a race: what they sent is sent
-            timelines = await self._timelines(by_customer)
+            timelines = await self._timelines(self._news(by_customer, records, results))
             writes = []
             beside: tuple[Beside, ...]
             for (customer, events), record, result in zip(by_customer.items(), records, results, strict=True):
@@ -200,6 +201,11 @@ class Ingest:
                     following, beside = self._anew(customer, events, result), ()
                 else:
                     following, beside = result.record, result.beside if isinstance(result, _Linked) else ()
+                    if isinstance(result, _Linked) and result.forgotten is not None:
+                        after = [event for event in events if event.offset > result.forgotten]
+                        takes = self._keeper.takes(after)
+                        timelines[customer] = b""
+                        beside += (Beside(TIMELINE, self._keeper.extended(None, after) if takes else b""),)
                 expected = (record or b"")[:HEADER_CAS_BYTES]
                 writes.append(FeatureWrite(customer, expected, following, timelines.get(customer, b""), beside))
             written = await write(writes)
@@ -337,7 +343,7 @@ class Ingest:
             if took is not None and taken:
                 took.taken += taken
                 took.seen[customer] = record, parts
-            results[customer] = _Linked(done.record, _beside(stored, done))
+            results[customer] = _Linked(done.record, _beside(stored, done), done.forgotten)
             sends += done.sends
             refused += done.refused
             for damage in done.damage:
@@ -369,17 +375,37 @@ class Ingest:
     ) -> list[FoldResult | RecordError]:
         return _rows_folded(self._layout, events, records)
 
+    def _news(
+        self,
+        by_customer: Mapping[str, list[Logged]],
+        records: Sequence[bytes | None],
+        results: "Sequence[FoldResult | _Linked | RecordError]",
+    ) -> dict[str, list[Logged]]:
+        """Events for timelines, of those of whom nothing is to be forgotten.
+
+        What is behind the watermark of a record was offered to the timeline then. Offered again, it would be there
+        again after it was forgotten.
+        """
+        found: dict[str, list[Logged]] = {}
+        for (customer, events), record, result in zip(by_customer.items(), records, results, strict=True):
+            if (isinstance(result, _Linked) and result.forgotten is not None) or is_entity(customer):
+                continue
+            if not self._keeper.takes(events):
+                continue
+            seen = Offset.ZERO
+            if record is not None and not isinstance(result, RecordError):
+                with suppress(LinksError):  # of a damaged one nothing is known
+                    seen = position_of(record)
+            found[customer] = [event for event in events if event.offset > seen]
+        return found
+
     async def _timelines(self, by_customer: Mapping[str, Sequence[Logged]]) -> dict[str, bytes]:
         """The next timelines of those who get an entry.
 
         To be read after the records: if somebody writes in between, the record is no longer the one that was read, and
         neither is written.
         """
-        customers = [
-            customer
-            for customer, events in by_customer.items()
-            if self._keeper.takes(events) and not is_entity(customer)
-        ]
+        customers = [customer for customer, events in by_customer.items() if self._keeper.takes(events)]
         if not customers:
             return {}
         found = zip(customers, await self._store.read_timelines(customers), strict=True)
@@ -418,12 +444,16 @@ class _Linked(NamedTuple):
 
     record: bytes
     beside: tuple[Beside, ...]
+    forgotten: Offset | None = None
+    """The entry that forgot him."""
 
 
 def _beside(stored: Stored, done: Advanced) -> tuple[Beside, ...]:
     beside = []
     if done.parts is not None:
         beside.append(Beside(PARTS, done.parts, (stored.parts or b"")[:HEADER_CAS_BYTES]))
+    elif done.forgotten is not None and stored.parts is not None:
+        beside.append(Beside(PARTS, b"", stored.parts[:HEADER_CAS_BYTES]))
     if done.links is not None:
         beside.append(Beside(LINKS, done.links))
     return tuple(beside)

@@ -16,8 +16,9 @@ from zlib import error as CompressionError
 import numpy as np
 import orjson
 
-from engine.attribution import Attribution, AttributionError, Lesson
+from engine.attribution import Attribution, AttributionError, Forgotten, Lesson
 from engine.catalogue import Catalogue
+from engine.config_schema import key_of
 from engine.explain.reference import average_input
 from engine.record import DecisionRecord, RecordError
 from engine.store.base import LogEntry
@@ -92,6 +93,8 @@ class Learner:
         """Lessons taught or taken back."""
         self.lost = 0
         """Lessons that could not be taught: record gone or damaged, offer removed, another transform."""
+        self.forgot = 0
+        """Entries that forget somebody, taken in since this object was made."""
         self._options = posterior_options(catalogue)
         self._scales = {
             catalogue.offer_ids[catalogue.index_of_key[key]]: terms.scale
@@ -106,6 +109,8 @@ class Learner:
         """Lessons when the strengths were learnt last."""
         self._average: list[float] | None = None
         self._averaged_lessons = 0
+        self._weighs_anew = False
+        """Whether the strengths are to be those that the sums say, whatever they were."""
         self._changed: set[str] = set()
         self._unsaved: set[str] = set()
         self._saved_offers: set[str] = set()
@@ -122,7 +127,11 @@ class Learner:
 
     def absorb(self, partition: int, entries: Sequence[LogEntry]) -> list[Due]:
         """Take in log entries; what they teach still needs the records of its decisions: see `teach`."""
-        return [Due(partition, lesson) for lesson in self.attributions[partition].absorb(entries)]
+        attribution = self.attributions[partition]
+        before = len(attribution.forgotten)
+        due = [Due(partition, lesson) for lesson in attribution.absorb(entries)]
+        self.forgot += len(attribution.forgotten) - before
+        return due
 
     def teach(self, due: Sequence[Due], records: Mapping[Position, bytes | None]) -> None:
         """Teach what is due. `records` has the record of every decision named, None where the log lost it."""
@@ -133,7 +142,7 @@ class Learner:
         signs: list[int] = []
         for item in due:
             lesson = item.lesson
-            found = self._input(records.get(item.position), lesson.offer_key)
+            found = self._input(records.get(item.position), lesson)
             if found is None:
                 self.lost += 1
                 continue
@@ -152,9 +161,13 @@ class Learner:
         self._changed |= touched
         self._unsaved |= touched
 
-    def _input(self, data: bytes | None, offer_key: int) -> tuple[str, bytes] | None:
-        at = self.catalogue.index_of_key.get(offer_key)
-        if data is None or at is None:
+    def _input(self, data: bytes | None, lesson: Lesson) -> tuple[str, bytes] | None:
+        at = self.catalogue.index_of_key.get(lesson.offer_key)
+        offer = None if at is None else self.catalogue.offer_ids[at]
+        if offer is None and lesson.new is None:
+            # What an offer has learnt that is no longer in the configuration can be taken back all the same.
+            offer = next((o for o in self.statistics.offers if key_of(o) == lesson.offer_key), None)
+        if data is None or offer is None:
             return None
         try:
             record = DecisionRecord.unpack(data)
@@ -162,7 +175,14 @@ class Learner:
             return None
         if record.transform_version != self.catalogue.transform.version:
             return None  # sums of two transforms never mix
-        return self.catalogue.offer_ids[at], record.x
+        return offer, record.x
+
+    def taken_forgotten(self) -> list[tuple[int, Forgotten]]:
+        """(partition, entry) of those that forget and were taken in since the last call."""
+        found = [(at, entry) for at, attribution in enumerate(self.attributions) for entry in attribution.forgotten]
+        for attribution in self.attributions:
+            attribution.forgotten = []
+        return found
 
     # --- policy -----------------------------------------------------------------------------------------------------
 
@@ -217,7 +237,10 @@ class Learner:
     def _whole(self) -> dict[str, OfferPosterior]:
         """The beliefs about all offers. What the prior is gets learnt on the way, a step at a time."""
         now_period, structure = self._now_period, self.catalogue.structure
-        if self.lessons >= self._lessons_weighed * STRENGTHS_LEARNT_EVERY:
+        if self._weighs_anew:
+            self._strengths = learn_strengths(self._sums, now_period, self._options, structure)
+            self._lessons_weighed, self._weighs_anew = self.lessons, False
+        elif self.lessons >= self._lessons_weighed * STRENGTHS_LEARNT_EVERY:
             self._strengths = learn_strengths(
                 self._sums, now_period, self._options, structure, self._strengths, rounds=1
             )
@@ -225,6 +248,18 @@ class Learner:
         self._snapshot_period = now_period
         self._beliefs = Beliefs(self._sums, now_period, self._options, structure, self._strengths)
         return self._beliefs.of(self.catalogue.offer_ids)
+    def believe_anew(self) -> None:
+        """Make the next snapshot from the sums alone: lessons were taken back that must leave nothing behind."""
+        self._beliefs, self._average, self._weighs_anew = None, None, True
+
+    def anew(self) -> "Learner":
+        """A learner that knows nothing and whose checkpoint replaces that of this one."""
+        fresh = Learner(self.catalogue, len(self.attributions))
+        fresh.policy_version = self.policy_version
+        fresh._saved_offers = set(self._saved_offers)
+        fresh._unsaved = set(self._saved_offers)
+        fresh._changed = set(self._saved_offers)
+        return fresh
 
     # --- checkpoint -------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,11 @@ from typing import Final
 
 import orjson
 
+from engine.attribution import Forgotten
 from engine.catalogue import Catalogue
 from engine.explain.archive import keep_in_store
 from engine.explorewatch import ExplorationWatch
+from engine.forget.unlearning import Unlearning, outlived
 from engine.learner import Due, Learner
 from engine.limits import (
     CHECKPOINT_INTERVAL_MS,
@@ -59,9 +61,12 @@ class Learning:
         self._whole_s = now_s()
         self._whole_took_s = 0.0
         self._kept_s: float | None = None
+        self._keeps_alone = False
+        """Whether the policies kept for explaining rest on people who were forgotten since."""
         self._dirty = False
         self._let_go = 0
         self._exploring = ExplorationWatch(catalogue)
+        self._unlearning = Unlearning(store, catalogue.terms)
 
     def stop(self) -> None:
         """End `run` after the batch in hand."""
@@ -71,7 +76,13 @@ class Learning:
         """The learner, restored from the checkpoint at first. Raises StoreError or CheckpointError."""
         if self._learner is None:
             fields = await self._store.load_checkpoint()
-            self._learner = Learner.restore(self._catalogue, self._store.partitions, fields)
+            learner = Learner.restore(self._catalogue, self._store.partitions, fields)
+            if outlived(learner.offsets, await self._store.forgets()):
+                log.error("the checkpoint is older than people who were forgotten since: learning anew from the log")
+                learner = learner.anew()
+                self._keeps_alone = True
+            self._unlearning.owes = True
+            self._learner = learner
             # Snapshots pushed after the checkpoint have taken their numbers: a version never means two policies.
             head, _ = await self._store.read_policy([])
             if head is not None:
@@ -114,6 +125,8 @@ class Learning:
         if due:
             await self._teach(learner, due)
         self._dirty |= bool(batches)
+        if forgotten := learner.taken_forgotten():
+            await self._unlearn(learner, forgotten)
         let_go = sum(attribution.overflowed for attribution in learner.attributions)
         if let_go > self._let_go:
             log.warning("%d offers are no longer followed, more than can be kept until their windows close", let_go)
@@ -133,6 +146,17 @@ class Learning:
             await self.save()
         return sum(map(len, batches.values()))
 
+    async def _unlearn(self, learner: Learner, forgotten: Sequence[tuple[int, Forgotten]]) -> None:
+        """Take back the rest, and put what is then known in the place of what was, everywhere."""
+        due = await self._unlearning.long_gone(forgotten)
+        if due:
+            await self._teach(learner, due)
+        if due or any(entry.lessons for _, entry in forgotten):
+            learner.believe_anew()
+            self._keeps_alone = True
+        await self.publish()
+        await self.save()
+
     async def _teach(self, learner: Learner, due: Sequence[Due]) -> None:
         places = list(dict.fromkeys(item.position for item in due))
         records = await self._store.entries(places)
@@ -141,9 +165,10 @@ class Learning:
     async def publish(self) -> None:
         """Push a snapshot if there is news. Raises StoreError."""
         learner = await self.learner()
-        if learner.has_news or self._exploring.has_news:
+        if learner.has_news or self._exploring.has_news or self._keeps_alone:
             started_s = self._now_s()
-            keep = self._kept_s is None or (started_s - self._kept_s) * 1e3 >= POLICY_KEPT_INTERVAL_MS
+            kept_long_ago = self._kept_s is None or (started_s - self._kept_s) * 1e3 >= POLICY_KEPT_INTERVAL_MS
+            keep = kept_long_ago or self._keeps_alone
             rested = started_s - self._whole_s >= _WHOLE_EVERY * self._whole_took_s
             whole = keep or (rested and self._snapshots >= _WHOLE_EVERY)
             head, offers = learner.snapshot(whole=whole)
@@ -157,8 +182,11 @@ class Learning:
             if keep:
                 self._kept_s = started_s
                 try:
-                    await keep_in_store(self._store, self._catalogue, head, offers)
+                    await keep_in_store(self._store, self._catalogue, head, offers, alone=self._keeps_alone)
+                    self._keeps_alone = False
                 except StoreError as error:
+                    if self._keeps_alone:
+                        raise
                     # Explanations of old decisions are less exact without it; learning does not depend on it.
                     log.warning("policy %d was not kept for explaining: %s", learner.policy_version, error)
 
@@ -168,6 +196,7 @@ class Learning:
         started_s = self._now_s()
         fields, removed = learner.checkpoint()
         await self._store.save_checkpoint(fields, removed)
+        await self._unlearning.finish(learner)
         self._checkpoint_s = self._now_s()
         self._checkpoint_took_s = self._checkpoint_s - started_s
         self._dirty = False

@@ -125,6 +125,13 @@ INSTANCES_TRACKED_MAX: Final = 500_000
 LATE_OUTCOME_MS_MAX: Final = 180 * 86_400_000
 """After its window a decision still accepts outcomes for this long."""
 
+# --- forgetting people ----------------------------------------------------------------------------------------------
+FORGET_WAIT_MS_MAX: Final = 2_000
+"""How long Forget waits for ingest, and again for the learner, before it says that they are not done yet."""
+FORGET_POLL_MS: Final = 20
+FORGETS_KEPT_ENTRIES_MAX: Final = 1_000
+"""Entries that forget, of a partition, of which it is remembered how many lessons they took back."""
+
 # --- explaining ------------------------------------------------------------------------------------------------------
 BELIEFS_KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 """Weights of earlier policies that a server keeps to explain its decisions; the older, the wider apart."""

@@ -1,4 +1,4 @@
-"""What the decision log holds: one packed record a decision, one entry an outcome.
+"""What the decision log holds: one packed record a decision, one entry an outcome, one for each person forgotten.
 
 A record is what was known and done, enough to explain it and to learn from it: the vector x that the model saw, which
 rules held, the slate with its propensities, the seed, the versions. Offers appear by key (crc32 of their id, distinct
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, NamedTuple
 
+from engine.forget.entry import KIND as FORGET_KIND
+from engine.forget.entry import ForgetRecord
 from engine.lifecycle import Stage
 from engine.limits import SLATE_MAX
 from features import Offset
@@ -32,6 +34,7 @@ _SLATES: Final = [struct.Struct("<" + "Idfffq" * rows) for rows in range(SLATE_M
 _DECISION: Final = 1
 _DECISION_START: Final = bytes([_DECISION])
 _OUTCOME_KIND: Final = 2
+_FORGET_START: Final = bytes([FORGET_KIND])
 _FORM: Final = 1
 _OUTCOME_FORM_2: Final = 2
 _FAILED_TOO: Final = 0x8000
@@ -289,13 +292,13 @@ class Served(NamedTuple):
     """(offer key, window_end_ms) in rank order."""
 
 
-def served(data: bytes) -> Served | OutcomeRecord:
+def served(data: bytes) -> Served | OutcomeRecord | ForgetRecord:
     """Read an entry of the log for attribution: 1.5 µs for a decision of three offers, where `unpack` takes 12.
 
     Raises RecordError.
     """
     if data[:1] != _DECISION_START:
-        return OutcomeRecord.unpack(data)
+        return forgets(data) if data[:1] == _FORGET_START else OutcomeRecord.unpack(data)
     try:
         rows, *lengths, rules = _LENGTHS.unpack_from(data, _LENGTHS_AT)
         rules_n = rules & ~_FAILED_TOO
@@ -306,6 +309,39 @@ def served(data: bytes) -> Served | OutcomeRecord:
         return Served(time_ms, [_KEY_AND_END.unpack_from(data, at + row * _CHOICE.size) for row in range(rows)])
     except struct.error as error:
         raise RecordError(f"decision record of {len(data)} bytes cannot be read: {error}") from error
+
+
+def forgets(data: bytes) -> ForgetRecord:
+    """Read an entry that forgets. Raises RecordError for anything else."""
+    try:
+        return ForgetRecord.unpack(data)
+    except ValueError as error:
+        raise RecordError(str(error)) from error
+
+
+class Glimpse(NamedTuple):
+    """What tells whose an entry of the log is."""
+
+    customer: bytes
+    """Of a decision; b"" for an outcome, which names its decision."""
+    decision: Offset
+    """Of an outcome."""
+    time_ms: int
+    offers: int
+    """Of a decision."""
+
+
+def glimpse(data: bytes) -> Glimpse | None:
+    """Whose a decision or an outcome is, without reading the rest; None for anything else."""
+    try:
+        if data[:1] == _DECISION_START:
+            rows, customer_n, *_ = _LENGTHS.unpack_from(data, _LENGTHS_AT)
+            [time_ms] = _TIME.unpack_from(data, 2)
+            return Glimpse(data[_FIXED.size : _FIXED.size + customer_n], Offset.ZERO, time_ms, rows)
+        kind, _, ms, seq, _, _, _, time_ms, *_ = _OUTCOME.unpack_from(data)
+        return Glimpse(b"", Offset(ms, seq), time_ms, 0) if kind == _OUTCOME_KIND else None
+    except struct.error:
+        return None
 
 
 class Drawn(NamedTuple):
@@ -341,11 +377,11 @@ def is_decision(data: bytes) -> bool:
     return data[:1] == _DECISION_START
 
 
-def unpack(data: bytes) -> DecisionRecord | OutcomeRecord:
+def unpack(data: bytes) -> DecisionRecord | OutcomeRecord | ForgetRecord:
     """Read an entry of the decision log. Raises RecordError."""
     if is_decision(data):
         return DecisionRecord.unpack(data)
-    return OutcomeRecord.unpack(data)
+    return forgets(data) if data[:1] == _FORGET_START else OutcomeRecord.unpack(data)
 
 
 def decision_id(partition: int, position: Offset) -> str:

@@ -15,13 +15,17 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import Struct
 from typing import Final
+from zlib import decompress
+from zlib import error as CompressionError
 
 import orjson
 
 from engine import limits
+from engine.attribution import Attribution, AttributionError
 from engine.catalogue import Catalogue
 from engine.course import Told, same_id, standing, tag_of, taken
-from engine.identity import EntityKind, Stored, advance, concerns
+from engine.forget.entry import ForgetRecord
+from engine.identity import FORGET, EntityKind, Stored, advance, concerns
 from engine.ingest import logged_event
 from engine.learner import OF_SNAPSHOTS, Learner
 from engine.ledger import Ledger, LedgerError, hash_of
@@ -107,6 +111,8 @@ class FeatureReplay:
         self._timelines_kept: dict[str, bytes | None] = {}
         self._timelines_made: dict[str, tuple[Offset, bytes]] = {}
         """With the last entry that it took."""
+        self._partly: set[str] = set()
+        """Entities that got events of people who are forgotten: what is in the log does not make their records."""
         self._missed: dict[str, Offset] = {}
         self._damaged: list[str] = []
         self.waiting = 0
@@ -146,6 +152,8 @@ class FeatureReplay:
             customer, event = logged_event(entry)
             if self._passed_over(customer):
                 continue
+            if event.type == FORGET and is_entity(customer):
+                self._partly.add(customer)
             if entry.offset <= self._kept[customer][0]:
                 by_customer.setdefault(customer, []).append(event)
                 continue
@@ -181,6 +189,8 @@ class FeatureReplay:
             if self._kept[customer][1] is not None or not _gone(last, self._now_ms):
                 found.append(f"features of {customer!r}: event {last} is folded but not in the record")
         for customer, (watermark, kept) in self._kept.items():
+            if customer in self._partly:
+                continue
             made, parts = self._made[customer], self._kept_parts[customer]
             if made.record != kept:
                 folded = _shape(made.record)
@@ -248,6 +258,8 @@ class DecisionReplay:
             if isinstance(record, DecisionRecord):
                 self._decision(entry.offset, record)
                 customers.add(record.customer)
+            elif isinstance(record, ForgetRecord):
+                self._forget(record)
             elif (owner := self._owner.get(record.decision)) is not None:
                 self._outcome(entry.offset, owner, record)
                 customers.add(owner)
@@ -255,6 +267,14 @@ class DecisionReplay:
                 about = self._name(record.decision)
                 self.found.append(f"outcome {self._name(entry.offset)}: its decision {about} is not in the log")
         return customers
+
+    def _forget(self, record: ForgetRecord) -> None:
+        """What it names may still be there, waiting for the learner; the ledger is not."""
+        for position in record.decisions + record.others:
+            for rank in range(1, limits.SLATE_MAX + 1):
+                self._courses.pop((position, rank), None)
+            if (owner := self._owner.pop(position, None)) is not None:
+                self.tallies.pop(owner, None)
 
     def _decision(self, at: Offset, record: DecisionRecord) -> None:
         tally = self.tallies.setdefault(record.customer, _Tally())
@@ -347,6 +367,10 @@ def learning_differences(kept: Mapping[str, bytes], made: Learner) -> list[str]:
     found = []
     for name in sorted(name for name in {*wanted, *kept} if name.startswith(prefix)):
         old, new, what = kept.get(name), wanted.get(name), name.removeprefix(prefix)
+        if made.forgot and what == "head":
+            continue  # it has counted lessons of people who are not in the log any more
+        if made.forgot and what.startswith("attribution:"):
+            old, new = (data and _uncounted(data) for data in (old, new))
         if what == "head":
             # Snapshots are paced by the clock, and with them their number and the learning of the prior's strengths:
             # only the rest follows from the log.
@@ -354,6 +378,14 @@ def learning_differences(kept: Mapping[str, bytes], made: Learner) -> list[str]:
         if old != new:
             found.append(f"learner's checkpoint, {what}: {_shape(old)} kept, {_shape(new)} learnt")
     return found
+
+
+def _uncounted(data: bytes) -> bytes:
+    """An attribution without its counters."""
+    try:
+        return Attribution.from_bytes(decompress(data)).uncounted()
+    except (AttributionError, CompressionError):
+        return data
 
 
 def _of_the_log(head: bytes) -> bytes:

@@ -64,6 +64,7 @@ from engine.links import moved_to
 from engine.outlets import Inlet, Outlet
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, parse_decision_id
 from engine.rolled import EntityReader
+from engine.service_forget import ForgetService
 from engine.service_identity import IdentityService
 from engine.store.base import Conflict, Store, StoreError, StoreFull, StoreUnavailable, partition_of
 from engine.timeline import TimelineError
@@ -116,6 +117,7 @@ class Service:
         self._writing = 0
         self._linking = 0
         self.identities = IdentityService(self)
+        self.forgetting = ForgetService(self)
         self._backlog_read_s = 0.0
         self._backlog = 0
         self._draining = False
@@ -242,6 +244,8 @@ class Service:
     async def explain(self, request: decisions_pb2.ExplainRequest) -> decisions_pb2.ExplainResponse:
         """Decisions.Explain."""
         partition, position, record = await self._found(request.decision_id)
+        with _store_errors():
+            await self.forgetting.refuse_forgotten(request.decision_id, partition, position)
         catalogue = await self._catalogue_of(record.config_version)
         belief = await self._beliefs.of(record, catalogue)
         place = decision_id(partition, position)
@@ -338,7 +342,10 @@ class Service:
         entry = ledger.find(position)
         new = Told(tag_of(outcome.outcome_hash, outcome.stage))
         told: list[Told] = []
-        if entry is not None:
+        if entry is None:
+            with _store_errors():
+                await self.forgetting.refuse_forgotten(outcome.decision_id, partition, position)
+        else:
             offer = entry.offers[rank - 1]
             told = [Told(tag) for tag in offer.outcomes]
             if is_known(told, outcome.outcome_hash):
@@ -588,6 +595,7 @@ def methods(service: Service) -> Sequence[tuple[str, type, Method]]:
         ("opportune.v1.Feedback/Report", feedback_pb2.ReportRequest, service.report),
         ("opportune.v1.Events/Publish", events_pb2.PublishRequest, service.publish),
         ("opportune.v1.Customers/Get", customers_pb2.GetCustomerRequest, service.get_customer),
+        ("opportune.v1.Customers/Forget", customers_pb2.ForgetRequest, service.forgetting.forget),
         ("opportune.v1.Identities/Link", identities_pb2.LinkRequest, service.identities.link),
         ("opportune.v1.Identities/Unlink", identities_pb2.UnlinkRequest, service.identities.unlink),
         ("opportune.v1.Identities/Lineage", identities_pb2.LineageRequest, service.identities.lineage),

@@ -6,6 +6,8 @@
     POST /v1/events     CloudEvents 1.0, structured or batch → PublishResponse
     POST /v1/customers  GetCustomerRequest → Customer
     GET  /v1/customers/ID?page_size=…&kinds=…&kinds=…  the same, the other fields as in the request
+    POST /v1/customers/forget  ForgetRequest → ForgetResponse
+    DELETE /v1/customers/ID?request_id=…  the same
     POST /v1/identities/link, /v1/identities/unlink, /v1/identities/lineage   LinkRequest → LinkResponse, …
     GET  /metrics       Prometheus text     GET /healthz  200 "ok" while the process serves
 
@@ -46,12 +48,14 @@ def application(service: Service) -> web.Application:
         ("/v1/explain", decisions_pb2.ExplainRequest, service.explain),
         ("/v1/report", feedback_pb2.ReportRequest, service.report),
         ("/v1/customers", customers_pb2.GetCustomerRequest, service.get_customer),
+        ("/v1/customers/forget", customers_pb2.ForgetRequest, service.forgetting.forget),
         ("/v1/identities/link", identities_pb2.LinkRequest, service.identities.link),
         ("/v1/identities/unlink", identities_pb2.UnlinkRequest, service.identities.unlink),
         ("/v1/identities/lineage", identities_pb2.LineageRequest, service.identities.lineage),
     ):
         app.router.add_post(path, _json_route(request_type, call))
     app.router.add_get("/v1/customers/{customer_id}", _customer_route(service))
+    app.router.add_delete("/v1/customers/{customer_id}", _forget_route(service))
     app.router.add_post("/v1/events", _events_route(service))
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/healthz", _healthz)
@@ -110,6 +114,19 @@ def _customer_route(service: Service) -> Route:
         except json_format.ParseError as error:
             raise InvalidArgument(f"query: {error}") from error
         return _json(await service.get_customer(message))
+
+    return route
+
+
+def _forget_route(service: Service) -> Route:
+    async def route(request: web.Request) -> web.Response:
+        for name in request.query:
+            if name != "request_id" or len(request.query.getall(name)) > 1:
+                raise InvalidArgument(f"query: {shown(name)}, expected request_id, once")
+        asked = customers_pb2.ForgetRequest(
+            request_id=request.query.get("request_id", ""), customer_id=request.match_info["customer_id"]
+        )
+        return _json(await service.forgetting.forget(asked))
 
     return route
 

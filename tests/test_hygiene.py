@@ -102,6 +102,7 @@ def test_every_key_stands_in_the_table_of_keys() -> None:
     text = (ROOT / "engine" / "store" / "base.py").read_text()
     rows = re.findall(r"^\| `(.+?)` \|.*$", text, re.MULTILINE)
     parts = ("f:<customer>", "l:<customer>", "t:<customer>", "events", "decisions", "folded", "marks")
+    parts += ("forgets", "r:<request>")
     made = {f"{{pN}}{part}" for part in parts}
     made |= {f"{{pN}}{kind}:<customer>" for kind in (PARTS, LINKS)}
     single = (keys.DEAD, keys.POLICY, keys.POLICY_CHANGES, keys.POLICY_KEPT, keys.LEARNER, keys.KAFKA, keys.LAYOUTS)

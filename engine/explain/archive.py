@@ -13,12 +13,17 @@ from engine.store.base import PolicyBoard
 _KEPT_MIN = 4
 
 
-async def keep_in_store(board: PolicyBoard, catalogue: Catalogue, head: bytes, beliefs: Mapping[str, bytes]) -> None:
-    """Keep a whole snapshot's weights, and let go of what is too much then. Raises StoreError."""
+async def keep_in_store(
+    board: PolicyBoard, catalogue: Catalogue, head: bytes, beliefs: Mapping[str, bytes], *, alone: bool = False
+) -> None:
+    """Keep a whole snapshot's weights, and let go of what is too much then, or of all others. Raises StoreError."""
     facts = orjson.loads(head)
     data = pack_belief(prior_policy(catalogue).replaced(beliefs, facts["version"]), facts["average"])
     room = max(_KEPT_MIN, min(POLICIES_KEPT_ENTRIES_MAX, POLICIES_KEPT_BYTES_MAX // len(data)))
     versions = [version for version in await board.kept_policies() if version != facts["version"]]
+    if alone:
+        await board.keep_policy(facts["version"], data, versions)
+        return
     versions.append(facts["version"])
     versions.sort()
     let_go = []

@@ -171,7 +171,7 @@ async def _outcomes(store: Store, number: int) -> _Partition:
             found.clock_ms = max(found.clock_ms, record.time_ms)
             if isinstance(record, OutcomeRecord):
                 found.outcomes.setdefault(record.decision, []).append((found.clock_ms, entry))
-            else:
+            elif isinstance(record, DecisionRecord):
                 found.versions.add(record.config_version)
     return found
 

@@ -208,6 +208,8 @@ class _Partition:
         while after < end:
             found = await self._store.read_events({self._partition: after}, limits.INGEST_BATCH_MAX, 0)
             if self._partition not in found:
+                if self._partition in await self._store.folded():
+                    break  # what stood there was of people who are forgotten
                 raise StoreUnavailable(f"the event log of partition {self._partition} ends at {after}, before {end}")
             entries = [entry for entry in found[self._partition] if entry.offset <= end]
             fresh.absorb(entries, until)

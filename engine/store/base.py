@@ -11,6 +11,8 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `{pN}t:<customer>` | timeline, written only by ingest, with the features | CUSTOMER_KEY_TTL_MS after its last entry |
 | `{pN}g:<customer>` | parts: of whom a linked record is made, written with the features | CUSTOMER_KEY_TTL_MS |
 | `{pN}e:<customer>` | links: identities, entities and lineage, written with the features | CUSTOMER_KEY_TTL_MS |
+| `{pN}forgets` | entries that forget: pending, or how many lessons each took back; the newest done | for good |
+| `{pN}r:<request>` | receipt of a request to forget, by the hash of its id and the customer | CUSTOMER_KEY_TTL_MS |
 | `{pN}events` | log of events, a stream | EVENT_LOG_ENTRIES_MAX |
 | `{pN}decisions` | log of decisions and outcomes in causal order, a stream | DECISION_LOG_ENTRIES_MAX |
 | `{pN}folded` | position up to which the event log is folded, and how many events that was | for good |
@@ -26,8 +28,9 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `meta` | format of the store and number of partitions, a hash | for good |
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 from zlib import crc32
 
@@ -42,6 +45,7 @@ __all__ = [
     "DecisionLog",
     "FeatureWrite",
     "Feed",
+    "Forgets",
     "LogEntry",
     "Mark",
     "PartlyUnavailable",
@@ -122,6 +126,7 @@ class Beside(NamedTuple):
     kind: str
     """PARTS, LINKS or TIMELINE."""
     value: bytes
+    """b"": there shall be none."""
     expected: bytes | None = None
     """First bytes of the value that it replaces; b"": there is none; None: whatever is there."""
 
@@ -153,6 +158,17 @@ class Mark(NamedTuple):
     name: str
     expected: bytes
     value: bytes
+
+
+class Forgets(NamedTuple):
+    """The entries of one partition's decision log that forget somebody."""
+
+    done: Offset = Offset.ZERO
+    """The newest whose records are removed: a checkpoint that has not read so far knows too much."""
+    pending: tuple[Offset, ...] = ()
+    """Those whose records wait for the learner, oldest first."""
+    finished: Mapping[Offset, int] = MappingProxyType({})
+    """How many lessons were taken back, by entry; the newest FORGETS_KEPT_ENTRIES_MAX."""
 
 
 class State(Protocol):
@@ -188,6 +204,30 @@ class DecisionLog(Protocol):
         """New entries by partition, in order, at most `count` a partition; {} after `block_ms` without any."""
         ...
 
+    async def commit_forget(self, customer: str, ledger_expected: bytes, entry: bytes) -> Offset | Conflict:
+        """Append an entry that forgets, remove the ledger and note the entry as pending, in one atomic step.
+
+        Conflict if the ledger does not begin with `ledger_expected` (b"": there is none). Raises StoreUnavailable or
+        StoreFull.
+        """
+        ...
+
+    async def forgets(self) -> dict[int, Forgets]:
+        """The entries that forget, by partition; partitions of nodes that are away are left out."""
+        ...
+
+    async def finish_forget(self, partition: int, entry: Offset, positions: Sequence[Offset], lessons: int) -> None:
+        """Remove entries of the decision log, and note the one that forgets them as finished, in one atomic step."""
+        ...
+
+    async def save_receipt(self, partition: int, request: str, value: bytes) -> None:
+        """Keep the receipt of a request to forget."""
+        ...
+
+    async def load_receipt(self, partition: int, request: str) -> bytes | None:
+        """The receipt of a request to forget."""
+        ...
+
 
 class Feed(Protocol):
     """The log of events and the features folded from it.
@@ -210,6 +250,14 @@ class Feed(Protocol):
 
     async def dead_letters(self, letters: Sequence[tuple[bytes, str]]) -> None:
         """Keep (payload, reason) of refused input."""
+        ...
+
+    async def drop_dead_letters(self, mentions: Callable[[bytes, str], bool]) -> int:
+        """Remove dead letters of whose payload and reason `mentions` says so; returns how many."""
+        ...
+
+    async def delete_events(self, partition: int, positions: Sequence[Offset]) -> int:
+        """Remove entries of the event log that are folded; returns how many were still there."""
         ...
 
     async def read_events(self, after: Mapping[int, Offset], count: int, block_ms: int) -> dict[int, list[LogEntry]]:

@@ -33,8 +33,10 @@ class Keys:
         self.decisions = [tag + b"decisions" for tag in tags]
         self.folded = [tag + b"folded" for tag in tags]
         self.marks = [tag + b"marks" for tag in tags]
+        self.forgets = [tag + b"forgets" for tag in tags]
         self._partitions = partitions
         self._features = [tag + b"f:" for tag in tags]
+        self._receipts = [tag + b"r:" for tag in tags]
         self._ledger = [tag + b"l:" for tag in tags]
         self._beside = {kind: [tag + kind.encode() + b":" for tag in tags] for kind in (PARTS, LINKS, TIMELINE)}
 
@@ -63,6 +65,10 @@ class Keys:
     def event_log(self, customer: str) -> bytes:
         """Key of the event log of a customer's partition."""
         return self.events[crc32(customer.encode()) % self._partitions]
+
+    def receipt(self, partition: int, request: str) -> bytes:
+        """Key of the receipt of a request to forget."""
+        return self._receipts[partition] + request.encode()
 
     def state_of(self, customers: Sequence[str]) -> list[bytes]:
         """Keys of the features of all customers, then keys of the ledgers of all."""

@@ -16,6 +16,7 @@ from engine.store.base import (
     Conflict,
     DecisionCommit,
     FeatureWrite,
+    Forgets,
     LogEntry,
     Mark,
     StoreError,
@@ -74,6 +75,12 @@ class _Log:
         start = bisect_right(self.positions, offset)
         return [LogEntry(at, self.data[at]) for at in self.positions[start : start + count]]
 
+    def delete(self, positions: Sequence[Offset]) -> int:
+        gone = [at for at in positions if self.data.pop(at, None) is not None]
+        left = set(self.positions).difference(gone) if gone else ()
+        self.positions = sorted(left) if gone else self.positions
+        return len(gone)
+
     def trim(self, entries_max: int, up_to: Offset) -> None:
         """Drop the oldest beyond `entries_max`, but none after `up_to`."""
         excess = len(self.data) - entries_max
@@ -108,6 +115,8 @@ class MemoryStore:
         self._decisions = [_Log(clock_ms) for _ in range(partitions)]
         self._folded = [Offset.ZERO] * partitions
         self._marks: list[dict[str, bytes]] = [{} for _ in range(partitions)]
+        self._forgets = [Forgets() for _ in range(partitions)]
+        self._receipts = _Values(clock_ms)
         self._policy_head: bytes | None = None
         self._policy: dict[str, bytes] = {}
         self._policies_kept: dict[int, bytes] = {}
@@ -163,6 +172,36 @@ class MemoryStore:
         """New entries of the decision log by partition."""
         return await self._wait(lambda: _after(self._decisions, after, count), block_ms)
 
+    async def commit_forget(self, customer: str, ledger_expected: bytes, entry: bytes) -> Offset | Conflict:
+        """Append an entry that forgets and remove the ledger."""
+        result = self._commit(customer, ledger_expected, entry)
+        if isinstance(result, Offset):
+            self._ledgers.drop(customer)
+            home = partition_of(customer, self.partitions)
+            known = self._forgets[home]
+            self._forgets[home] = known._replace(pending=(*known.pending, result))
+        return result
+
+    async def forgets(self) -> dict[int, Forgets]:
+        """The entries that forget, by partition."""
+        return dict(enumerate(self._forgets))
+
+    async def finish_forget(self, partition: int, entry: Offset, positions: Sequence[Offset], lessons: int) -> None:
+        """Remove entries of the decision log; the one that forgets them is finished."""
+        self._decisions[partition].delete(positions)
+        done, pending, finished = self._forgets[partition]
+        kept = dict(sorted({**finished, entry: lessons}.items())[-limits.FORGETS_KEPT_ENTRIES_MAX :])
+        left = tuple(at for at in pending if at != entry)
+        self._forgets[partition] = Forgets(max(done, entry), left, kept)
+
+    async def save_receipt(self, partition: int, request: str, value: bytes) -> None:
+        """Keep the receipt of a request to forget."""
+        self._receipts.put(f"{partition}:{request}", value)
+
+    async def load_receipt(self, partition: int, request: str) -> bytes | None:
+        """The receipt of a request to forget."""
+        return self._receipts.get(f"{partition}:{request}")
+
     # --- Feed -------------------------------------------------------------------------------------------------------
 
     async def append_events(self, events: Sequence[tuple[str, bytes]]) -> list[Offset]:
@@ -180,6 +219,16 @@ class MemoryStore:
         """Keep (payload, reason) of refused input."""
         self.dead += letters
         del self.dead[: max(0, len(self.dead) - self._limits[2])]
+
+    async def drop_dead_letters(self, mentions: Callable[[bytes, str], bool]) -> int:
+        """Remove those dead letters."""
+        before = len(self.dead)
+        self.dead = [letter for letter in self.dead if not mentions(*letter)]
+        return before - len(self.dead)
+
+    async def delete_events(self, partition: int, positions: Sequence[Offset]) -> int:
+        """Remove entries of the event log."""
+        return self._events[partition].delete(positions)
 
     async def read_events(self, after: Mapping[int, Offset], count: int, block_ms: int) -> dict[int, list[LogEntry]]:
         """New events by partition."""
@@ -216,7 +265,10 @@ class MemoryStore:
         else:
             self._features.drop(write.customer)
         for beside in write.values:
-            self._beside[beside.kind].put(write.customer, beside.value)
+            if beside.value:
+                self._beside[beside.kind].put(write.customer, beside.value)
+            else:
+                self._beside[beside.kind].drop(write.customer)
 
     def _as_expected(self, write: FeatureWrite) -> bool:
         return self._features.matches(write.customer, write.expected) and all(

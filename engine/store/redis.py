@@ -14,7 +14,7 @@ tails (tails.py) are in that of the readers. What spans partitions is then cut i
 which holds together what is of one partition and no more.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import orjson
@@ -25,6 +25,7 @@ from engine.store.base import (
     Conflict,
     DecisionCommit,
     FeatureWrite,
+    Forgets,
     LogEntry,
     Mark,
     PartlyUnavailable,
@@ -208,6 +209,48 @@ class RedisStore:
         """New entries of the decision log by partition."""
         return await self._read_log(self._keys.decisions, after, count, block_ms)
 
+    async def commit_forget(self, customer: str, ledger_expected: bytes, entry: bytes) -> Offset | Conflict:
+        """Append an entry that forgets, remove the ledger and note the entry as pending, in one atomic step."""
+        key, log = self._keys.ledger_and_log(customer)
+        forgets = self._keys.forgets[partition_of(customer, self.partitions)]
+        command = scripts.commit_forget(key, log, forgets, ledger_expected, entry, self._decision_log_max)
+        [reply] = await self._run(self._hot, [command], self._write_s)
+        result = scripts.position(reply)
+        if isinstance(result, StoreError):
+            raise result
+        return result
+
+    async def forgets(self) -> dict[int, Forgets]:
+        """The entries that forget, by partition."""
+        commands: list[Command] = [(b"HGETALL", name) for name in self._keys.forgets]
+        replies = self._answered([(reply,) for reply in await self._hot.pipeline(commands, self._write_s)])
+        return {partition: _forgets(flat) for partition, (flat,) in replies.items()}
+
+    async def finish_forget(self, partition: int, entry: Offset, positions: Sequence[Offset], lessons: int) -> None:
+        """Remove entries of the decision log, and note the one that forgets them as finished, in one atomic step."""
+        log, forgets = self._keys.decisions[partition], self._keys.forgets[partition]
+        [flat] = checked(await self._bulk.pipeline([(b"HGETALL", forgets)], self._write_s))
+        known = _forgets(flat)
+        done = str(max(known.done, entry)).encode()
+        commands: list[Command] = [
+            (b"XDEL", log, *(str(at).encode() for at in positions[start : start + limits.LEARN_BATCH_MAX]))
+            for start in range(0, len(positions), limits.LEARN_BATCH_MAX)
+        ]
+        commands.append((b"HSET", forgets, b"done", done, str(entry).encode(), b"%d" % lessons))
+        if stale := sorted(known.finished)[: -limits.FORGETS_KEPT_ENTRIES_MAX]:
+            commands.append((b"HDEL", forgets, *(str(at).encode() for at in stale)))
+        await self._atomic(self._bulk, commands, self._write_s)
+
+    async def save_receipt(self, partition: int, request: str, value: bytes) -> None:
+        """Keep the receipt of a request to forget."""
+        key = self._keys.receipt(partition, request)
+        checked(await self._hot.pipeline([(b"SET", key, value, b"PX", _CUSTOMER_TTL_MS)], self._write_s))
+
+    async def load_receipt(self, partition: int, request: str) -> bytes | None:
+        """The receipt of a request to forget."""
+        [value] = checked(await self._hot.pipeline([(b"GET", self._keys.receipt(partition, request))], self._write_s))
+        return value if value is None else bytes(value)
+
     # --- Feed -------------------------------------------------------------------------------------------------------
 
     async def append_events(self, events: Sequence[tuple[str, bytes]]) -> list[Offset]:
@@ -233,6 +276,29 @@ class RedisStore:
         add = (b"XADD", keys.DEAD, b"MAXLEN", b"~", self._dead_letters_max, b"*")
         commands = [(*add, b"payload", payload, b"reason", reason.encode()) for payload, reason in letters]
         await self._atomic(self._bulk, commands, self._write_s)
+
+    async def drop_dead_letters(self, mentions: Callable[[bytes, str], bool]) -> int:
+        """Remove those dead letters."""
+        dropped, start = 0, b"-"
+        while True:
+            command = (b"XRANGE", keys.DEAD, start, b"+", b"COUNT", b"%d" % limits.LEARN_BATCH_MAX)
+            [found] = checked(await self._bulk.pipeline([command], self._write_s))
+            if not found:
+                return dropped
+            gone = [at for at, (_, payload, _, reason) in found if mentions(payload, reason.decode())]
+            if gone:
+                [count] = checked(await self._bulk.pipeline([(b"XDEL", keys.DEAD, *gone)], self._write_s))
+                dropped += count
+            start = b"(" + found[-1][0]
+
+    async def delete_events(self, partition: int, positions: Sequence[Offset]) -> int:
+        """Remove entries of the event log that are folded."""
+        folded, log, step = self._keys.folded[partition], self._keys.events[partition], limits.INGEST_BATCH_MAX
+        commands = [
+            scripts.delete_events(folded, log, positions[start : start + step])
+            for start in range(0, len(positions), step)
+        ]
+        return sum(checked(await self._run(self._bulk, commands, self._write_s))) if commands else 0
 
     async def read_events(self, after: Mapping[int, Offset], count: int, block_ms: int) -> dict[int, list[LogEntry]]:
         """New events by partition."""
@@ -485,6 +551,14 @@ class RedisStore:
         starts = {logs[partition]: str(offset).encode() for partition, offset in after.items()}
         found = await self._readers.read(starts, count, block_ms)
         return {partitions[log]: [LogEntry(_offset(at), data) for at, (_, data) in entries] for log, entries in found}
+
+
+def _forgets(flat: Sequence[bytes]) -> Forgets:
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    done = fields.pop(b"done", b"0-0")
+    pending = sorted(_offset(at) for at, lessons in fields.items() if not lessons)
+    finished = {_offset(at): int(lessons) for at, lessons in fields.items() if lessons}
+    return Forgets(_offset(done), tuple(pending), finished)
 
 
 def _offset(reply: bytes) -> Offset:

@@ -39,7 +39,10 @@ local function write_each(before, count, at, ttl)
     end
     if ok then
       if record == '' then redis.call('DEL', name) else redis.call('SET', name, record, 'PX', ttl) end
-      for b = 0, besides - 1 do redis.call('SET', KEYS[key + b], ARGV[at + 3 + 3 * b], 'PX', ttl) end
+      for b = 0, besides - 1 do
+        local value = ARGV[at + 3 + 3 * b]
+        if value == '' then redis.call('DEL', KEYS[key + b]) else redis.call('SET', KEYS[key + b], value, 'PX', ttl) end
+      end
       written[i] = 1
     else
       written[i], all = 0, false
@@ -89,6 +92,27 @@ local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'd', ARGV[3]
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[4])
 local ms, seq = string.match(id, '(%d+)-(%d+)')
 return struct.pack('<I8I4', ms, seq)
+"""
+)
+
+_COMMIT_FORGET: Final = _script(
+    _MATCHES
+    + """
+if not matches(KEYS[1], ARGV[1]) then return false end
+local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'd', ARGV[2])
+redis.call('HSET', KEYS[3], id, '')
+redis.call('DEL', KEYS[1])
+local ms, seq = string.match(id, '(%d+)-(%d+)')
+return struct.pack('<I8I4', ms, seq)
+"""
+)
+
+# `events` counts what is folded of what is there: what goes away goes from both, and the backlog stays what it is.
+_DELETE_EVENTS: Final = _script(
+    """
+local deleted = redis.call('XDEL', KEYS[2], unpack(ARGV))
+if deleted > 0 then redis.call('HINCRBY', KEYS[1], 'events', -deleted) end
+return deleted
 """
 )
 
@@ -159,7 +183,15 @@ return matching
 
 LOAD: Final[tuple[Command, ...]] = tuple(
     (b"SCRIPT", b"LOAD", script.source)
-    for script in (_COMMIT_DECISION, _COMMIT_OUTCOME, _WRITE_FEATURES, _WRITE_RECORDS, _WRITE_MARKED)
+    for script in (
+        _COMMIT_DECISION,
+        _COMMIT_OUTCOME,
+        _COMMIT_FORGET,
+        _DELETE_EVENTS,
+        _WRITE_FEATURES,
+        _WRITE_RECORDS,
+        _WRITE_MARKED,
+    )
 )
 """Commands that teach a server all scripts; it forgets them when it restarts."""
 
@@ -184,6 +216,21 @@ def commit_outcome(
     Reply: see `position`.
     """
     return (b"EVALSHA", _COMMIT_OUTCOME.sha, b"2", ledger, log, expected, value, entry, ttl_ms, log_max)
+
+
+def commit_forget(
+    ledger: bytes, log: bytes, forgets: bytes, expected: bytes, entry: bytes, log_max: bytes
+) -> Command:
+    """If the ledger begins with `expected` (b"": does not exist), append `entry`, note it as pending, drop the ledger.
+
+    Reply: see `position`.
+    """
+    return (b"EVALSHA", _COMMIT_FORGET.sha, b"3", ledger, log, forgets, expected, entry, log_max)
+
+
+def delete_events(folded: bytes, log: bytes, positions: Sequence[Offset]) -> Command:
+    """Remove folded entries of the event log, at least one. Reply: how many were there."""
+    return (b"EVALSHA", _DELETE_EVENTS.sha, b"2", folded, log, *(str(at).encode() for at in positions))
 
 
 def position(reply: Reply) -> Offset | Conflict | StoreError:

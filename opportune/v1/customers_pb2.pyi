@@ -28,6 +28,42 @@ TIMELINE_KIND_SATISFACTION: TimelineKind
 TIMELINE_KIND_DECISION: TimelineKind
 TIMELINE_KIND_OUTCOME: TimelineKind
 
+class ForgetRequest(_message.Message):
+    __slots__ = ("request_id", "customer_id", "identities")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CUSTOMER_ID_FIELD_NUMBER: _ClassVar[int]
+    IDENTITIES_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    customer_id: str
+    identities: _containers.RepeatedCompositeFieldContainer[_common_pb2.Identity]
+    def __init__(self, request_id: _Optional[str] = ..., customer_id: _Optional[str] = ..., identities: _Optional[_Iterable[_Union[_common_pb2.Identity, _Mapping]]] = ...) -> None: ...
+
+class ForgetResponse(_message.Message):
+    __slots__ = ("customer_id", "linked_names", "features", "timeline_entries", "events", "dead_letters", "decisions", "outcomes", "decisions_out_of_reach", "lessons", "learner_pending")
+    CUSTOMER_ID_FIELD_NUMBER: _ClassVar[int]
+    LINKED_NAMES_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    TIMELINE_ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_OUT_OF_REACH_FIELD_NUMBER: _ClassVar[int]
+    LESSONS_FIELD_NUMBER: _ClassVar[int]
+    LEARNER_PENDING_FIELD_NUMBER: _ClassVar[int]
+    customer_id: str
+    linked_names: int
+    features: int
+    timeline_entries: int
+    events: int
+    dead_letters: int
+    decisions: int
+    outcomes: int
+    decisions_out_of_reach: int
+    lessons: int
+    learner_pending: bool
+    def __init__(self, customer_id: _Optional[str] = ..., linked_names: _Optional[int] = ..., features: _Optional[int] = ..., timeline_entries: _Optional[int] = ..., events: _Optional[int] = ..., dead_letters: _Optional[int] = ..., decisions: _Optional[int] = ..., outcomes: _Optional[int] = ..., decisions_out_of_reach: _Optional[int] = ..., lessons: _Optional[int] = ..., learner_pending: _Optional[bool] = ...) -> None: ...
+
 class GetCustomerRequest(_message.Message):
     __slots__ = ("customer_id", "identities", "time_ms", "page_size", "page_token", "kinds", "channels", "since_ms", "until_ms")
     CUSTOMER_ID_FIELD_NUMBER: _ClassVar[int]

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CustomersStub:
-    """Reads one customer's state.
+    """Reads one customer's state, and forgets customers.
     """
 
     def __init__(self, channel):
@@ -40,10 +40,15 @@ class CustomersStub:
                 request_serializer=opportune_dot_v1_dot_customers__pb2.GetCustomerRequest.SerializeToString,
                 response_deserializer=opportune_dot_v1_dot_customers__pb2.Customer.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/opportune.v1.Customers/Forget',
+                request_serializer=opportune_dot_v1_dot_customers__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=opportune_dot_v1_dot_customers__pb2.ForgetResponse.FromString,
+                _registered_method=True)
 
 
 class CustomersServicer:
-    """Reads one customer's state.
+    """Reads one customer's state, and forgets customers.
     """
 
     def Get(self, request, context):
@@ -51,6 +56,18 @@ class CustomersServicer:
         cases, and one page of the timeline: events, decisions and outcomes of every channel in the order of time.
         An unknown customer is not an error: `state.known` is false and features are at their defaults.
         INVALID_ARGUMENT: a field is wrong, a page token of another request among them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Forget(self, request, context):
+        """Forgets a person: the customer and the names linked to them, their features, timeline, links, ledgers, events and
+        dead letters, records of decisions and outcomes, and what the model learnt from them. Nobody known: nothing is
+        removed, which is not an error. What comes later under the same id is of a new customer.
+        Asking again with the same request_id and the same name forgets nothing that came after it was done, and tells what
+        was removed. UNAVAILABLE: not done yet; ask again with the same request_id, it goes on from where it was.
+        INVALID_ARGUMENT: a field is wrong.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -64,6 +81,11 @@ def add_CustomersServicer_to_server(servicer, server):
                     request_deserializer=opportune_dot_v1_dot_customers__pb2.GetCustomerRequest.FromString,
                     response_serializer=opportune_dot_v1_dot_customers__pb2.Customer.SerializeToString,
             ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=opportune_dot_v1_dot_customers__pb2.ForgetRequest.FromString,
+                    response_serializer=opportune_dot_v1_dot_customers__pb2.ForgetResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'opportune.v1.Customers', rpc_method_handlers)
@@ -73,7 +95,7 @@ def add_CustomersServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Customers:
-    """Reads one customer's state.
+    """Reads one customer's state, and forgets customers.
     """
 
     @staticmethod
@@ -93,6 +115,33 @@ class Customers:
             '/opportune.v1.Customers/Get',
             opportune_dot_v1_dot_customers__pb2.GetCustomerRequest.SerializeToString,
             opportune_dot_v1_dot_customers__pb2.Customer.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/opportune.v1.Customers/Forget',
+            opportune_dot_v1_dot_customers__pb2.ForgetRequest.SerializeToString,
+            opportune_dot_v1_dot_customers__pb2.ForgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CustomersStub:
-    """Reads one customer's state."""
+    """Reads one customer's state, and forgets customers."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,10 +39,18 @@ class CustomersStub:
     An unknown customer is not an error: `state.known` is false and features are at their defaults.
     INVALID_ARGUMENT: a field is wrong, a page token of another request among them.
     """
+    Forget: _grpc.UnaryUnaryMultiCallable[_customers_pb2.ForgetRequest, _customers_pb2.ForgetResponse]
+    """Forgets a person: the customer and the names linked to them, their features, timeline, links, ledgers, events and
+    dead letters, records of decisions and outcomes, and what the model learnt from them. Nobody known: nothing is
+    removed, which is not an error. What comes later under the same id is of a new customer.
+    Asking again with the same request_id and the same name forgets nothing that came after it was done, and tells what
+    was removed. UNAVAILABLE: not done yet; ask again with the same request_id, it goes on from where it was.
+    INVALID_ARGUMENT: a field is wrong.
+    """
 
 @_typing.type_check_only
 class CustomersAsyncStub(CustomersStub):
-    """Reads one customer's state."""
+    """Reads one customer's state, and forgets customers."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Get: _aio.UnaryUnaryMultiCallable[_customers_pb2.GetCustomerRequest, _customers_pb2.Customer]  # type: ignore[assignment]
@@ -51,9 +59,17 @@ class CustomersAsyncStub(CustomersStub):
     An unknown customer is not an error: `state.known` is false and features are at their defaults.
     INVALID_ARGUMENT: a field is wrong, a page token of another request among them.
     """
+    Forget: _aio.UnaryUnaryMultiCallable[_customers_pb2.ForgetRequest, _customers_pb2.ForgetResponse]  # type: ignore[assignment]
+    """Forgets a person: the customer and the names linked to them, their features, timeline, links, ledgers, events and
+    dead letters, records of decisions and outcomes, and what the model learnt from them. Nobody known: nothing is
+    removed, which is not an error. What comes later under the same id is of a new customer.
+    Asking again with the same request_id and the same name forgets nothing that came after it was done, and tells what
+    was removed. UNAVAILABLE: not done yet; ask again with the same request_id, it goes on from where it was.
+    INVALID_ARGUMENT: a field is wrong.
+    """
 
 class CustomersServicer(metaclass=_abc_1.ABCMeta):
-    """Reads one customer's state."""
+    """Reads one customer's state, and forgets customers."""
 
     @_abc_1.abstractmethod
     def Get(
@@ -65,6 +81,20 @@ class CustomersServicer(metaclass=_abc_1.ABCMeta):
         cases, and one page of the timeline: events, decisions and outcomes of every channel in the order of time.
         An unknown customer is not an error: `state.known` is false and features are at their defaults.
         INVALID_ARGUMENT: a field is wrong, a page token of another request among them.
+        """
+
+    @_abc_1.abstractmethod
+    def Forget(
+        self,
+        request: _customers_pb2.ForgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_customers_pb2.ForgetResponse, _abc.Awaitable[_customers_pb2.ForgetResponse]]:
+        """Forgets a person: the customer and the names linked to them, their features, timeline, links, ledgers, events and
+        dead letters, records of decisions and outcomes, and what the model learnt from them. Nobody known: nothing is
+        removed, which is not an error. What comes later under the same id is of a new customer.
+        Asking again with the same request_id and the same name forgets nothing that came after it was done, and tells what
+        was removed. UNAVAILABLE: not done yet; ask again with the same request_id, it goes on from where it was.
+        INVALID_ARGUMENT: a field is wrong.
         """
 
 def add_CustomersServicer_to_server(servicer: CustomersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
