@@ -82,7 +82,7 @@ def _regressions(catalogue: Catalogue, calls: Sequence[Call]) -> tuple[Bools | N
 
 
 def inputs_of(catalogue: Catalogue, calls: Sequence[Call]) -> NDArray[np.int8]:
-    """The vectors that the engine's model sees of these calls: declared ranges, one column a category.
+    """What the engine's model sees of these calls, without waves: declared ranges, one column a category.
 
     With numbers scaled by the first calls alone instead, the regression would fare worse: the Euribor hardly moves in
     them, and the fall that follows would be thousands of standard deviations.
@@ -94,4 +94,5 @@ def inputs_of(catalogue: Catalogue, calls: Sequence[Call]) -> NDArray[np.int8]:
             value = known.get(declared.name)
             if value is not None:
                 values[at, column] = declared.categories.index(value) if isinstance(value, str) else value
-    return catalogue.transform.apply(values)
+    transform = catalogue.transform
+    return transform.apply(values)[:, : transform.dimension - transform.waves]
