@@ -25,6 +25,7 @@ from bench import campaigns
 from bench.ours import Ours, batches
 from bench.replay import Against, against_constant, decisions_until, replay, thinned
 from bench.report import Report
+from models import PosteriorOptions
 
 BATCH_ROWS: Final = 64
 """Rows of the log between two refits; a third of them count."""
@@ -32,6 +33,12 @@ WINDOW: Final = 500
 BEST_SHARE: Final = 0.9
 SPEND_TOP: Final = 500.0
 """What a reward of 1 stands for, in dollars: the largest purchase is 499."""
+SPEND_OPTIONS: Final = PosteriorOptions(prior_strength=1.0, prior_rate=0.005)
+"""A mail is expected to bring some two dollars and a half."""
+BANK_OPTIONS: Final = PosteriorOptions(prior_strength=1.0, prior_rate=0.05, half_life_periods=4.0)
+BANK_FLOOR: Final = 0.01
+"""As in examples/bank, for the reason given there: who is not called teaches nothing, and the economy changes. A period
+is a thousand calls; 30 days there were five thousand at first and a few hundred in the end."""
 NET_LOW, NET_WIDTH = -10.0, 70.0
 CALL_COST: Final = 0.1
 REFIT_CALLS: Final = 1_000
@@ -66,7 +73,8 @@ def hillstrom(report: Report, folder: Path, *, small: bool) -> None:
         until = decisions_until(arm[counted] == best, BEST_SHARE, WINDOW)
         never += until is None
         took.append(len(counted) if until is None else until)
-        counted = replay(Ours(x.shape[1], hot, arms, order), x, arm, np.clip(spend / SPEND_TOP, 0, 1), BATCH_ROWS)
+        learner = Ours(x.shape[1], hot, arms, order, SPEND_OPTIONS)
+        counted = replay(learner, x, arm, np.clip(spend / SPEND_TOP, 0, 1), BATCH_ROWS)
         best = _best(found.spend, found.arm, arms)
         compared.append(against_constant(spend, arm, counted, best))
         ratios.append(float(spend[counted].mean() / spend[arm == best].mean()))
@@ -130,7 +138,8 @@ def bank(report: Report, folder: Path, *, small: bool) -> None:
     errors: list[float] = []
     made: list[int] = []
     for seed in track(range(2 if small else 5), "bank", transient=True):
-        pitched, expected = _pitched(Ours(x.shape[1], hot, 1, seed, silence=CALL_COST), x, yes)
+        learner = Ours(x.shape[1], hot, 1, seed, BANK_OPTIONS, silence=CALL_COST, floor=BANK_FLOOR)
+        pitched, expected = _pitched(learner, x, yes)
         values.append(float(np.sum(yes[pitched] - CALL_COST)))
         errors.append(calibration_error(expected[pitched], yes[pitched]))
         made.append(int(pitched.sum()))

@@ -25,7 +25,9 @@ from models import (
     pack_offer,
 )
 
-BATCH_ROWS_MAX: Final = 32
+SINGLE_ROWS: Final = 1_000
+BATCH_ROWS: Final = 10
+"""Cadence of the lessons: that of MABWiser's in `bench.peers.grid`; Vowpal Wabbit and River learn row by row."""
 RANGE_SDS: Final = 3.0
 """Standardised values are inputs from -3 to 3."""
 WAVES: Final = 64
@@ -69,6 +71,7 @@ class Ours:
         seed: of its dice.
         options: prior and forgetting.
         silence: expected reward of doing nothing, as one more action after the others; None if there is no such action.
+        floor: share of the actions that is drawn evenly.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Ours:
         seed: int,
         options: PosteriorOptions = OPTIONS,
         silence: float | None = None,
+        floor: float = 0.0,
     ) -> None:
         names = [f"x{column}" for column in range(columns)]
         ends = [1.0 if is_hot else RANGE_SDS for is_hot in hot.tolist()]
@@ -94,6 +98,7 @@ class Ours:
         self._beliefs: Beliefs | None = None
         self._seed = seed
         self._silence = silence
+        self._floor = floor
         self._decided = self._learnt = self._made_whole = self._strengthened = 0
         self.period = 0
         """The period that lessons belong to; whoever drives it counts it up."""
@@ -120,6 +125,7 @@ class Ours:
             np.ones(count, np.int64),
             uniforms,
             candidates_max=CANDIDATES,
+            floor=self._floor,
         )
         return Decided(slates.picks[:, 0].astype(np.int64), slates.propensities[:, 0])
 
@@ -152,14 +158,14 @@ class Ours:
 
 
 def batches(rows: int) -> Iterator[slice]:
-    """How rows are cut: one by one at first, then a twentieth of what was seen, `BATCH_ROWS_MAX` at most.
+    """How rows are cut: the first `SINGLE_ROWS` one by one, then `BATCH_ROWS` at a time.
 
-    >>> [(part.start, part.stop) for part in batches(60)][-3:]
-    [(54, 56), (56, 58), (58, 60)]
+    >>> [(part.start, part.stop) for part in batches(1_012)][-3:]
+    [(999, 1000), (1000, 1010), (1010, 1012)]
     """
     at = 0
     while at < rows:
-        size = min(max(1, at // 20), BATCH_ROWS_MAX, rows - at)
+        size = 1 if at < SINGLE_ROWS else min(BATCH_ROWS, rows - at)
         yield slice(at, at + size)
         at += size
 
