@@ -17,6 +17,8 @@ from rich.table import Table
 
 from engine import cli_customer
 from engine.catalogue import Catalogue
+from engine.cli_challengers import challengers
+from engine.cli_drift import drift
 from engine.cli_exploration import exploration
 from engine.cli_forget import forget
 from engine.cli_history import backfill, dataset
@@ -33,6 +35,7 @@ from engine.ledger import hash_of
 from engine.lifecycle import REPORTABLE
 from engine.registry import lacking_told, registry_of
 from engine.replaying import replay_at, store_of
+from engine.rivermodel import check_challengers
 from engine.rpc import TRANSPORTS
 from engine.store.wire import Address
 from engine.supervisor import Supervisor, worker_spec
@@ -132,7 +135,7 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     with told():
         config, version, text = load(config_path)
-        Catalogue.compile(config, version, text, str(config_path))
+        check_challengers(Catalogue.compile(config, version, text, str(config_path)), text, str(config_path))
         with (
             DataFolder(data_path) as folder,
             shared_port(grpc_address) as grpc_at,
@@ -260,6 +263,7 @@ def validate(config_path: Path) -> None:
     with told():
         config, version, text = load(config_path)
         catalogue = Catalogue.compile(config, version, text, str(config_path))
+        check_challengers(catalogue, text, str(config_path))
     click.echo(
         f"{config_path}: {config.name}, version {version}: {len(catalogue.offers)} offers, {len(catalogue.rules)} rules"
         f", {catalogue.feature_count} features, {catalogue.transform.dimension} inputs of the model"
@@ -494,6 +498,8 @@ def replay(config_path: Path, data_path: Path | None, redis_url: str | None, sto
 main.add_command(explain)
 main.add_command(backfill)
 main.add_command(dataset)
+main.add_command(challengers)
+main.add_command(drift)
 main.add_command(exploration)
 main.add_command(evaluate)
 

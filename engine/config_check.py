@@ -25,6 +25,7 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     found += _repeated(config.channels, "channels", "id", "channel")
     found += _repeated(config.events, "events", "type", "event type")
     found += _repeated(config.offers, "offers", "id", "offer")
+    found += _repeated(config.challengers, "challengers", "name", "challenger")
     channels = {channel.id for channel in config.channels}
     for at, channel in enumerate(config.channels):
         if len(set(channel.placements)) != len(channel.placements):

@@ -4,7 +4,7 @@ engine.config_check, reading files in engine.config.
 
 import re
 from functools import cached_property
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from zlib import crc32
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -362,6 +362,14 @@ class Exploration(_Model):
     alarm: ExplorationAlarm | None = ExplorationAlarm()
 
 
+class Drift(_Model):
+    """When the acceptance of an offer counts as changed, and what lessons from before it count then."""
+
+    delta: Annotated[float, Field(gt=0, le=0.1)] = 0.002
+    keeps: Share = 0.1
+    recent: DurationMs = 7 * 86_400_000
+
+
 class Learning(_Model):
     """How outcomes become a policy."""
 
@@ -369,8 +377,60 @@ class Learning(_Model):
     prior_strength: Annotated[float, Field(gt=0, le=1e6)] = 10.0
     half_life: DurationMs | None = None
     period: DurationMs = 86_400_000
+    drift: Drift | None = Drift()
     crosses: tuple[tuple[Name, Name], ...] = Field(default=(), max_length=limits.FEATURES_MAX)
     waves: Literal["auto"] | Annotated[int, Field(ge=0, lt=256)] = "auto"
+
+
+class RiverStep(_Model):
+    """An estimator of river, or any class with the same methods, and what it is made with."""
+
+    river: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class OursModel(_Model):
+    """The engine's own model with other options; those that are not given are those of `learning`."""
+
+    prior_rate: Annotated[float, Field(ge=0, le=1)] | None = None
+    prior_strength: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    half_life: DurationMs | None = None
+
+
+class ChallengerModel(_Model):
+    """What estimates acceptance: a classifier of river, several steps of a pipeline, or the engine's own model."""
+
+    river: tuple[RiverStep, ...] = Field(default=(), max_length=16)
+    ours: OursModel | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_step(cls, given: object) -> object:
+        if isinstance(given, dict) and isinstance(given.get("river"), str):
+            step = {name: given[name] for name in ("river", "parameters") if name in given}
+            return {**{name: value for name, value in given.items() if name not in step}, "river": [step]}
+        return given
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "ChallengerModel":
+        if bool(self.river) == (self.ours is not None):
+            raise ValueError("expected river or ours, one of them")
+        return self
+
+
+class Challenger(_Model):
+    """A model that is measured beside the one that serves."""
+
+    name: Name
+    mode: Literal["shadow", "apprentice"] = "shadow"
+    model: ChallengerModel
+    time: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+
+    @model_validator(mode="after")
+    def _can_imitate(self) -> "Challenger":
+        if self.mode == "apprentice" and self.model.ours is not None:
+            raise ValueError("an apprentice learns what is decided, ours what comes of it: expected river, or shadow")
+        return self
 
 
 class Config(_Model):
@@ -395,6 +455,7 @@ class Config(_Model):
     fallback: tuple[Id, ...] = Field(default=(), max_length=limits.SLATE_MAX)
     exploration: Exploration = Exploration()
     learning: Learning = Learning()
+    challengers: tuple[Challenger, ...] = Field(default=(), max_length=limits.CHALLENGERS_MAX)
 
     @cached_property
     def all_features(self) -> tuple[Feature, ...]:

@@ -18,7 +18,9 @@ import orjson
 
 from engine.attribution import Attribution, AttributionError, Forgotten, Lesson
 from engine.catalogue import Catalogue
+from engine.cohorts import DriftError
 from engine.config_schema import key_of
+from engine.driftwatch import DriftWatch
 from engine.explain.reference import average_input
 from engine.record import DecisionRecord, RecordError
 from engine.store.base import LogEntry
@@ -48,6 +50,8 @@ OF_SNAPSHOTS: Final = frozenset({"policy_version", "strengths", "lessons_weighed
 _HEAD: Final = "head"
 _ATTRIBUTION: Final = "attribution:"
 _STATISTICS: Final = "statistics:"
+DRIFT: Final = "drift:"
+"""Begins the fields of a checkpoint on what drifted: unlike all others, they do not follow from the log to the bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,7 @@ class Learner:
         """Lessons taught or taken back."""
         self.lost = 0
         """Lessons that could not be taught: record gone or damaged, offer removed, another transform."""
+        self.drift = DriftWatch(catalogue)
         self.forgot = 0
         """Entries that forget somebody, taken in since this object was made."""
         self._options = posterior_options(catalogue)
@@ -128,6 +133,7 @@ class Learner:
     def absorb(self, partition: int, entries: Sequence[LogEntry]) -> list[Due]:
         """Take in log entries; what they teach still needs the records of its decisions: see `teach`."""
         attribution = self.attributions[partition]
+        self.drift.observe(entry for entry in entries if entry.offset > attribution.offset)
         before = len(attribution.forgotten)
         due = [Due(partition, lesson) for lesson in attribution.absorb(entries)]
         self.forgot += len(attribution.forgotten) - before
@@ -147,10 +153,11 @@ class Learner:
                 self.lost += 1
                 continue
             self.lessons += 1
+            self.drift.learn(lesson, found[1])
             for target, sign in ((lesson.old, -1), (lesson.new, 1)):
                 if target is not None:
                     offers.append(found[0])
-                    vectors.append(found[1])
+                    vectors.append(found[1].x)
                     times.append(lesson.time_ms // self.catalogue.config.learning.period)
                     targets.append(target)
                     signs.append(sign)
@@ -158,10 +165,18 @@ class Learner:
             return
         x = np.frombuffer(b"".join(vectors), dtype=np.int8).reshape(len(offers), -1)
         touched = self.statistics.learn(offers, times, x, targets, signs)
-        self._changed |= touched
+        self._changed |= touched | self.drift.judge(self.clock_ms, self._lessons_around)
         self._unsaved |= touched
 
-    def _input(self, data: bytes | None, lesson: Lesson) -> tuple[str, bytes] | None:
+    def _lessons_around(self, offer: str, period: int) -> tuple[float, float]:
+        """Lessons that count from before a period, and since."""
+        now, half_life = self._now_period, self._options.half_life_periods
+        faded = self.drift.faded(self.statistics)
+        counted = faded.combined(offer, now, half_life)[2]
+        since = faded.combined(offer, now, half_life, lambda of: float(of >= period))[2]
+        return counted - since, since
+
+    def _input(self, data: bytes | None, lesson: Lesson) -> tuple[str, DecisionRecord] | None:
         at = self.catalogue.index_of_key.get(lesson.offer_key)
         offer = None if at is None else self.catalogue.offer_ids[at]
         if offer is None and lesson.new is None:
@@ -175,7 +190,7 @@ class Learner:
             return None
         if record.transform_version != self.catalogue.transform.version:
             return None  # sums of two transforms never mix
-        return offer, record.x
+        return offer, record
 
     def taken_forgotten(self) -> list[tuple[int, Forgotten]]:
         """(partition, entry) of those that forget and were taken in since the last call."""
@@ -226,13 +241,26 @@ class Learner:
             "lost": self.lost,
             "let_go": sum(attribution.overflowed for attribution in self.attributions),
             "offsets": {str(at): str(offset) for at, offset in self.offsets.items()},
+            "drift": self.drift.figures(self.clock_ms),
         }
         return orjson.dumps(head), {offer: pack_offer(belief) for offer, belief in beliefs.items()}
 
+    def beliefs(
+        self, options: PosteriorOptions, start: Strengths | None
+    ) -> tuple[Strengths, dict[str, OfferPosterior]]:
+        """What would be believed now about all offers under other options, with the strengths learnt a step further."""
+        now_period, structure = self._now_period, self.catalogue.structure
+        if not self.statistics.offers:
+            strengths = Strengths.declared(options, self.catalogue.transform.waves > 0)
+        else:
+            strengths = learn_strengths(self._sums, now_period, options, structure, start, rounds=1)
+        return strengths, Beliefs(self._sums, now_period, options, structure, strengths).of(self.catalogue.offer_ids)
+
     @property
     def _sums(self) -> Statistics:
-        """The sums in shares of what each offer is worth."""
-        return OfValue(self.statistics, self._scales) if self._scales else self.statistics
+        """The sums in shares of what each offer is worth, with what drifted faded."""
+        sums = self.drift.faded(self.statistics)
+        return OfValue(sums, self._scales) if self._scales else sums
 
     def _whole(self) -> dict[str, OfferPosterior]:
         """The beliefs about all offers. What the prior is gets learnt on the way, a step at a time."""
@@ -248,6 +276,7 @@ class Learner:
         self._snapshot_period = now_period
         self._beliefs = Beliefs(self._sums, now_period, self._options, structure, self._strengths)
         return self._beliefs.of(self.catalogue.offer_ids)
+
     def believe_anew(self) -> None:
         """Make the next snapshot from the sums alone: lessons were taken back that must leave nothing behind."""
         self._beliefs, self._average, self._weighs_anew = None, None, True
@@ -256,6 +285,7 @@ class Learner:
         """A learner that knows nothing and whose checkpoint replaces that of this one."""
         fresh = Learner(self.catalogue, len(self.attributions))
         fresh.policy_version = self.policy_version
+        fresh.drift.replace(self.drift)
         fresh._saved_offers = set(self._saved_offers)
         fresh._unsaved = set(self._saved_offers)
         fresh._changed = set(self._saved_offers)
@@ -277,6 +307,7 @@ class Learner:
         for at, attribution in enumerate(self.attributions):
             # Rows repeat each other: a quarter is left, and the store, where others wait, has less to take.
             fields[f"{prefix}{_ATTRIBUTION}{at}"] = compress(attribution.to_bytes(), 1)
+        fields |= {f"{prefix}{DRIFT}{offer}": compress(data, 1) for offer, data in self.drift.checkpoint().items()}
         removed = []
         alive = set(self.statistics.offers)
         for offer in sorted(self._unsaved):
@@ -310,7 +341,9 @@ class Learner:
                 self._lessons_weighed = head["lessons_weighed"]
             for at in range(partitions):
                 self.attributions[at] = Attribution.from_bytes(decompress(own[f"{_ATTRIBUTION}{at}"]), catalogue.terms)
-        except (orjson.JSONDecodeError, KeyError, AttributionError, CompressionError) as error:
+            drifts = {name.removeprefix(DRIFT): data for name, data in own.items() if name.startswith(DRIFT)}
+            self.drift.restore({offer: decompress(data) for offer, data in drifts.items()})
+        except (orjson.JSONDecodeError, KeyError, AttributionError, DriftError, CompressionError) as error:
             raise CheckpointError(f"the learner's checkpoint cannot be read: {error}") from error
         for name, data in sorted(own.items()):
             if name.startswith(_STATISTICS):

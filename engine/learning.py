@@ -15,6 +15,7 @@ import orjson
 
 from engine.attribution import Forgotten
 from engine.catalogue import Catalogue
+from engine.challengers import Challengers
 from engine.explain.archive import keep_in_store
 from engine.explorewatch import ExplorationWatch
 from engine.forget.unlearning import Unlearning, outlived
@@ -66,6 +67,7 @@ class Learning:
         self._dirty = False
         self._let_go = 0
         self._exploring = ExplorationWatch(catalogue)
+        self._challengers = Challengers(catalogue, now_s)
         self._unlearning = Unlearning(store, catalogue.terms)
 
     def stop(self) -> None:
@@ -81,6 +83,8 @@ class Learning:
                 log.error("the checkpoint is older than people who were forgotten since: learning anew from the log")
                 learner = learner.anew()
                 self._keeps_alone = True
+            else:
+                self._challengers.restore(fields)
             self._unlearning.owes = True
             self._learner = learner
             # Snapshots pushed after the checkpoint have taken their numbers: a version never means two policies.
@@ -122,8 +126,10 @@ class Learning:
         for partition, entries in batches.items():
             due += learner.absorb(partition, entries)
             self._exploring.observe(partition, entries)
+            self._challengers.observe(partition, entries)
         if due:
             await self._teach(learner, due)
+        self._challengers.judge([attribution.clock_ms for attribution in learner.attributions])
         self._dirty |= bool(batches)
         if forgotten := learner.taken_forgotten():
             await self._unlearn(learner, forgotten)
@@ -131,7 +137,7 @@ class Learning:
         if let_go > self._let_go:
             log.warning("%d offers are no longer followed, more than can be kept until their windows close", let_go)
             self._let_go = let_go * 2  # told again when it has doubled
-        for level, line in self._exploring.lines():
+        for level, line in (*self._exploring.lines(), *learner.drift.lines(), *self._challengers.lines()):
             log.log(level, line)
         now_s = self._now_s()
         # Behind a long log (after a crash) the policy in service is newer than what was read so far: catch up first.
@@ -160,7 +166,9 @@ class Learning:
     async def _teach(self, learner: Learner, due: Sequence[Due]) -> None:
         places = list(dict.fromkeys(item.position for item in due))
         records = await self._store.entries(places)
-        learner.teach(due, dict(zip(places, records, strict=True)))
+        found = dict(zip(places, records, strict=True))
+        learner.teach(due, found)
+        self._challengers.learn(due, found)
 
     async def publish(self) -> None:
         """Push a snapshot if there is news. Raises StoreError."""
@@ -172,7 +180,9 @@ class Learning:
             rested = started_s - self._whole_s >= _WHOLE_EVERY * self._whole_took_s
             whole = keep or (rested and self._snapshots >= _WHOLE_EVERY)
             head, offers = learner.snapshot(whole=whole)
-            head = orjson.dumps({**orjson.loads(head), "exploration": self._exploring.figures()})
+            self._challengers.publish(learner, offers, whole=whole)
+            beside = {"exploration": self._exploring.figures(), "challengers": self._challengers.figures()}
+            head = orjson.dumps({**orjson.loads(head), **beside})
             if whole:
                 self._snapshots, self._whole_s = 0, self._now_s()
                 self._whole_took_s = self._whole_s - started_s
@@ -195,7 +205,8 @@ class Learning:
         learner = await self.learner()
         started_s = self._now_s()
         fields, removed = learner.checkpoint()
-        await self._store.save_checkpoint(fields, removed)
+        measured, gone = self._challengers.checkpoint()
+        await self._store.save_checkpoint(fields | measured, [*removed, *gone])
         await self._unlearning.finish(learner)
         self._checkpoint_s = self._now_s()
         self._checkpoint_took_s = self._checkpoint_s - started_s

@@ -33,6 +33,7 @@ RULE_BYTES_MAX: Final = 2_048
 FEATURES_MAX: Final = 512
 CONTEXT_FACTS_MAX: Final = 64
 OBJECTIVE_ENTRIES_MAX: Final = 16
+CHALLENGERS_MAX: Final = 8
 
 # --- one customer ---------------------------------------------------------------------------------------------------
 LEDGER_DECISIONS_MAX: Final = 16
@@ -124,6 +125,9 @@ INSTANCES_TRACKED_MAX: Final = 500_000
 """Offer instances of one partition that the learner follows; the oldest beyond are let go without a lesson, counted."""
 LATE_OUTCOME_MS_MAX: Final = 180 * 86_400_000
 """After its window a decision still accepts outcomes for this long."""
+
+CHALLENGER_DECISIONS_MAX: Final = 50_000
+"""Decisions whose windows are open that challengers follow; those that come while there are so many are left out."""
 
 # --- forgetting people ----------------------------------------------------------------------------------------------
 FORGET_WAIT_MS_MAX: Final = 2_000

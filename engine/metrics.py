@@ -41,4 +41,6 @@ EXPLORATION_SHARE: Final = Gauge(
 )
 EXPLORATION_STOPPED: Final = Gauge("opportune_exploration_stopped", "1 while the policy as a whole does not explore")
 OFFERS_NOT_EXPLORED: Final = Gauge("opportune_offers_not_explored", "Offers that are not explored any more")
+OFFERS_DRIFTED: Final = Gauge("opportune_offers_drifted", "Offers whose acceptance was found to have changed recently")
+OFFER_DRIFT: Final = Gauge("opportune_offer_drift", "Of these, acceptance after the change less before", ["offer"])
 OFFER_NOT_EXPLORED: Final = Gauge("opportune_offer_not_explored", "1: this offer is not explored any more", ["offer"])

@@ -79,6 +79,8 @@ class PolicyWatch:
             gauge.set(facts.get(name, 0))
         exploration = facts.get("exploration", {})
         _show_exploration(exploration if exploration.get("config") == decider.catalogue.version else {})
+        drift = facts.get("drift", {})
+        _show_drift(drift.get("offers", []) if drift.get("config") == decider.catalogue.version else [])
         metrics.POLICY_VERSION.set(decider.policy.version)
         metrics.POLICY_SWAPPED.set(time.time())
 
@@ -93,3 +95,12 @@ def _show_exploration(figures: Mapping[str, Any]) -> None:
     metrics.OFFER_NOT_EXPLORED.clear()
     for name in names:
         metrics.OFFER_NOT_EXPLORED.labels(name).set(1)
+
+
+def _show_drift(offers: list[Mapping[str, Any]]) -> None:
+    """Show what the learner's `DriftWatch.figures` told."""
+    recent = [found for found in offers if found["recent"]]
+    metrics.OFFERS_DRIFTED.set(len(recent))
+    metrics.OFFER_DRIFT.clear()
+    for found in recent:
+        metrics.OFFER_DRIFT.labels(found["offer"]).set(found["after"] - found["before"])

@@ -27,7 +27,7 @@ from engine.course import Told, same_id, standing, tag_of, taken
 from engine.forget.entry import ForgetRecord
 from engine.identity import FORGET, EntityKind, Stored, advance, concerns
 from engine.ingest import logged_event
-from engine.learner import OF_SNAPSHOTS, Learner
+from engine.learner import DRIFT, OF_SNAPSHOTS, Learner
 from engine.ledger import Ledger, LedgerError, hash_of
 from engine.links import LinksError, position_of
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, unpack
@@ -365,7 +365,8 @@ def learning_differences(kept: Mapping[str, bytes], made: Learner) -> list[str]:
     if not any(name.startswith(prefix) for name in kept):
         return []  # none was written yet
     found = []
-    for name in sorted(name for name in {*wanted, *kept} if name.startswith(prefix)):
+    followed = (name for name in {*wanted, *kept} if name.startswith(prefix) and not name.startswith(prefix + DRIFT))
+    for name in sorted(followed):
         old, new, what = kept.get(name), wanted.get(name), name.removeprefix(prefix)
         if made.forgot and what == "head":
             continue  # it has counted lessons of people who are not in the log any more

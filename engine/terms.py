@@ -12,7 +12,7 @@ that P × value is the expected reward whatever the range, negative rewards incl
 
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -153,14 +153,18 @@ class OfValue(Statistics):
         return self._sums.offers
 
     def combined(
-        self, offer: str, now_period: int, half_life_periods: float | None
+        self,
+        offer: str,
+        now_period: int,
+        half_life_periods: float | None,
+        factor: Callable[[int], float] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
         """The offer's sums, see `Statistics.combined`."""
-        A, b, n, s = self._sums.combined(offer, now_period, half_life_periods)
+        A, b, n, s = self._sums.combined(offer, now_period, half_life_periods, factor)
         if offer not in self._scales:
             return A, b, n, s
-        zero, factor = self._scales[offer]
+        zero, span = self._scales[offer]
         shift = zero * TARGET_STEPS
         # The constant column is STEPS in every x: A's first column is STEPS · Σ x, b's first entry STEPS · Σ target.
-        shifted = factor * (b - shift * A[:, 0] / STEPS)
-        return A, shifted, n, factor**2 * (s - 2.0 * shift * float(b[0]) / STEPS + shift**2 * n)
+        shifted = span * (b - shift * A[:, 0] / STEPS)
+        return A, shifted, n, span**2 * (s - 2.0 * shift * float(b[0]) / STEPS + shift**2 * n)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -183,13 +183,23 @@ class Statistics:
         return part
 
     def combined(
-        self, offer: str, now_period: int, half_life_periods: float | None
+        self,
+        offer: str,
+        now_period: int,
+        half_life_periods: float | None,
+        factor: Callable[[int], float] | None = None,
     ) -> tuple[Floats, Floats, float, float]:
         """The offer's sums over all periods, older ones weighing less.
 
         The weight of period p is 0.5 ** ((now - p) / half_life); 1 without half-life and for periods to come; 0 beyond
         `HALF_LIVES_MAX` half-lives, so that `prune` changes no result. Periods are added oldest first: the bits of the
         result do not depend on the order of learning either.
+
+        Args:
+            offer: its name.
+            now_period: the period from which ages are counted.
+            half_life_periods: age at which a period counts half; None: all count the same.
+            factor: of a period, what its weight is multiplied by; None: 1.
 
         Returns:
             A (d, d), b (d,), n and s, in the integer units of the sums; zeros for an unknown offer.
@@ -199,6 +209,8 @@ class Statistics:
         blocks = self._blocks.get(offer, {})
         for period in sorted(blocks):
             block, w = blocks[period], weight(now_period - period, half_life_periods)
+            if factor is not None:
+                w *= factor(period)
             if w == 1.0:
                 A += block.A
                 b += block.b

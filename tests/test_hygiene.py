@@ -53,7 +53,8 @@ def test_the_pure_packages_import_no_sibling(package: str) -> None:
 @pytest.mark.parametrize("module", ["asyncio", "socket", "time", "random", "redis", "grpc", "aiohttp", "threading"])
 def test_the_pure_modules_touch_no_clock_no_dice_and_no_network(module: str) -> None:
     pure = ["decide", "ledger", "record", "lifecycle", "attribution", "learner", "rules", "catalogue"]
-    pure += ["identity", "links", "explorer", "explorewatch"]
+    pure += ["identity", "links", "explorer", "explorewatch", "driftwatch", "cohorts", "fading"]
+    pure += ["challengers", "tally", "rivermodel"]
     pure += ["timeline", "timelineview", "cases", "segments"]
     files = [path for path in SOURCES if not path.is_relative_to(ROOT / "engine")]
     files += [ROOT / "engine" / f"{part}.py" for part in pure]
@@ -81,7 +82,7 @@ def test_every_limit_has_its_unit_in_its_name() -> None:
     """A bound ends in _MAX or _MIN; what it counts or measures stands before that."""
     constants = {name for name in vars(limits) if name.isupper()}
     units = r"(BYTES|MS|ENTRIES|EVENTS?_PER_CALL|SLATE|IDENTITIES|PURPOSES|OFFERS|RULES|FEATURES|FACTS|DECISIONS|"
-    units += r"BATCH(ES)?|QUEUE|RETRIES|QUEUED|LETTERS|BACKLOG|TRACKED|RESTARTS|HOPS)_?"
+    units += r"CHALLENGERS|BATCH(ES)?|QUEUE|RETRIES|QUEUED|LETTERS|BACKLOG|TRACKED|RESTARTS|HOPS)_?"
     odd = {name for name in constants if not re.search(rf"{units}(MS)?(_MAX|_MIN)?$", name)} - {"PARTITIONS"}
     assert odd == set()
     assert all(isinstance(getattr(limits, name), int) and getattr(limits, name) > 0 for name in constants)

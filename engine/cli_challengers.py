@@ -1,0 +1,119 @@
+"""`opportune challengers`: how other models would do, and whether one may take over."""
+
+import asyncio
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from engine.catalogue import Catalogue
+from engine.cli_drift import head_at
+from engine.cli_parts import config_option, told
+from engine.config import load
+from engine.config_schema import Challenger
+from engine.replaying import store_of
+from engine.store.wire import Address
+from engine.tally import shortfall
+
+
+@click.command()
+@config_option
+@click.option("--data", "data_path", type=click.Path(path_type=Path), help="Data folder of an engine, running or not.")
+@click.option("--redis", "redis_url", help="The store of an engine that has its own: redis://… or unix://…")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+@click.option("--promote", metavar="NAME", help="How this one takes over; refused unless its lower bound is above 0.")
+def challengers(
+    config_path: Path, data_path: Path | None, redis_url: str | None, as_json: bool, promote: str | None
+) -> None:
+    """Tell what each challenger would have earned beside the champion, on the champion's own decisions.
+
+    Differences are in favour of the challenger above 0, each with its 95 % interval. Exit code of --promote: 0 if it
+    may take over, 1 if not.
+    """
+    if (data_path is None) == (redis_url is None):
+        raise click.UsageError("expected --data or --redis, one of them")
+    try:
+        Address.parse_all(redis_url or "unix:///")
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--redis") from error
+    with told():
+        config, version, text = load(config_path)
+        catalogue = Catalogue.compile(config, version, text, str(config_path))
+        declared = {one.name: one for one in config.challengers}
+        if promote is not None and promote not in declared:
+            there = ", ".join(declared) or "none"
+            raise click.BadParameter(f"{promote!r} is no challenger; there are {there}", param_hint="--promote")
+        with nullcontext(redis_url or "") if data_path is None else store_of(data_path) as url:
+            figures = asyncio.run(head_at(url)).get("challengers", {})
+    known = figures.get("config") == catalogue.version
+    models: list[dict[str, Any]] = figures["models"] if known else []
+    if as_json:
+        click.echo(orjson.dumps({"known": known, "models": models}, option=orjson.OPT_INDENT_2))
+    elif not declared:
+        click.echo("the configuration has no challengers")
+    elif not known:
+        click.echo("not known yet: the learner has not published a policy with this configuration")
+    else:
+        _show(models)
+    if promote is not None:
+        sys.exit(_promote(declared[promote], {one["name"]: one for one in models}.get(promote)))
+
+
+def _promote(challenger: Challenger, figures: dict[str, Any] | None) -> int:
+    """Exit code: 0 if it may take over."""
+    reason = "nothing is known of it yet" if figures is None else shortfall(figures)
+    if challenger.mode == "apprentice":
+        reason = reason or "an apprentice imitates; make it a shadow, and it learns what is worth choosing"
+    if reason:
+        click.echo(f"{challenger.name} is not promoted: {reason}", err=True)
+        return 1
+    if challenger.model.ours is None:
+        click.echo(
+            f"{challenger.name} is better by its lower bound, but a model of river is not served here: exploring "
+            "needs beliefs with an uncertainty. The champion may find the same with other inputs or crosses",
+            err=True,
+        )
+        return 1
+    click.echo(f"{challenger.name} may take over. In the configuration:\n\nlearning:")
+    for name in sorted(challenger.model.ours.model_fields_set):
+        value = getattr(challenger.model.ours, name)
+        unit = "  # ms" if name == "half_life" and value is not None else ""
+        click.echo(f"  {name}: {'null' if value is None else value}{unit}")
+    click.echo("\nThen restart the engine: what was learnt stays, and is believed under these options.")
+    return 0
+
+
+def _show(models: list[dict[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("challenger", "mode", "model"):
+        table.add_column(name)
+    for name in ("decisions", "skipped", "value, difference", "agrees", "Brier, gain", "log-loss, gain"):
+        table.add_column(name, justify="right")
+    table.add_column("may take over")
+    for one in models:
+        reason = shortfall(one)
+        table.add_row(
+            one["name"],
+            one["mode"],
+            one["model"],
+            f"{one['decisions']:,}",
+            f"{one['skipped']:,}",
+            _within(one["value"], "+.4g"),
+            _within(one["agreement"], ".1%"),
+            _within(one["brier"], "+.4f"),
+            _within(one["log_loss"], "+.4f"),
+            f"no: {reason}" if reason else "yes",
+        )
+    Console(width=200).print(table)
+
+
+def _within(found: dict[str, float | None], form: str) -> str:
+    if found["mean"] is None:
+        return "-"
+    low, high = ("?" if end is None else format(end, form) for end in (found["low"], found["high"]))
+    return f"{found['mean']:{form}} ({low} to {high})"

@@ -1,0 +1,62 @@
+"""Lessons from before a change count less: the exact sums stay, and are weighed when they are combined."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import Statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Acceptance of an offer was one thing and then another."""
+
+    offer: str
+    period: int
+    """Lessons of the periods before this one fade."""
+    change_ms: int
+    """Decisions from here on are of the new kind."""
+    found_ms: int
+    """Newest time in the log when it was found."""
+    before: float
+    """Mean target of the decisions kept from before the change, 0 .. 1."""
+    after: float
+    lessons: int
+    """Lessons from after the change that it was found by."""
+    factor: float
+    """What lessons from before count."""
+
+
+class Faded(Statistics):
+    """The sums with what drifted faded: a view for `models.fit`, never saved."""
+
+    def __init__(self, sums: Statistics, fades: Mapping[str, Sequence[Drift]]) -> None:
+        super().__init__(sums.dimension, sums.transform_version)
+        self._sums = sums
+        self._fades = fades
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """The offers with lessons, sorted."""
+        return self._sums.offers
+
+    def combined(
+        self,
+        offer: str,
+        now_period: int,
+        half_life_periods: float | None,
+        factor: Callable[[int], float] | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
+        """The offer's sums, see `Statistics.combined`."""
+        fades = self._fades.get(offer)
+        if not fades:
+            return self._sums.combined(offer, now_period, half_life_periods, factor)
+
+        def faded(period: int) -> float:
+            own = 1.0 if factor is None else factor(period)
+            return own * prod(drift.factor for drift in fades if period < drift.period)
+
+        return self._sums.combined(offer, now_period, half_life_periods, faded)
