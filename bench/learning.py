@@ -5,6 +5,7 @@
   configuration of a grid counts (`bench.peers`). A loss is a mean over sets of means over orders; a ratio below 1 means
   that ours errs less.
 - `learning.hillstrom_*`, `learning.starbucks_*`, `learning.bank_*`: see `bench.learning_campaigns`.
+- `learning.cold_start_*`: a new offer among mature ones, see `bench.coldstart`.
 
 The small run cuts sets, rows and orders, and leaves the other libraries out.
 """
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench import learning_campaigns
+from bench import coldstart, learning_campaigns
 from bench.bakeoff import ORDERS, Prepared, data_folder, prepared, set_names
 from bench.ours import Ours, actions_of
 from bench.peers.chosen import chosen
@@ -84,6 +85,7 @@ def run(*, small: bool, recompute: bool = False) -> Report:
     learning_campaigns.hillstrom(report, folder, small=small)
     learning_campaigns.starbucks(report, folder, small=small)
     learning_campaigns.bank(report, folder, small=small)
+    coldstart.run(report, small=small)
     return report
 
 

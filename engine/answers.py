@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.answerwire import reason
 from engine.catalogue import Catalogue
 from engine.decide import Ask
@@ -10,8 +13,10 @@ from engine.decider import Fallback
 from engine.ledger import Ledger
 from engine.record import DecisionRecord, decision_id
 from features import Offset, RecordHeader
+from models.calibration import read
 from opportune.v1 import common_pb2, customers_pb2, decisions_pb2
 
+_NO_CURVE: Final = np.zeros(0)
 _FALLBACK: Final = decisions_pb2.Reason(
     code="fallback", text="From the catalogue's fallback list: this customer's state was not available in time."
 )
@@ -30,9 +35,14 @@ def plain_value(value: float | str | bool) -> common_pb2.Value:
 
 
 def repeated(
-    catalogue: Catalogue, record: DecisionRecord, partition: int, position: Offset, ask: Ask
+    catalogue: Catalogue,
+    record: DecisionRecord,
+    partition: int,
+    position: Offset,
+    ask: Ask,
+    curve: NDArray[np.float64],
 ) -> decisions_pb2.DecideResponse:
-    """The answer to a request that was answered before, from its record."""
+    """The answer to a request that was answered before, from its record; `curve` is that of its policy."""
     same = record.config_version == catalogue.version
     # The channel of a record is an index of its own configuration: in another one it may be another channel.
     channel = record.channel if same else ask.channel
@@ -59,7 +69,7 @@ def repeated(
             treatment=texts[at],
             propensity=choice.propensity,
             score=choice.score,
-            acceptance_probability=min(max(choice.mean, 0.0), 1.0),
+            acceptance_probability=float(read(curve if catalogue.plain[at] else _NO_CURVE, choice.mean)),
             value=offer.value,
             contact_cost=offer.contact_cost,
             expires_ms=choice.window_end_ms,

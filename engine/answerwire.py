@@ -11,6 +11,7 @@ from typing import Final
 
 from engine.catalogue import Catalogue
 from engine.decide import Draft
+from engine.ladder import Rung
 from engine.ledger import Glance
 from engine.record import decision_id
 from features import Offset
@@ -20,6 +21,9 @@ _REASON: Final = {
     "best": "The highest expected worth among the eligible offers.",
     "explored": "Chosen to learn: another offer was expected to be worth more, but not surely.",
     "cold_start": "Few outcomes of this offer are known: the estimate leans on all offers together.",
+    "points": "The estimate rests on the customer's points: outcomes do not weigh as much yet.",
+    "category": "The estimate rests on what other offers have taught, those of the same category first.",
+    "own": "The estimate rests on the outcomes of this offer itself.",
     "not_eligible": "The rules leave no offer for this customer in this channel now.",
     "silence": "No offer is expected to be worth the contact.",
 }
@@ -34,6 +38,9 @@ _STATE_NUMBERS: Final = Struct("<BBBqBq")
 _OPEN_NUMBERS: Final = Struct("<BBBqBq")
 """OpenOffer: stage 3, served_ms 4, expires_ms 5."""
 _OPEN_OFFER: Final = b"\x5a"
+_REASONS: Final = b"\x5a"
+_WEIGHT: Final = Struct("<Bd")
+"""Reason: weight 3."""
 _DECISION_ID: Final = 0x0A
 _OFFER: Final = b"\x12"
 _STATE: Final = 0x22
@@ -64,6 +71,7 @@ class AnswerWriter:
             decisions_pb2.RankedOffer(reasons=[reason(code) for code in codes]).SerializeToString()
             for codes in (["best"], ["explored"], ["best", "cold_start"], ["explored", "cold_start"])
         ]
+        self._rungs: Final = [_reason_begun(rung.code) for rung in Rung]
         self._nothing: Final = {
             eligible: decisions_pb2.DecideResponse(nothing_reason=reason(code)).SerializeToString()
             for eligible, code in ((True, "silence"), (False, "not_eligible"))
@@ -89,10 +97,11 @@ class AnswerWriter:
             for rank, pick in enumerate(draft.picks, 1):
                 fixed, reasons = constants[pick.offer], self._reasons[pick.explored + 2 * pick.cold]
                 numbers = _OFFER_NUMBERS.pack(
-                    0x10, rank, 0x31, pick.propensity, 0x39, pick.score, 0x41, pick.mean, 0x61, pick.window_end_ms
+                    0x10, rank, 0x31, pick.propensity, 0x39, pick.score, 0x41, pick.shown, 0x61, pick.window_end_ms
                 )
-                size = len(fixed) + len(numbers) + len(reasons)
-                parts += (_OFFER, _length(size), fixed, numbers, reasons)
+                rung = self._rungs[pick.rung] + _WEIGHT.pack(0x19, pick.evidence)
+                size = len(fixed) + len(numbers) + len(reasons) + len(rung)
+                parts += (_OFFER, _length(size), fixed, numbers, reasons, rung)
         else:
             parts.append(self._nothing[draft.any_eligible])
         if draft.known:
@@ -127,6 +136,12 @@ def _offer_constants(catalogue: Catalogue, at: int, treatment: str) -> bytes:
         value=offer.value,
         contact_cost=offer.contact_cost,
     ).SerializeToString()
+
+
+def _reason_begun(code: str) -> bytes:
+    """A reason of a RankedOffer but for its weight, which follows."""
+    inner = reason(code).SerializeToString()
+    return _REASONS + _length(len(inner) + _WEIGHT.size) + inner
 
 
 def _state(watermark: Offset, latest_event_ms: int, now_ms: int) -> bytes:

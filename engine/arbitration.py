@@ -19,6 +19,7 @@ from models.compiled import BOOLS_2D, FLOAT, FLOATS32_2D, FLOATS_2D, INTS, compi
 
 _WORDS: Final = read_only(types.uint64, 2)
 _FLOATS: Final = read_only(types.float64, 1)
+_BOOLS: Final = read_only(types.boolean, 1)
 _PICKS: Final = read_only(types.int16, 2)
 
 
@@ -115,19 +116,28 @@ def _score(
 
 
 def of_picks(
-    picks: NDArray[np.int16], score: NDArray[np.float64], mean: NDArray[np.float32], sd: NDArray[np.float32]
+    picks: NDArray[np.int16],
+    score: NDArray[np.float64],
+    mean: NDArray[np.float32],
+    sd: NDArray[np.float32],
+    curve: NDArray[np.float64],
+    plain: NDArray[np.bool_],
 ) -> list[list[list[float]]]:
-    """[score, mean, sd] of every pick (B, K); of silence and of what was not picked they mean nothing."""
-    gathered: NDArray[np.float64] = _of_picks(picks, score, mean, sd)
+    """[score, mean, sd, shown] of every pick (B, K); of silence and of what was not picked they mean nothing.
+
+    `shown` is the mean as a probability: by the curve (models.calibration, empty if there is none) for offers that are
+    `plain` (offers,), learnt by their acceptance alone; within 0 .. 1 for all.
+    """
+    gathered: NDArray[np.float64] = _of_picks(picks, score, mean, sd, curve, plain)
     rows: list[list[list[float]]] = gathered.tolist()
     return rows
 
 
-@compiled(_PICKS, FLOATS_2D, FLOATS32_2D, FLOATS32_2D)
-def _of_picks(picks: Any, score: Any, mean: Any, sd: Any) -> Any:
+@compiled(_PICKS, FLOATS_2D, FLOATS32_2D, FLOATS32_2D, _FLOATS, _BOOLS)
+def _of_picks(picks: Any, score: Any, mean: Any, sd: Any, curve: Any, plain: Any) -> Any:
     rows, places = picks.shape
-    offers = mean.shape[1]
-    found = np.zeros((rows, places, 3))
+    offers, bins = mean.shape[1], len(curve) - 1
+    found = np.zeros((rows, places, 4))
     for row in range(rows):
         for place in range(places):
             pick = picks[row, place]
@@ -135,4 +145,11 @@ def _of_picks(picks: Any, score: Any, mean: Any, sd: Any) -> Any:
                 found[row, place, 0] = score[row, pick]
                 found[row, place, 1] = mean[row, pick]
                 found[row, place, 2] = sd[row, pick]
+                shown = min(max(np.float64(mean[row, pick]), 0.0), 1.0)
+                if bins > 0 and plain[pick]:
+                    # The knots are at (e / bins)²: which two are next to a mean needs no search.
+                    e = min(int(np.sqrt(shown) * bins), bins - 1)
+                    low, high = (e / bins) ** 2, ((e + 1) / bins) ** 2
+                    shown = curve[e] + (shown - low) / (high - low) * (curve[e + 1] - curve[e])
+                found[row, place, 3] = shown
     return found

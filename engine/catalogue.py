@@ -18,6 +18,7 @@ from engine.config_schema import CUSTOMER, Attribute, Config, Fact, Input, Offer
 from engine.errors import ConfigError
 from engine.explorer import Explorer
 from engine.identity import EntityKind
+from engine.ladder import Ladder
 from engine.rollups import Rollup, rollups_of
 from engine.rulebatch import RuleBatch
 from engine.rules import RuleError, Rules, Variable, words_of
@@ -149,6 +150,16 @@ class Catalogue:
                 Rules([rule], samples)
             except RuleError as error:
                 problems.append(str(problem(("exploration", "never", at), error)))
+        awarding = [
+            (("offers", at, "points", "rules", i, "when"), rule.when)
+            for at, offer in enumerate(config.offers)
+            for i, rule in enumerate(offer.points.rules if offer.points else ())
+        ]
+        for place, rule in awarding:
+            try:
+                Rules([rule], samples)
+            except RuleError as error:
+                problems.append(str(problem(place, error)))
         known = columns[: len(specs)]
         of_features = {column.name: samples[column.name] for column in known}
         for at, segment in enumerate(config.segments):
@@ -159,7 +170,8 @@ class Catalogue:
         if problems:
             raise ConfigError("\n".join(problems))
         try:
-            rules = Rules([*(rule for offer in config.offers for rule in offer.eligibility), *never], samples)
+            eligibility = [rule for offer in config.offers for rule in offer.eligibility]
+            rules = Rules([*eligibility, *never, *(rule for _, rule in awarding)], samples)
         except RuleError as error:
             raise problem(("offers",), error) from error
         offer_masks = tuple(rules.mask(offer.eligibility) for offer in config.offers)
@@ -264,6 +276,11 @@ class Catalogue:
         return terms_of(self.config)
 
     @cached_property
+    def plain(self) -> NDArray[np.bool_]:
+        """(offers,) whether a yes is 1 and a no is 0: then an estimate is a probability."""
+        return np.array([key not in self.terms for key in self.offer_keys])
+
+    @cached_property
     def identity_strength(self) -> Mapping[str, int]:
         """Rank of each declared kind of identity, 0 the strongest."""
         return {identity.kind: at for at, identity in enumerate(self.config.identities)}
@@ -303,6 +320,11 @@ class Catalogue:
     def explorer(self) -> Explorer:
         """How slates are drawn, and who is explored on."""
         return Explorer(self.config, self.rules.mask(self.config.exploration.never))
+
+    @cached_property
+    def ladder(self) -> Ladder:
+        """What an offer starts from before it has lessons."""
+        return Ladder(self.config, self.rules)
 
     @cached_property
     def rule_batch(self) -> RuleBatch:

@@ -299,6 +299,33 @@ class Outcomes(_Model):
         return self
 
 
+class PointsRule(_Model):
+    """What adds points."""
+
+    when: Annotated[str, Field(min_length=1)]
+    points: Finite
+
+
+class Points(_Model):
+    """Points that stand for the acceptance of a new offer, until lessons do."""
+
+    rules: tuple[PointsRule, ...] = Field(min_length=1, max_length=limits.POINTS_RULES_MAX)
+    rate_at: dict[Finite, Share]
+    """Rates by points; between two of them on a straight line, beyond the ends as at the end."""
+    strength: Annotated[float, Field(gt=0, le=1e6)] = 20.0
+    """Lessons that the rate weighs."""
+
+    @model_validator(mode="after")
+    def _grows(self) -> "Points":
+        if not 2 <= len(self.rate_at) <= limits.POINTS_RULES_MAX:
+            raise ValueError(f"rate_at: expected two places or more, at most {limits.POINTS_RULES_MAX}")
+        rates = [rate for _, rate in sorted(self.rate_at.items())]
+        if rates != sorted(rates):
+            told = ", ".join(f"{at:g}: {rate:g}" for at, rate in sorted(self.rate_at.items()))
+            raise ValueError(f"rate_at {{{told}}}: expected no smaller rate for more points")
+        return self
+
+
 class Offer(_Model):
     """One action that can be offered."""
 
@@ -318,6 +345,7 @@ class Offer(_Model):
     starts_ms: TimeMs = 0
     ends_ms: TimeMs = limits.TIME_MS_MAX
     explore: bool = True
+    points: Points | None = None
 
     @property
     def answer_window(self) -> int:

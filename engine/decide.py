@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from engine import ledger, record
 from engine.arbitration import of_picks
 from engine.catalogue import Catalogue
+from engine.ladder import Rung, held_of
 from engine.ledger import Glance
+from engine.policyfacts import PolicyFacts
 from features import HEADER_STATE_BYTES, Layout, Offset, RecordError
 from models import Policy, choose, dice, seed_of
 
@@ -25,9 +27,6 @@ NOT_DEGRADED: Final = 0
 STATE_UNREADABLE: Final = 3
 POLICY_UNAVAILABLE: Final = 4
 """Numbers of opportune.v1.DegradedReason."""
-
-COLD_START_LESSONS: Final = 30.0
-"""Below so many lessons an offer's estimate leans on the others, and the reasons say so."""
 
 
 class Ask(NamedTuple):
@@ -53,10 +52,15 @@ class Pick(NamedTuple):
     offer: int
     propensity: float
     score: float
-    mean: float
+    shown: float
+    """The estimated acceptance as a probability, calibrated."""
     window_end_ms: int
     explored: bool
     cold: bool
+    rung: Rung
+    """What the estimate rests on, see engine.ladder."""
+    evidence: float
+    """The number behind it: points or lessons."""
 
 
 class Draft(NamedTuple):
@@ -98,10 +102,12 @@ def decide(
     *,
     rolled: Sequence[Sequence[bytes | None]] = (),
     policy_known: bool = True,
+    facts: PolicyFacts | None = None,
 ) -> list[Draft | Repeat]:
     """Decide for a batch. `states` are (features, ledger) bytes of each request's customer, None where unknown.
 
-    `rolled` has the records of each request's entities, by kind, if the catalogue has features of entities.
+    `rolled` has the records of each request's entities, by kind, if the catalogue has features of entities. `facts` are
+    those of the policy; None: nothing is told of it.
 
     A customer may be in a batch once only: two decisions from one ledger could not both be committed.
     """
@@ -128,6 +134,7 @@ def decide(
             [damaged[at] for at in todo],
             [rolled[at] for at in todo] if rolled else (),
             policy_known,
+            facts or PolicyFacts.none(len(catalogue.ladder.offers)),
         )
         for at, draft in zip(todo, drafts, strict=True):
             results[at] = draft
@@ -143,6 +150,7 @@ def _decide_new(
     damaged: Sequence[bool],
     rolled: Sequence[Sequence[bytes | None]],
     policy_known: bool,
+    facts: PolicyFacts,
 ) -> list[Draft]:
     count = len(asks)
     offers = len(catalogue.offers)
@@ -155,6 +163,9 @@ def _decide_new(
     x = catalogue.transform.apply(values)
     verdicts = catalogue.rule_batch.evaluate(values)
     mean, sd = policy.score(x)
+    ladder = catalogue.ladder
+    awarded = ladder.climb(x, mean, sd, held_of(verdicts), facts) if ladder.offers else None
+    lessons = ladder.record(policy)
     explorer = catalogue.explorer
     strength = explorer.strength
     score, spread, may, any_eligible = catalogue.arbitration.score(mean, sd, verdicts, channels, times, strength)
@@ -181,28 +192,27 @@ def _decide_new(
     columns = zip(
         slates.picks.tolist(),
         slates.propensities.tolist(),
-        of_picks(slates.picks, score, mean, sd),
+        of_picks(slates.picks, score, mean, sd, facts.curve, catalogue.plain),
         slates.explored.tolist(),
         strict=True,
     )
     steps, dimension = x.tobytes(), x.shape[1]
     version = bytes.fromhex(catalogue.version)
-    keys, windows_ms, cold = catalogue.offer_keys, catalogue.windows_ms, policy.lessons < COLD_START_LESSONS
+    keys, windows_ms, cold = catalogue.offer_keys, catalogue.windows_ms, lessons.cold
     drafts = []
     for at, (ask, row) in enumerate(zip(asks, columns, strict=True)):
         chosen: list[Pick] = []
         slate: list[tuple[int, float, float, float, float, int]] = []
         opening: list[tuple[int, int]] = []
         nothing = 0.0
-        for offer, propensity, (worth, likely, unsure), explored in zip(*row, strict=True):
+        for offer, propensity, (worth, likely, unsure, shown), explored in zip(*row, strict=True):
             if offer < 0 or offer == offers:
                 # Silence was drawn, or nothing was left to draw (propensity 0).
                 nothing = propensity
                 break
             key, end_ms = keys[offer], ask.time_ms + windows_ms[offer]
-            chosen.append(
-                Pick(offer, propensity, worth, min(max(likely, 0.0), 1.0), end_ms, explored, bool(cold[offer]))
-            )
+            rung, evidence = ladder.rung(offer, at, awarded, lessons)
+            chosen.append(Pick(offer, propensity, worth, shown, end_ms, explored, cold[offer], rung, evidence))
             slate.append((key, propensity, worth, likely, unsure, end_ms))
             opening.append((key, end_ms))
         degraded = STATE_UNREADABLE if unreadable[at] or damaged[at] else NOT_DEGRADED

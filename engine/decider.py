@@ -38,6 +38,7 @@ from engine.limits import (
     LINK_HOPS_MAX,
 )
 from engine.links import moved_to
+from engine.policyfacts import PolicyFacts
 from engine.rolled import EntityReader, Rolled, Told
 from engine.store.base import Conflict, DecisionCommit, PartlyUnavailable, StoreError
 from engine.store.base import State as StateStore
@@ -122,6 +123,8 @@ class Decider:
         self._entities = entities if catalogue.rollups else None
         self.catalogue = catalogue
         self.policy = prior_policy(catalogue)
+        self.facts = PolicyFacts.none(len(catalogue.ladder.offers))
+        """Of the policy in service; set together with it."""
         self.kept = KeptBeliefs()
         """Weights of the policies that were in service, for explaining; filled by whoever sets `policy`."""
         self.policy_known = True
@@ -218,7 +221,15 @@ class Decider:
         if not batch:
             return
         asks = [waiting.ask for waiting in batch]
-        results = decide(self.catalogue, self.policy, asks, states, rolled=rolled, policy_known=self.policy_known)
+        results = decide(
+            self.catalogue,
+            self.policy,
+            asks,
+            states,
+            rolled=rolled,
+            policy_known=self.policy_known,
+            facts=self.facts,
+        )
         if any(isinstance(result, Draft) and result.degraded == STATE_UNREADABLE for result in results):
             self.on_unreadable()
         drafted: list[tuple[_Waiting, Draft]] = []

@@ -22,11 +22,13 @@ from engine.cohorts import DriftError
 from engine.config_schema import key_of
 from engine.driftwatch import DriftWatch
 from engine.explain.reference import average_input
+from engine.policyfacts import pack_others
 from engine.record import DecisionRecord, RecordError
 from engine.store.base import LogEntry
 from engine.terms import OfValue
 from features import Offset
 from models import (
+    TARGET_STEPS,
     Beliefs,
     CheckpointError,
     OfferPosterior,
@@ -37,6 +39,7 @@ from models import (
     learn_strengths,
     pack_offer,
 )
+from models.calibration import Calibration
 
 Position = tuple[int, Offset]
 """(partition, position) of a decision."""
@@ -52,6 +55,7 @@ _ATTRIBUTION: Final = "attribution:"
 _STATISTICS: Final = "statistics:"
 DRIFT: Final = "drift:"
 """Begins the fields of a checkpoint on what drifted: unlike all others, they do not follow from the log to the bit."""
+_CALIBRATION: Final = "calibration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class Learner:
     def __init__(self, catalogue: Catalogue, partitions: int) -> None:
         self.catalogue = catalogue
         self.statistics = Statistics(catalogue.transform.dimension, catalogue.transform.version)
+        self.calibration = Calibration()
         self.attributions = [Attribution(catalogue.terms) for _ in range(partitions)]
         self.policy_version = 0
         self.lessons = 0
@@ -106,6 +111,8 @@ class Learner:
             for key, terms in catalogue.terms.items()
             if terms.scale != (0.0, 1.0)
         }
+        self._weighed: dict[str, list[float | str]] = {}
+        """Noise and expected weights by others, of offers with points."""
         self._snapshot_period: int | None = None
         self._beliefs: Beliefs | None = None
         """Of the last whole snapshot."""
@@ -119,6 +126,7 @@ class Learner:
         self._changed: set[str] = set()
         self._unsaved: set[str] = set()
         self._saved_offers: set[str] = set()
+        self._calibration_saved = False
 
     @property
     def clock_ms(self) -> int:
@@ -146,6 +154,7 @@ class Learner:
         vectors: list[bytes] = []
         targets: list[int] = []
         signs: list[int] = []
+        means: list[float | None] = []
         for item in due:
             lesson = item.lesson
             found = self._input(records.get(item.position), lesson)
@@ -161,12 +170,23 @@ class Learner:
                     times.append(lesson.time_ms // self.catalogue.config.learning.period)
                     targets.append(target)
                     signs.append(sign)
+                    means.append(found[2])
         if not offers:
             return
         x = np.frombuffer(b"".join(vectors), dtype=np.int8).reshape(len(offers), -1)
         touched = self.statistics.learn(offers, times, x, targets, signs)
         self._changed |= touched | self.drift.judge(self.clock_ms, self._lessons_around)
         self._unsaved |= touched
+        self._calibrate(times, means, targets, signs)
+
+    def _calibrate(
+        self, times: Sequence[int], means: Sequence[float | None], targets: Sequence[int], signs: Sequence[int]
+    ) -> None:
+        """Count what estimates came to; None where the target is no acceptance."""
+        rows = [row for row in zip(times, means, targets, signs, strict=True) if row[1] is not None]
+        if rows:
+            periods, known, came, added = zip(*rows, strict=True)
+            self.calibration.learn(periods, known, came, added)
 
     def _lessons_around(self, offer: str, period: int) -> tuple[float, float]:
         """Lessons that count from before a period, and since."""
@@ -176,7 +196,8 @@ class Learner:
         since = faded.combined(offer, now, half_life, lambda of: float(of >= period))[2]
         return counted - since, since
 
-    def _input(self, data: bytes | None, lesson: Lesson) -> tuple[str, DecisionRecord] | None:
+    def _input(self, data: bytes | None, lesson: Lesson) -> tuple[str, DecisionRecord, float | None] | None:
+        """(offer, record, what was estimated if that is a probability) of a lesson; None if it cannot be taught."""
         at = self.catalogue.index_of_key.get(lesson.offer_key)
         offer = None if at is None else self.catalogue.offer_ids[at]
         if offer is None and lesson.new is None:
@@ -190,7 +211,10 @@ class Learner:
             return None
         if record.transform_version != self.catalogue.transform.version:
             return None  # sums of two transforms never mix
-        return offer, record
+        # Of an offer that is gone it is not known any more what its targets were: a yes or a no looks like one.
+        plain = lesson.old in (0, TARGET_STEPS) if at is None else self.catalogue.plain[at]
+        mean = next((choice.mean for choice in record.slate if choice.key == lesson.offer_key), None)
+        return offer, record, mean if plain else None
 
     def taken_forgotten(self) -> list[tuple[int, Forgotten]]:
         """(partition, entry) of those that forget and were taken in since the last call."""
@@ -232,7 +256,7 @@ class Learner:
             beliefs = self._beliefs.renewed(self._sums, sorted(self._changed))
         self._changed.clear()
         self.policy_version += 1
-        head = {
+        head: dict[str, Any] = {
             "version": self.policy_version,
             "transform": self.catalogue.transform.version,
             "average": self._average,
@@ -243,6 +267,10 @@ class Learner:
             "offsets": {str(at): str(offset) for at, offset in self.offsets.items()},
             "drift": self.drift.figures(self.clock_ms),
         }
+        if self.calibration:
+            head["calibration"] = self.calibration.curve(self._now_period, self._options.half_life_periods).tolist()
+        if self.catalogue.ladder.offers:
+            head["points"] = self._beside_points(beliefs, whole)
         return orjson.dumps(head), {offer: pack_offer(belief) for offer, belief in beliefs.items()}
 
     def beliefs(
@@ -255,6 +283,16 @@ class Learner:
         else:
             strengths = learn_strengths(self._sums, now_period, options, structure, start, rounds=1)
         return strengths, Beliefs(self._sums, now_period, options, structure, strengths).of(self.catalogue.offer_ids)
+
+    def _beside_points(self, beliefs: Mapping[str, OfferPosterior], whole: bool) -> dict[str, Any]:
+        """From this servers know how many lessons a belief weighs, and what the offer's category tells."""
+        assert self._beliefs is not None, "a first snapshot is whole"
+        for offer in self.catalogue.ladder.ids:
+            if whole:
+                self._weighed[offer] = [0.0, pack_others(self._beliefs.by_others(offer))]
+            if offer in beliefs:
+                self._weighed[offer][0] = beliefs[offer].noise
+        return {"spread": self._beliefs.prior_spread.tolist(), "offers": self._weighed}
 
     @property
     def _sums(self) -> Statistics:
@@ -309,6 +347,11 @@ class Learner:
             fields[f"{prefix}{_ATTRIBUTION}{at}"] = compress(attribution.to_bytes(), 1)
         fields |= {f"{prefix}{DRIFT}{offer}": compress(data, 1) for offer, data in self.drift.checkpoint().items()}
         removed = []
+        if self.calibration:
+            fields[prefix + _CALIBRATION] = compress(self.calibration.to_bytes(), 1)
+        elif self._calibration_saved:
+            removed.append(prefix + _CALIBRATION)
+        self._calibration_saved = bool(self.calibration)
         alive = set(self.statistics.offers)
         for offer in sorted(self._unsaved):
             name = f"{prefix}{_STATISTICS}{offer}"
@@ -343,6 +386,9 @@ class Learner:
                 self.attributions[at] = Attribution.from_bytes(decompress(own[f"{_ATTRIBUTION}{at}"]), catalogue.terms)
             drifts = {name.removeprefix(DRIFT): data for name, data in own.items() if name.startswith(DRIFT)}
             self.drift.restore({offer: decompress(data) for offer, data in drifts.items()})
+            if _CALIBRATION in own:
+                self.calibration = Calibration.from_bytes(decompress(own[_CALIBRATION]))
+                self._calibration_saved = True
         except (orjson.JSONDecodeError, KeyError, AttributionError, DriftError, CompressionError) as error:
             raise CheckpointError(f"the learner's checkpoint cannot be read: {error}") from error
         for name, data in sorted(own.items()):

@@ -30,6 +30,8 @@ CONFIG_BYTES_MAX: Final = 8 * 1024 * 1024
 OFFERS_MAX: Final = 1_000
 RULES_MAX: Final = 1_024
 RULE_BYTES_MAX: Final = 2_048
+POINTS_RULES_MAX: Final = 64
+"""Rules that add points to one offer, and places that are declared of its rate."""
 FEATURES_MAX: Final = 512
 CONTEXT_FACTS_MAX: Final = 64
 OBJECTIVE_ENTRIES_MAX: Final = 16

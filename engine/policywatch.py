@@ -10,6 +10,7 @@ import orjson
 
 from engine import metrics
 from engine.decider import Decider
+from engine.policyfacts import PolicyFacts
 from engine.store.base import PolicyBoard, StoreError
 from models import CheckpointError
 
@@ -67,9 +68,11 @@ class PolicyWatch:
                 # Learnt for another configuration: the prior serves until the learner has pushed one for this.
                 log.info("the policy on the board is for transform %08x; the prior serves", facts["transform"])
                 return
+            told = PolicyFacts.read(facts, decider.catalogue.ladder.ids)
             decider.policy = decider.policy.replaced(beliefs, facts["version"])
+            decider.facts = told
             decider.policy_known = True
-            decider.kept.keep(decider.policy, beliefs.keys(), facts.get("average"))
+            decider.kept.keep(decider.policy, beliefs.keys(), facts.get("average"), told.curve)
         except (CheckpointError, orjson.JSONDecodeError, KeyError) as error:
             log.error("the policy cannot be loaded, the one in service stays: %s", error)
             decider.policy_known = decider.policy.version > 0

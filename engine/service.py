@@ -218,7 +218,8 @@ class Service:
         record = await self._record(partition, answer.position)
         if record is None:
             raise NotFound(f"request_id {shown(ask.request_id)} was answered before, but its record was retired")
-        response = answers.repeated(catalogue, record, partition, answer.position, ask)
+        curve = self.decider.kept.curve(record.policy_version, record.transform_version)
+        response = answers.repeated(catalogue, record, partition, answer.position, ask, curve)
         written = b"".join((response.SerializeToString(), *self._writer.open_offers(partition, answer.seen)))
         if self._outlet is not None:
             # The first answer may have got lost between the store and the outlet.
@@ -249,7 +250,8 @@ class Service:
         catalogue = await self._catalogue_of(record.config_version)
         belief = await self._beliefs.of(record, catalogue)
         place = decision_id(partition, position)
-        return await explained(catalogue, record, place, belief, self.decider.policy, request.language)
+        now, facts = self.decider.policy, self.decider.facts
+        return await explained(catalogue, record, place, belief, now, request.language, facts)
 
     async def _found(self, text: str) -> tuple[int, Offset, DecisionRecord]:
         if not text:

@@ -145,12 +145,14 @@ class OfferPosterior:
         covariance: (d, d) float64, symmetric and positive.
         lessons: how many lessons it rests on, aged ones counting less; the prior is not among them.
         transform_version: the transform that gives the columns their meaning.
+        noise: variance of a target around its mean, which the covariance is scaled by; NaN where it is not known.
     """
 
     mean: Floats
     covariance: Floats
     lessons: float
     transform_version: int = 0
+    noise: float = math.nan
 
 
 def fit(
@@ -254,9 +256,32 @@ class Beliefs:
         """Columns that the beliefs are about: without the waves where those are left out."""
         return len(self._tree.precision)
 
+    @property
+    def prior_spread(self) -> Floats:
+        """(dimension,) variance of the weights of an offer before any lesson of any offer, in units of the noise."""
+        return (1.0 + self.strengths.apart) / self.strengths.apart / self._tree.precision
+
     def of(self, offers: Sequence[str]) -> dict[str, OfferPosterior]:
         """The beliefs about some offers."""
         return {offer: self._belief(offer, self._sums.get(offer)) for offer in offers}
+
+    def by_others(self, offer: str) -> Floats:
+        """(dimension,) expected weights of an offer by the lessons of the others alone: what its category tells of it.
+
+        What is known of the category is the product of what each of its offers told, and of the levels above; the
+        offer's own part is taken out of it.
+        """
+        tree = self._tree
+        node = tree.categories.get(self._structure.categories.get(offer, ""), tree.unknown)
+        if offer not in self._sums:
+            return node.mean + tree.start
+        P = tree.precision
+        own = self._sums[offer].within(len(P), tree.start)
+        inverse, _ = _inverse(own.A, P)
+        known = np.linalg.inv(node.covariance)
+        others = known - np.diag(P) + P[:, None] * inverse * P
+        mean: Floats = np.linalg.solve(others, known @ node.mean - P * (inverse @ own.b)).astype(np.float64)
+        return mean + tree.start
 
     def renewed(self, stats: Statistics, offers: Sequence[str]) -> dict[str, OfferPosterior]:
         """The beliefs about offers that learnt since, while what offers have in common stays as it was."""
@@ -266,7 +291,7 @@ class Beliefs:
     def _belief(self, offer: str, own: _Sums | None) -> OfferPosterior:
         mean, covariance, noise = self._tree.weights(self._structure.categories.get(offer, ""), own)
         mean = mean + self._tree.start
-        return OfferPosterior(mean, noise * covariance, 0.0 if own is None else own.n, self._version)
+        return OfferPosterior(mean, noise * covariance, 0.0 if own is None else own.n, self._version, noise)
 
 
 @dataclass

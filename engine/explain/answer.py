@@ -1,6 +1,7 @@
 """The answer to Explain: a record, read with the configuration and the belief that it was made with."""
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 import orjson
@@ -10,9 +11,11 @@ from engine.catalogue import Catalogue
 from engine.explain.case import Case
 from engine.explain.contributions import REST
 from engine.explain.kept import Belief
+from engine.explain.standing import Standing
 from engine.explain.story import Story
 from engine.explain.words import words_for
 from engine.limits import EXPLAIN_ENTRIES_MAX, EXPLAIN_OFFER_ENTRIES_MIN
+from engine.policyfacts import PolicyFacts
 from engine.record import DecisionRecord
 from models import Policy
 from opportune.v1 import decisions_pb2
@@ -24,7 +27,13 @@ _TOLD_WHOLE: Final = 3
 
 
 async def explained(
-    catalogue: Catalogue, record: DecisionRecord, decision: str, belief: Belief | None, now: Policy, language: str = ""
+    catalogue: Catalogue,
+    record: DecisionRecord,
+    decision: str,
+    belief: Belief | None,
+    now: Policy,
+    language: str = "",
+    facts: PolicyFacts | None = None,
 ) -> decisions_pb2.ExplainResponse:
     """Why this offer, why not that one, why nothing. Others get their turn meanwhile: decisions do not wait for it.
 
@@ -35,10 +44,14 @@ async def explained(
         belief: the policy that decided, or the nearest one kept; None if there is none.
         now: the policy in service, for how sure the estimates of offers are that the record does not have.
         language: of the words.
+        facts: of the policy in service; None: nothing is told of it.
     """
     case = Case(catalogue, record, belief)
+    standing = Standing.of(case, now, facts or PolicyFacts.none(len(catalogue.ladder.offers)))
+    if catalogue.ladder.offers and standing is not None:
+        case = replace(case, with_points=standing.estimates, points_version=standing.policy_version)
     language, words = words_for(language)
-    story = Story(case, words)
+    story = Story(case, words, standing)
     response = decisions_pb2.ExplainResponse(
         decision_id=decision,
         customer_id=record.customer,
@@ -89,9 +102,10 @@ def _candidate(case: Case, story: Story, at: int, sds: dict[str, float]) -> deci
     catalogue = case.catalogue
     offer = catalogue.offers[at]
     candidate = decisions_pb2.Candidate(offer_id=offer.id, eligible=not case.unmet[at], unmet_rules=case.unmet[at])
-    estimate, worth = case.estimate(at), case.worth(at)
-    if estimate is not None and worth is not None:
-        candidate.acceptance_probability = min(max(estimate, 0.0), 1.0)
+    worth = case.worth(at)
+    shown = case.shown(at)
+    if shown is not None and worth is not None:
+        candidate.acceptance_probability = shown
         candidate.score = worth
         candidate.acceptance_probability_sd = sds.get(offer.id, 0.0)
     if at in case.chosen:
@@ -100,6 +114,9 @@ def _candidate(case: Case, story: Story, at: int, sds: dict[str, float]) -> deci
     _fill_parts(case, story, at, candidate)
     reason = story.reason(at)
     candidate.reasons.add(code=reason.code, text=reason.text, weight=reason.worth)
+    rung = story.rung(at)
+    if rung is not None and not case.unmet[at]:
+        candidate.reasons.add(code=rung.code, text=rung.text, weight=rung.worth)
     candidate.text = story.of_offer(at, reason)
     return candidate
 

@@ -18,7 +18,8 @@ async def keep_in_store(
 ) -> None:
     """Keep a whole snapshot's weights, and let go of what is too much then, or of all others. Raises StoreError."""
     facts = orjson.loads(head)
-    data = pack_belief(prior_policy(catalogue).replaced(beliefs, facts["version"]), facts["average"])
+    policy = prior_policy(catalogue).replaced(beliefs, facts["version"])
+    data = pack_belief(policy, facts["average"], facts.get("calibration", ()))
     room = max(_KEPT_MIN, min(POLICIES_KEPT_ENTRIES_MAX, POLICIES_KEPT_BYTES_MAX // len(data)))
     versions = [version for version in await board.kept_policies() if version != facts["version"]]
     if alone:

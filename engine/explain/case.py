@@ -1,16 +1,17 @@
 """One decision with its numbers: what the sentences are made from. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 from engine.answers import unmet_rules
 from engine.catalogue import Catalogue
-from engine.explain.contributions import Decomposition, decompose, groups_of
+from engine.explain.contributions import POINTS, Decomposition, decompose, groups_of
 from engine.explain.kept import Belief
 from engine.record import Choice, DecisionRecord
+from models.calibration import read
 
 _AGREES = 1e-5
 """Float32 sums differ by so much of the size of their terms, whatever the order of the inputs."""
@@ -23,6 +24,10 @@ class Case:
     catalogue: Catalogue
     record: DecisionRecord
     belief: Belief | None
+    with_points: Mapping[int, float] = field(default_factory=dict)
+    """Estimates of offers with points, see engine.explain.standing."""
+    points_version: int | None = None
+    """The policy that they are of."""
 
     @cached_property
     def readable(self) -> bool:
@@ -76,6 +81,20 @@ class Case:
         """The estimated acceptance of an offer: of the record if it was chosen, else by the belief."""
         if at in self.chosen:
             return self.chosen[at][1].mean
+        if at in self.with_points:
+            return self.with_points[at]
+        return self.believed(at)
+
+    def shown(self, at: int) -> float | None:
+        """The estimate as a probability that can be read: what such estimates came to."""
+        estimate = self.estimate(at)
+        if estimate is None:
+            return None
+        curve = np.array(() if self.belief is None or not self.catalogue.plain[at] else self.belief.curve)
+        return float(read(curve, estimate))
+
+    def believed(self, at: int) -> float | None:
+        """What the belief alone estimates, without points."""
         column = self.column_of.get(self.catalogue.offer_ids[at])
         return None if column is None or self.parts is None else float(self.parts.estimate[column])
 
@@ -101,9 +120,18 @@ class Case:
         if column is None or self.parts is None:
             return []
         own = self.parts.parts[:, column]
+        points = self._of_points(at)
         names, values = self.parts.names, own.tolist()
         found = [(names[group], values[group]) for group in np.argsort(-np.abs(own), kind="stable").tolist()]
-        return [(name, value) for name, value in found if value]
+        told = [(name, value) for name, value in found if value]
+        return sorted([*told, (POINTS, points)], key=lambda part: -abs(part[1])) if points else told
+
+    def _of_points(self, at: int) -> float:
+        """What points moved an estimate by; 0 for an offer that has none."""
+        estimate, believed = self.estimate(at), self.believed(at)
+        if at not in self.with_points or estimate is None or believed is None:
+            return 0.0
+        return estimate - believed
 
     @cached_property
     def unknown_offers(self) -> list[str]:
@@ -119,6 +147,8 @@ class Case:
             column = self.column_of.get(self.catalogue.offer_ids[at])
             if column is None:
                 return False
+            if at in self.catalogue.ladder.place:
+                continue  # weights alone do not give it
             own = self.belief.weights[:, column]
             size = float(np.abs(self.x[: len(own)] * own).sum())
             if abs(float(self.parts.estimate[column]) - choice.mean) > _AGREES * (size + 0.01):
@@ -126,10 +156,16 @@ class Case:
         return True
 
     @cached_property
+    def points_approximate(self) -> bool:
+        """Whether points of an offer that was not chosen are weighed by another policy than decided."""
+        rest = [at for at in self.catalogue.ladder.offers if at not in self.chosen]
+        return bool(rest) and self.points_version != self.record.policy_version
+
+    @cached_property
     def exact(self) -> bool:
         """Whether the belief is the one that decided."""
         same = self.belief is not None and self.belief.version == self.record.policy_version
-        return same and self.agrees and not self.unknown_offers
+        return same and not self.points_approximate and self.agrees and not self.unknown_offers
 
     def better(self, at: int) -> tuple[int | None, float] | None:
         """(offer, how much more it was expected to be worth) of the best that a choice was preferred to.

@@ -26,6 +26,8 @@ import numpy.typing as npt
 from models import STEPS
 
 COMBINED: Final = "combined_effects"
+POINTS: Final = "cold_start_points"
+"""What points moved an estimate by, see engine.ladder."""
 REST: Final = "remaining_inputs"
 """All that is not named one by one where there is much to name."""
 

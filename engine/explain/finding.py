@@ -63,4 +63,5 @@ class BeliefFinder:
 
 def _prior(catalogue: Catalogue) -> Belief:
     prior = prior_policy(catalogue)
-    return Belief(0, prior.transform_version, prior.offers, prior.mean_weights, None)
+    lessons = tuple(prior.lessons.tolist())
+    return Belief(0, prior.transform_version, prior.offers, prior.mean_weights, None, lessons)

@@ -50,13 +50,20 @@ class Belief:
     offers: tuple[str, ...]
     weights: Floats32
     average: tuple[float, ...] | None
+    lessons: tuple[float, ...] | None = None
+    """(n,) what the belief about each offer rests on; None where that is not known."""
+    curve: tuple[float, ...] = ()
+    """What estimates come to, see models.calibration; empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Version:
     columns: tuple[bytes, ...]
+    """Weights and, last, lessons of each offer."""
     average: bytes
     """float64; empty where it is not known."""
+    curve: bytes
+    """Likewise."""
 
 
 class KeptBeliefs:
@@ -82,7 +89,13 @@ class KeptBeliefs:
         """The versions kept, oldest first."""
         return self._numbers.tolist()
 
-    def keep(self, policy: Policy, changed: Collection[str], average: Sequence[float] | None) -> None:
+    def keep(
+        self,
+        policy: Policy,
+        changed: Collection[str],
+        average: Sequence[float] | None,
+        curve: npt.NDArray[np.float64] | None = None,
+    ) -> None:
         """Keep the weights of a policy that begins to serve; `changed` are the offers that the last one had otherwise.
 
         A version that is not above the last one replaces what is from there on: the store may have been set back.
@@ -97,14 +110,15 @@ class KeptBeliefs:
         resized = last is None or any(len(column) != 4 * policy.dimension for column in last.columns[:1])
         new = [at for at, offer in enumerate(policy.offers) if resized or offer in changed]
         columns = list(last.columns) if last is not None else [b""] * len(policy.offers)
-        for at, row in zip(new, np.ascontiguousarray(policy.mean_weights[:, new].T), strict=True):
+        rows = np.vstack([policy.mean_weights[:, new], policy.lessons[new]]).T
+        for at, row in zip(new, np.ascontiguousarray(rows), strict=True):
             columns[at] = row.tobytes()
         while self._versions and self._numbers[-1] >= policy.version:
             self._let_go(len(self._versions) - 1)
         mean = np.array([] if average is None else average, np.float64).tobytes()
         if last is not None and mean == last.average:
             mean = last.average
-        self._versions.append(_Version(tuple(columns), mean))
+        self._versions.append(_Version(tuple(columns), mean, b"" if curve is None else curve.tobytes()))
         self._numbers.append(policy.version)
         self._costs.append(self._cost(len(self._versions) - 1))
         self.bytes += self._costs[-1]
@@ -117,9 +131,20 @@ class KeptBeliefs:
             return None
         at = nearest_of(self._numbers, version)
         found = self._versions[at]
-        weights = np.array([np.frombuffer(column, np.float32) for column in found.columns], np.float32).T
+        columns = np.array([np.frombuffer(column, np.float32) for column in found.columns], np.float32).T
         average = tuple(np.frombuffer(found.average).tolist()) or None
-        return Belief(self._numbers[at], transform_version, self._offers, weights, average)
+        lessons = tuple(columns[-1].tolist())
+        curve = tuple(np.frombuffer(found.curve).tolist())
+        return Belief(self._numbers[at], transform_version, self._offers, columns[:-1], average, lessons, curve)
+
+    def curve(self, version: int, transform_version: int) -> npt.NDArray[np.float64]:
+        """The calibration of that version or of the nearest one kept; empty if none is of that transform.
+
+        The prior, version 0, has none.
+        """
+        if not version or not self._versions or transform_version != self._transform_version:
+            return np.zeros(0)
+        return np.frombuffer(self._versions[nearest_of(self._numbers, version)].curve)
 
     def _let_go(self, at: int) -> None:
         del self._versions[at], self._numbers[at]
@@ -138,7 +163,8 @@ class KeptBeliefs:
         own = len(columns) if before is None else sum(map(is_not, columns, before.columns))
         size = len(columns[0]) + _COLUMN_BYTES if columns else 0
         shared = before is not None and mean is before.average
-        return _VERSION_BYTES + 8 * len(columns) + own * size + (0 if shared else len(mean) + _COLUMN_BYTES)
+        beside = len(version.curve) + (0 if shared else len(mean) + _COLUMN_BYTES)
+        return _VERSION_BYTES + 8 * len(columns) + own * size + beside
 
 
 def nearest_of(versions: Sequence[int], version: int) -> int:
@@ -165,10 +191,11 @@ def surplus(versions: Sequence[int] | npt.NDArray[np.int64]) -> int:
     return 1 + int((gaps / (numbers[-1] + 1 - numbers[1:end])).argmin())
 
 
-def pack_belief(policy: Policy, average: Sequence[float] | None) -> bytes:
+def pack_belief(policy: Policy, average: Sequence[float] | None, curve: Sequence[float] = ()) -> bytes:
     """The weights of a policy as bytes: 260 bytes an offer at 64 inputs."""
     facts = {
         "version": policy.version, "transform": policy.transform_version, "offers": policy.offers, "average": average,
+        "lessons": policy.lessons.tolist(), "curve": curve,
     }  # fmt: skip
     head = orjson.dumps(facts)
     body = head + policy.mean_weights.astype("<f4").tobytes()
@@ -186,4 +213,7 @@ def unpack_belief(data: bytes) -> Belief:
     facts = orjson.loads(data[_HEAD.size : _HEAD.size + length])
     offers, average = tuple(facts["offers"]), facts["average"]
     weights = np.frombuffer(data, "<f4", offset=_HEAD.size + length).reshape(-1, len(offers)).astype(np.float32)
-    return Belief(facts["version"], facts["transform"], offers, weights, None if average is None else tuple(average))
+    lessons = tuple(facts["lessons"]) if "lessons" in facts else None  # of an earlier release
+    average = None if average is None else tuple(average)
+    curve = tuple(facts.get("curve", ()))
+    return Belief(facts["version"], facts["transform"], offers, weights, average, lessons, curve)

@@ -1,5 +1,6 @@
 """Sentences about one decision, in the words of a language. Pure."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -8,8 +9,10 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from engine.explain.case import Case
-from engine.explain.contributions import COMBINED
+from engine.explain.contributions import COMBINED, POINTS
+from engine.explain.standing import Standing
 from engine.explain.words import Words, amount
+from engine.ladder import Rung
 from models import STEPS
 
 PARTS_TOLD_MAX: Final = 3
@@ -30,8 +33,9 @@ class Reason(NamedTuple):
 class Story:
     """What there is to say about a case."""
 
-    def __init__(self, case: Case, words: Words) -> None:
+    def __init__(self, case: Case, words: Words, standing: Standing | None = None) -> None:
         self.case = case
+        self.standing = standing
         self.words = words
 
     @cached_property
@@ -87,6 +91,17 @@ class Story:
             text, code = words.not_chosen.format(less=amount(-more), chosen=chosen), "not_chosen"
         return Reason(code, text, more)
 
+    def rung(self, at: int) -> Reason | None:
+        """What the estimate of an offer rests on; None where that is not known."""
+        if self.standing is None:
+            return None
+        words, foothold = self.words, self.standing.footholds[at]
+        template = {Rung.POINTS: words.rung_points, Rung.CATEGORY: words.rung_category, Rung.OWN: words.rung_own}
+        text = template[foothold.rung].format(
+            category=self.case.catalogue.offers[at].category, **dataclasses.asdict(foothold)
+        )
+        return Reason(foothold.rung.code, text, foothold.weight)
+
     def _of_chosen(self, at: int) -> Reason:
         case, words = self.case, self.words
         better = case.better(at)
@@ -117,6 +132,12 @@ class Story:
             )
             parts = [told]
         parts.append(reason.text)
+        shown = case.shown(at)
+        if shown is not None and abs(shown - min(max(estimate, 0.0), 1.0)) >= _PART_MIN:
+            parts.append(words.calibrated.format(shown=shown))
+        rung = self.rung(at)
+        if rung is not None:
+            parts.append(rung.text)
         base_rate = case.base_rate(at)
         if base_rate is not None:
             average = case.belief is not None and case.belief.average is not None
@@ -154,8 +175,9 @@ class Story:
 
     def _part(self, name: str, probability: float) -> str:
         points = 100.0 * probability
-        if name == COMBINED:
-            return self.words.combined.format(points=points)
+        if name in (COMBINED, POINTS):
+            template = self.words.combined if name == COMBINED else self.words.by_points
+            return template.format(points=points)
         return self.words.part.format(input=name, value=self.values[name], points=points)
 
     def _rules(self, at: int) -> str:
@@ -189,6 +211,8 @@ class Story:
             parts.append(words.other_version.format(**told))
         elif not case.agrees and not case.unknown_offers:
             parts.append(words.disagrees.format(**told))
+        if case.points_approximate:
+            parts.append(words.points_later)
         if case.unknown_offers:
             parts.append(words.offers_unknown.format(offers=", ".join(case.unknown_offers), **told))
         return " ".join(parts)

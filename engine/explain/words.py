@@ -19,6 +19,7 @@ class Words:
     # What it added, and how such are told.
     part: str
     combined: str
+    by_points: str
     speaks_for: str
     speaks_against: str
     base_average: str
@@ -51,9 +52,15 @@ class Words:
     silence_explored: str
     silence_after: str
     degraded: str
+    # What an estimate rests on.
+    calibrated: str
+    rung_points: str
+    rung_category: str
+    rung_own: str
     # What is not as it was.
     other_version: str
     disagrees: str
+    points_later: str
     no_belief: str
     offers_unknown: str
     # For the agent.
@@ -71,6 +78,7 @@ ENGLISH: Final = Words(
     not_known="not known",
     part="{input} ({value}, {points:+.1f} points)",
     combined="several inputs together ({points:+.1f} points)",
+    by_points="its points instead of outcomes ({points:+.1f} points)",
     speaks_for="For it: {parts}.",
     speaks_against="Against it: {parts}.",
     base_average="For the average customer, {estimated} is estimated at {base:.1%}.",
@@ -109,6 +117,15 @@ ENGLISH: Final = Words(
     silence_explored="Explored: {other} was expected to be worth {worth}.",
     silence_after="After that, saying nothing more was drawn with propensity {propensity:.3g}.",
     degraded="Degraded: {reason}.",
+    calibrated="Of customers with such an estimate {shown:.1%} accepted.",
+    rung_points=(
+        "The estimate rests on points: {points:g} of them stand for {rate:.1%}, which weighs {strength:g} lessons "
+        "against {lessons:.0f} so far."
+    ),
+    rung_category=(
+        "The estimate rests on category {category}: {others:.0f} lessons of the others there, {own:.0f} of its own."
+    ),
+    rung_own="The estimate rests on {own:.0f} lessons of its own.",
     other_version=(
         "Policy {version}, which decided, is no longer kept; policy {used}, the nearest one, explains. What was "
         "chosen is as decided; contributions and offers that were not chosen are approximate."
@@ -117,6 +134,7 @@ ENGLISH: Final = Words(
         "Policy {used} as it is kept does not give the estimates of the record; what was chosen is as decided, "
         "contributions and offers that were not chosen are approximate."
     ),
+    points_later="What points of offers that were not chosen weigh is told by the policy in service now.",
     no_belief="No policy is kept that saw these inputs: what each of them contributed cannot be told.",
     offers_unknown="Policy {used} does not know {offers}: what these were expected to be worth cannot be told.",
     brief_offer="Offer {offer}.",

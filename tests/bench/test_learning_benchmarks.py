@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import bakeoff, campaigns
+from bench import bakeoff, campaigns, coldstart
 from bench.bakeoff import HOT_COLUMNS_MAX, RawSet, one_hot, order_of, prepare, standardised
 from bench.learning import Held
 from bench.ours import Decided, Ours, actions_of, batches
@@ -19,6 +19,7 @@ from bench.peers.environment import PeersMissing, interpreter
 from bench.peers.grid import GRID, Config
 from bench.peers.results import Run, finish
 from bench.replay import against_constant, decisions_until, replay, thinned
+from bench.report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = bakeoff.data_folder()
@@ -266,6 +267,22 @@ def test_sets_are_read_as_their_index_says() -> None:
     assert len(bakeoff.set_names(DATA)) == 24
 
 
+COLD_START = {
+    f"learning.cold_start_{how}{what}"
+    for how in ("", "points_")
+    for what in ("decisions_to_90", "value_vs_known", "value_vs_never")
+}
+
+
+def test_a_new_offer_among_mature_ones_hurts_hardly_and_points_help_it() -> None:
+    report = Report("learning", "a test")
+    coldstart.run(report, small=True)
+    found = {row.metric: row.value for row in report.rows}
+    assert set(found) == COLD_START
+    assert found["learning.cold_start_value_vs_never"] > 0.97
+    assert found["learning.cold_start_points_value_vs_known"] > 0.93
+
+
 @needs_data
 def test_a_small_run_of_learning_needs_no_other_learner(tmp_path: Path) -> None:
     found = _bench("learning", tmp_path, {"XDG_CACHE_HOME": str(tmp_path / "cache")})
@@ -278,6 +295,7 @@ def test_a_small_run_of_learning_needs_no_other_learner(tmp_path: Path) -> None:
         "learning.starbucks_last_wave_net",
         "learning.bank_value_vs_refit",
         "learning.bank_calibration",
+        *COLD_START,
     }
     assert all(np.isfinite(row["value"]) and row["against"] for row in rows.values())
     assert any("other learners are left out" in note for note in found["notes"])

@@ -108,7 +108,7 @@ async def test_an_offer_says_when_it_was_explored() -> None:
         for at, offer in enumerate(answer.offers):
             code = offer.reasons[0].code
             codes.add(code)
-            assert [reason.code for reason in offer.reasons[1:]] == ["cold_start"]
+            assert [reason.code for reason in offer.reasons[1:]] == ["cold_start", "category"]
             if any(score > scores[at] for score in scores[at + 1 :]):
                 assert code == "explored"
             assert offer.score == pytest.approx(

@@ -173,7 +173,8 @@ async def test_an_explored_offer_says_over_what_it_was_drawn() -> None:
         decision = await engine.decide(f"5-{n}", limit=1)
         answer = await engine.explain(decision.decision_id)
         [offer] = decision.offers
-        [reason] = by_offer(answer)[offer.offer_id].reasons
+        reason, rung = by_offer(answer)[offer.offer_id].reasons
+        assert (rung.code, rung.weight) == (offer.reasons[-1].code, offer.reasons[-1].weight)
         assert reason.code == offer.reasons[0].code
         rivals = [(c.score, c.offer_id) for c in answer.candidates if c.eligible and not c.rank]
         worth, rival = max(rivals)
@@ -280,8 +281,10 @@ async def test_another_server_explains_by_the_nearest_that_the_store_has_and_say
     for candidate, as_decided in zip(
         (c for c in answer.candidates if c.rank), (c for c in own.candidates if c.rank), strict=True
     ):
-        for field in ("offer_id", "score", "acceptance_probability", "acceptance_probability_sd", "propensity"):
+        for field in ("offer_id", "score", "acceptance_probability_sd", "propensity"):
             assert getattr(candidate, field) == getattr(as_decided, field)
+        # What estimates come to is that of the nearest policy, too.
+        assert candidate.acceptance_probability == pytest.approx(as_decided.acceptance_probability, abs=0.05)
 
 
 async def test_a_policy_in_the_store_explains_exactly(engine: SmallEngine) -> None:

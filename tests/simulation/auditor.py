@@ -130,8 +130,9 @@ class Auditor:
             added = sum(part.probability for part in candidate.contributions)
             assert abs(candidate.base_rate + added - candidate.factors.estimate) < 1e-9
             if candidate.rank and answer.exact:
-                shown = min(max(candidate.factors.estimate, 0.0), 1.0)
-                assert abs(shown - candidate.acceptance_probability) < 1e-4
+                # The worth is of the model's estimate; the probability shown is what such estimates came to.
+                assert abs(candidate.factors.worth - candidate.score) < 1e-4 * (1.0 + candidate.factors.value)
+                assert 0.0 <= candidate.acceptance_probability <= 1.0
 
     def check_learnt(self, catalogue: Catalogue, kept: Statistics, vectors: dict[str, list[int]]) -> None:
         """The statistics are the sums over the last acknowledged outcome of each offer instance."""

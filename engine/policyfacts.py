@@ -1,0 +1,52 @@
+"""What the head of a policy says that deciding needs beside the beliefs themselves."""
+
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PolicyFacts:
+    """Of one policy; a server swaps it together with the policy. k offers have points."""
+
+    noise: NDArray[np.float64]
+    """(k,) variance of targets around their mean; NaN: not told."""
+    spread: NDArray[np.float64]
+    """(d,) variance of the weights before any lesson, in units of the noise; empty: not told."""
+    others: NDArray[np.float64]
+    """(k, d) expected weights by the lessons of other offers."""
+    curve: NDArray[np.float64]
+    """What estimates come to, see models.calibration; empty: not told."""
+
+    @classmethod
+    def none(cls, k: int) -> Self:
+        """Of a policy that nobody has learnt."""
+        return cls(np.full(k, np.nan), np.zeros(0), np.zeros((k, 0)), np.zeros(0))
+
+    @classmethod
+    def read(cls, head: Mapping[str, Any], offers: Sequence[str]) -> Self:
+        """From the head of a snapshot; `offers` are those with points.
+
+        What the head of an earlier release lacks counts as not told: then points stand as if nothing had been learnt.
+        """
+        facts = cls.none(len(offers))
+        curve = np.array(head.get("calibration", []), dtype=np.float64)
+        told = head.get("points")
+        if told is None:
+            return replace(facts, curve=curve)
+        spread = np.array(told["spread"], dtype=np.float64)
+        others = np.zeros((len(offers), len(spread)))
+        for k, offer in enumerate(offers):
+            if offer in told["offers"]:
+                facts.noise[k], packed = told["offers"][offer]
+                others[k] = np.frombuffer(b64decode(packed), np.float32)
+        return cls(facts.noise, spread, others, curve)
+
+
+def pack_others(weights: NDArray[np.float64]) -> str:
+    """Expected weights as the head has them: a third of what numbers would take."""
+    return b64encode(weights.astype("<f4").tobytes()).decode()
