@@ -1,14 +1,8 @@
-"""Feast beside ours: an environment of its own, made on first use, and a process in it.
-
-Feast is no dependency of the project, and its own would clash with ours.
-"""
+"""Feast beside ours: an environment of its own, and a process in it."""
 
 import json
-import os
-import shutil
 import subprocess
 import threading
-import venv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,45 +11,21 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import peerenv
+
 FEAST_VERSION: Final = "0.67.0"
-INSTALL_S_MAX: Final = 900
 ANSWER_S_MAX: Final = 300
 """For the rows to be written, and for one round of calls."""
-_COMPLETE: Final = "complete"
 
 
-class FeastMissing(Exception):
+class FeastMissing(peerenv.PeerMissing):
     """There is no Feast to measure, for a reason that its text tells."""
-
-
-def environment_folder() -> Path:
-    """Where the environment is, or would be."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "opportune" / f"feast-{FEAST_VERSION}"
 
 
 def interpreter(*, make: bool) -> Path:
     """Python of the environment; made if `make`. Raises FeastMissing."""
-    folder = environment_folder()
-    python = folder / "bin" / "python"
-    if (folder / _COMPLETE).exists() and python.exists():
-        return python
-    if not make:
-        raise FeastMissing(f"there is no environment with Feast {FEAST_VERSION} yet: the full benchmark makes it")
-    print(f"Making an environment with Feast {FEAST_VERSION} in {folder}, once: 600 MB, some minutes.", flush=True)
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        venv.create(folder, with_pip=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        command = [*pip, f"feast[redis]=={FEAST_VERSION}"]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_S_MAX)
-        (folder / _COMPLETE).touch()  # a half-made one is made anew
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr or "").strip().splitlines()[-1:] or ["no reason given"]
-        raise FeastMissing(f"Feast {FEAST_VERSION} could not be installed: {last[0]}") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise FeastMissing(f"Feast {FEAST_VERSION} could not be installed: {error}") from error
-    return python
+    name, title = f"feast-{FEAST_VERSION}", f"Feast {FEAST_VERSION}"
+    return peerenv.interpreter(name, title, {"feast[redis]": FEAST_VERSION}, FeastMissing, make=make)
 
 
 class Peer:

@@ -1,8 +1,6 @@
 """`opportune challengers`: how other models would do, and whether one may take over."""
 
-import asyncio
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +9,16 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from engine.catalogue import Catalogue
-from engine.cli_drift import head_at
-from engine.cli_parts import config_option, told
-from engine.config import load
+from engine.cli_parts import config_option
+from engine.cli_told import catalogue_of, data_option, head_of, redis_option
 from engine.config_schema import Challenger
-from engine.replaying import store_of
-from engine.store.wire import Address
 from engine.tally import shortfall
 
 
 @click.command()
 @config_option
-@click.option("--data", "data_path", type=click.Path(path_type=Path), help="Data folder of an engine, running or not.")
-@click.option("--redis", "redis_url", help="The store of an engine that has its own: redis://… or unix://…")
+@data_option
+@redis_option
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 @click.option("--promote", metavar="NAME", help="How this one takes over; refused unless its lower bound is above 0.")
 def challengers(
@@ -35,21 +29,12 @@ def challengers(
     Differences are in favour of the challenger above 0, each with its 95 % interval. Exit code of --promote: 0 if it
     may take over, 1 if not.
     """
-    if (data_path is None) == (redis_url is None):
-        raise click.UsageError("expected --data or --redis, one of them")
-    try:
-        Address.parse_all(redis_url or "unix:///")
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--redis") from error
-    with told():
-        config, version, text = load(config_path)
-        catalogue = Catalogue.compile(config, version, text, str(config_path))
-        declared = {one.name: one for one in config.challengers}
-        if promote is not None and promote not in declared:
-            there = ", ".join(declared) or "none"
-            raise click.BadParameter(f"{promote!r} is no challenger; there are {there}", param_hint="--promote")
-        with nullcontext(redis_url or "") if data_path is None else store_of(data_path) as url:
-            figures = asyncio.run(head_at(url)).get("challengers", {})
+    catalogue = catalogue_of(config_path, data_path, redis_url)
+    declared = {one.name: one for one in catalogue.config.challengers}
+    if promote is not None and promote not in declared:
+        there = ", ".join(declared) or "none"
+        raise click.BadParameter(f"{promote!r} is no challenger; there are {there}", param_hint="--promote")
+    figures = head_of(data_path, redis_url).get("challengers", {})
     known = figures.get("config") == catalogue.version
     models: list[dict[str, Any]] = figures["models"] if known else []
     if as_json:

@@ -1,8 +1,6 @@
 """`opportune drift`: whose acceptance has changed, for people and cron jobs."""
 
-import asyncio
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +9,24 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from engine import limits
-from engine.catalogue import Catalogue
-from engine.cli_parts import config_option, told
-from engine.config import load
-from engine.errors import Unavailable
+from engine.cli_parts import config_option
+from engine.cli_told import catalogue_of, data_option, head_of, redis_option
 from engine.featurecheck.finding import moment
-from engine.replaying import store_of
-from engine.store.base import StoreError
-from engine.store.redis import RedisStore
-from engine.store.wire import Address
 
 
 @click.command()
 @config_option
-@click.option("--data", "data_path", type=click.Path(path_type=Path), help="Data folder of an engine, running or not.")
-@click.option("--redis", "redis_url", help="The store of an engine that has its own: redis://… or unix://…")
+@data_option
+@redis_option
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def drift(config_path: Path, data_path: Path | None, redis_url: str | None, as_json: bool) -> None:
     """Tell of which offers the acceptance was found to have changed.
 
     Exit code 0: of none lately, or it is not known yet. 1: of some, within `learning.drift.recent`.
     """
-    if (data_path is None) == (redis_url is None):
-        raise click.UsageError("expected --data or --redis, one of them")
-    try:
-        Address.parse_all(redis_url or "unix:///")
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--redis") from error
-    with told():
-        config, version, text = load(config_path)
-        catalogue = Catalogue.compile(config, version, text, str(config_path))
-        with nullcontext(redis_url or "") if data_path is None else store_of(data_path) as url:
-            head = asyncio.run(head_at(url))
+    catalogue = catalogue_of(config_path, data_path, redis_url)
+    head = head_of(data_path, redis_url)
+    config = catalogue.config
     figures = head.get("drift", {})
     known = config.learning.drift is not None and figures.get("config") == catalogue.version
     offers: list[dict[str, Any]] = figures["offers"] if known else []
@@ -78,19 +61,3 @@ def _show(offers: list[dict[str, Any]]) -> None:
             "recent" if found["recent"] else "",
         )
     Console(width=120).print(table)
-
-
-async def head_at(url: str) -> dict[str, Any]:
-    """What the learner told last with its policy; {} before there is one. Raises Unavailable."""
-    try:
-        store = await RedisStore.open(url, limits.PARTITIONS)
-    except StoreError as error:
-        raise Unavailable(f"the store is away: {error}") from error
-    try:
-        head, _ = await store.read_policy([])
-    except StoreError as error:
-        raise Unavailable(f"the store cannot be read: {error}") from error
-    finally:
-        await store.close()
-    facts: dict[str, Any] = {} if head is None else orjson.loads(head)
-    return facts
