@@ -22,6 +22,7 @@ import numpy.typing as npt
 from rich.progress import track
 
 from bench import campaigns
+from bench.calibrated import Reading
 from bench.ours import Ours, batches
 from bench.replay import Against, against_constant, decisions_until, replay, thinned
 from bench.report import Report
@@ -139,9 +140,9 @@ def bank(report: Report, folder: Path, *, small: bool) -> None:
     made: list[int] = []
     for seed in track(range(2 if small else 5), "bank", transient=True):
         learner = Ours(x.shape[1], hot, 1, seed, BANK_OPTIONS, silence=CALL_COST, floor=BANK_FLOOR)
-        pitched, expected = _pitched(learner, x, yes)
+        pitched, shown = _pitched(learner, x, yes)
         values.append(float(np.sum(yes[pitched] - CALL_COST)))
-        errors.append(calibration_error(expected[pitched], yes[pitched]))
+        errors.append(calibration_error(shown[pitched], yes[pitched]))
         made.append(int(pitched.sum()))
     value = float(np.mean(values))
     try:
@@ -156,20 +157,24 @@ def bank(report: Report, folder: Path, *, small: bool) -> None:
         report.add("learning.bank_value_vs_refit", value, f"at {CALL_COST:g} a call", against, value / theirs)
     everyone = float(np.sum(yes - CALL_COST))
     report.notes.append(f"bank: {np.mean(made):,.0f} of {calls:,} calls made; all of them are worth {everyone:.0f}")
-    against = f"{BINS} bins of as many calls; expected against found share of yes, of calls made"
+    against = f"{BINS} bins of as many calls; shown probability against found share of yes, of calls made"
     report.add("learning.bank_calibration", float(np.mean(errors)), "share", against)
 
 
 def _pitched(learner: Ours, x: npt.NDArray[np.float32], yes: Floats) -> tuple[Bools, Floats]:
-    """Which calls were made, and which share of yes was expected of each when it was decided."""
-    pitched, expected = np.zeros(len(yes), np.bool_), np.zeros(len(yes))
+    """Which calls were made, and the probability of a yes that was shown of each when it was decided."""
+    pitched, shown = np.zeros(len(yes), np.bool_), np.zeros(len(yes))
+    reading = Reading(BANK_OPTIONS.half_life_periods)
     for part in batches(len(yes)):
-        learner.period = part.start // REFIT_CALLS
-        expected[part] = learner.expected(x[part])[:, 0]
+        period = learner.period = part.start // REFIT_CALLS
+        expected = learner.expected(x[part])[:, 0]
+        shown[part] = reading.shown(period, expected)
         pitched[part] = learner.decide(x[part]).actions == 0
-        at = part.start + np.flatnonzero(pitched[part])
+        made = np.flatnonzero(pitched[part])
+        at = part.start + made
         learner.learn(x[at], np.zeros(len(at), np.int64), yes[at])
-    return pitched, expected
+        reading.learn(period, expected[made], yes[at])
+    return pitched, shown
 
 
 def calibration_error(expected: Floats, outcome: Floats, bins: int = BINS) -> float:
