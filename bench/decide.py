@@ -135,10 +135,17 @@ def _ledger_bytes(running: Running, size: Size, report: Report) -> None:
     against = f"features {features:,.0f} + ledger {ledger:,.0f} of those decided for; {memory / 2**20:,.0f} MiB in all"
     report.add("decide.bytes_per_customer", features + ledger, "bytes", against)
     transform = catalogue(size).transform
-    nothing = Statistics(transform.dimension, transform.version)
-    belief = len(pack_offer(fit(nothing, ["any"], 0, PosteriorOptions())["any"]))
-    against = f"the served belief about one offer, {transform.dimension} inputs; held by the store and by every server"
+    plain = transform.dimension - transform.waves
+    belief, waved = (_belief_bytes(columns) for columns in (plain, transform.dimension))
+    against = (
+        f"the served belief about one offer, {plain} inputs; {waved:,} where {transform.waves} waves say something; "
+        f"held by the store and by every server"
+    )
     report.add("decide.bytes_per_offer", belief, "bytes", against)
+
+
+def _belief_bytes(columns: int) -> int:
+    return len(pack_offer(fit(Statistics(columns, 0), ["any"], 0, PosteriorOptions())["any"]))
 
 
 def _checked(running: Running, requests: int, in_flight: int) -> Load:

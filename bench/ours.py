@@ -91,7 +91,7 @@ class Ours:
         self._transform = Transform.compile(inputs, names, waves=waves)
         self._structure = Structure(waves)
         self._options = options
-        self._strengths = Strengths.declared(options, waves > 0)
+        self._strengths = Strengths.declared(options)
         self._offers = [f"{action:03d}" for action in range(actions)]
         self._stats = Statistics(self._transform.dimension, self._transform.version)
         self._policy = Policy.empty(self._offers, 1 + columns, self._options, self._transform.version)

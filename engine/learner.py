@@ -116,7 +116,7 @@ class Learner:
         self._snapshot_period: int | None = None
         self._beliefs: Beliefs | None = None
         """Of the last whole snapshot."""
-        self._strengths = Strengths.declared(self._options, catalogue.transform.waves > 0)
+        self._strengths = Strengths.declared(self._options)
         self._lessons_weighed = 0
         """Lessons when the strengths were learnt last."""
         self._average: list[float] | None = None
@@ -279,7 +279,7 @@ class Learner:
         """What would be believed now about all offers under other options, with the strengths learnt a step further."""
         now_period, structure = self._now_period, self.catalogue.structure
         if not self.statistics.offers:
-            strengths = Strengths.declared(options, self.catalogue.transform.waves > 0)
+            strengths = Strengths.declared(options)
         else:
             strengths = learn_strengths(self._sums, now_period, options, structure, start, rounds=1)
         return strengths, Beliefs(self._sums, now_period, options, structure, strengths).of(self.catalogue.offer_ids)

@@ -130,10 +130,9 @@ class Strengths:
     apart: float = APART
 
     @classmethod
-    def declared(cls, options: PosteriorOptions, waves: bool = False) -> Strengths:
-        """Before anything is learnt: offers differ in their rates, more by their customers, and most in odd ways."""
-        inputs = options.prior_strength
-        return cls(2.0 * inputs, inputs, inputs / 3.0 if waves else math.inf)
+    def declared(cls, options: PosteriorOptions) -> Strengths:
+        """Before anything is learnt: offers differ in their rates, and more by their customers; waves are left out."""
+        return cls(2.0 * options.prior_strength, options.prior_strength)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +182,7 @@ def fit(
     >>> [round(float(found[offer].mean[0]), 2) for offer in found]  # 4 of 8, shrunk; a little of it is common
     [0.33, 0.08]
     """
-    strengths = strengths or Strengths.declared(options, structure.waves > 0)
+    strengths = strengths or Strengths.declared(options)
     return Beliefs(stats, now_period, options, structure, strengths).of(offers)
 
 
@@ -205,8 +204,8 @@ def learn_strengths(
         start: where to begin; from what was declared if None.
         rounds: most rounds of each climb.
     """
-    waves = structure.waves > 0
-    declared = Strengths.declared(options, waves)
+    declared = Strengths.declared(options)
+    waves = options.prior_strength / 3.0
     sums = _combined(stats, now_period, options)
     sums = dict(sorted(sums.items(), key=lambda item: (-item[1].n, item[0]))[:OFFERS_WEIGHED_MAX])
     if sum(own.n for own in sums.values()) < LESSONS_WEIGHED_MIN:
@@ -216,14 +215,14 @@ def learn_strengths(
     def likelihood(strengths: Strengths) -> float:
         if strengths not in found:
             tree = _Tree.grown(sums, options, structure, strengths)
-            found[strengths] = tree.likelihood - _surprise(strengths, declared)
+            found[strengths] = tree.likelihood - _surprise(strengths, declared, waves)
         return found[strengths]
 
     begun = start or declared
     plain = _climbed(replace(begun, waves=math.inf), ("bias", "inputs", "apart"), likelihood, rounds)
-    if not waves:
+    if not structure.waves:
         return plain
-    begun = begun if math.isfinite(begun.waves) else replace(begun, waves=declared.waves)
+    begun = begun if math.isfinite(begun.waves) else replace(begun, waves=waves)
     waved = _climbed(begun, ("waves", "bias", "inputs", "apart"), likelihood, rounds)
     return waved if likelihood(waved) > likelihood(plain) + _WAVES_GAIN else plain
 
@@ -473,11 +472,14 @@ def _climbed(
     return best
 
 
-def _surprise(strengths: Strengths, declared: Strengths) -> float:
-    """How far strengths are from the declared ones, in nats: so a handful of lessons does not carry them away."""
+def _surprise(strengths: Strengths, declared: Strengths, waves: float) -> float:
+    """How far strengths are from the declared ones, in nats: so a handful of lessons does not carry them away.
+
+    `waves` is the strength that is supposed of those; they may say odd things, so it is less than that of the inputs.
+    """
     pairs = [(strengths.bias, declared.bias), (strengths.inputs, declared.inputs), (strengths.apart, declared.apart)]
     if math.isfinite(strengths.waves):
-        pairs.append((strengths.waves, declared.waves))
+        pairs.append((strengths.waves, waves))
     return sum(math.log(a / b) ** 2 for a, b in pairs) / (2.0 * _DOUBT**2)
 
 

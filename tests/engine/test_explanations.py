@@ -72,11 +72,14 @@ def check_sums(answer: decisions_pb2.ExplainResponse) -> None:
 # --- contributions ----------------------------------------------------------------------------------------------------
 
 
-async def test_contributions_are_those_of_a_reckoning_by_hand() -> None:
+async def test_contributions_are_those_of_a_reckoning_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Input by input, column by column, beside the mean of all lessons; over what the policy in service believes.
 
     Of the waves: what they do on the way from the mean to the customer, walked in small steps.
     """
+    # The waves shall take part, whatever they are worth, and from the second snapshot on.
+    monkeypatch.setattr("models.posterior._WAVES_GAIN", -1e9)
+    monkeypatch.setattr("engine.learning._WHOLE_EVERY", 1)
     engine = SmallEngine()
     vectors = await taught(engine)
     average = [sum(column) / len(vectors) for column in zip(*vectors, strict=True)]
