@@ -65,7 +65,7 @@ from engine.decide import STATE_UNREADABLE
 from engine.fading import Drift, Faded
 from engine.record import DecisionRecord, RecordError, Served, is_decision, served
 from engine.store.base import LogEntry
-from models import Statistics
+from models.statistics import Sums
 
 ANSWERED: Final = 0.95
 """Share of the offers of a cohort with a lesson at which the rest is not waited for."""
@@ -215,7 +215,7 @@ class DriftWatch:
 
     # --- what is told -----------------------------------------------------------------------------------------------
 
-    def faded(self, sums: Statistics) -> Statistics:
+    def faded(self, sums: Sums) -> Sums:
         """The sums with the lessons from before a drift faded."""
         fades = {self._catalogue.offer_ids[at]: w.drifts for at, w in self._offers.items() if w.drifts}
         return Faded(sums, fades) if fades else sums

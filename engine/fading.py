@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from models import Statistics
+from models.statistics import Sums, SumsView
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +30,12 @@ class Drift:
     """What lessons from before count."""
 
 
-class Faded(Statistics):
+class Faded(SumsView):
     """The sums with what drifted faded: a view for `models.fit`, never saved."""
 
-    def __init__(self, sums: Statistics, fades: Mapping[str, Sequence[Drift]]) -> None:
-        super().__init__(sums.dimension, sums.transform_version)
-        self._sums = sums
+    def __init__(self, sums: Sums, fades: Mapping[str, Sequence[Drift]]) -> None:
+        super().__init__(sums)
         self._fades = fades
-
-    @property
-    def offers(self) -> tuple[str, ...]:
-        """The offers with lessons, sorted."""
-        return self._sums.offers
 
     def combined(
         self,

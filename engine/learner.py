@@ -40,6 +40,7 @@ from models import (
     pack_offer,
 )
 from models.calibration import Calibration
+from models.statistics import Sums
 
 Position = tuple[int, Offset]
 """(partition, position) of a decision."""
@@ -295,7 +296,7 @@ class Learner:
         return {"spread": self._beliefs.prior_spread.tolist(), "offers": self._weighed}
 
     @property
-    def _sums(self) -> Statistics:
+    def _sums(self) -> Sums:
         """The sums in shares of what each offer is worth, with what drifted faded."""
         sums = self.drift.faded(self.statistics)
         return OfValue(sums, self._scales) if self._scales else sums

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 
 from engine.config_schema import Config, Offer, key_of
 from engine.lifecycle import TEACHES, Stage
-from models import Statistics
-from models.statistics import TARGET_STEPS
+from models.statistics import TARGET_STEPS, Sums, SumsView
 from models.transform import STEPS
 
 MILLIONTHS: Final = 1_000_000
@@ -135,22 +134,16 @@ def terms_of(config: Config) -> dict[int, Terms]:
     return {key: terms for key, terms in found.items() if terms is not None}
 
 
-class OfValue(Statistics):
+class OfValue(SumsView):
     """The sums as if every target had been a share of its offer's value: a view for `models.fit`, never saved.
 
     Targets are shifted and scaled by offer, and the model is linear with a constant column, so their sums can be
     brought back: b' = f · (b − z · A e₀), s' = f² · (s − 2 z b₀ + z² n), with the constant column first.
     """
 
-    def __init__(self, sums: Statistics, scales: Mapping[str, tuple[float, float]]) -> None:
-        super().__init__(sums.dimension, sums.transform_version)
-        self._sums = sums
+    def __init__(self, sums: Sums, scales: Mapping[str, tuple[float, float]]) -> None:
+        super().__init__(sums)
         self._scales = scales
-
-    @property
-    def offers(self) -> tuple[str, ...]:
-        """The offers with lessons, sorted."""
-        return self._sums.offers
 
     def combined(
         self,

@@ -40,7 +40,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from models.statistics import TARGET_STEPS, Statistics
+from models.statistics import TARGET_STEPS, Sums
 from models.transform import STEPS
 
 Floats = npt.NDArray[np.float64]
@@ -155,7 +155,7 @@ class OfferPosterior:
 
 
 def fit(
-    stats: Statistics,
+    stats: Sums,
     offers: Sequence[str],
     now_period: int,
     options: PosteriorOptions,
@@ -175,6 +175,7 @@ def fit(
         structure: which columns and which offers belong together.
         strengths: of the prior, from `learn_strengths`; as declared if None.
 
+    >>> from models import Statistics
     >>> stats = Statistics(dimension=1, transform_version=0)
     >>> x = np.full((8, 1), 127, np.int8)
     >>> _ = stats.learn(["card"] * 8, [0] * 8, x, [100] * 4 + [0] * 4, [1] * 8)
@@ -187,7 +188,7 @@ def fit(
 
 
 def learn_strengths(
-    stats: Statistics,
+    stats: Sums,
     now_period: int,
     options: PosteriorOptions,
     structure: Structure = Structure(),
@@ -235,7 +236,7 @@ class Beliefs:
 
     def __init__(
         self,
-        stats: Statistics,
+        stats: Sums,
         now_period: int,
         options: PosteriorOptions,
         structure: Structure,
@@ -282,7 +283,7 @@ class Beliefs:
         mean: Floats = np.linalg.solve(others, known @ node.mean - P * (inverse @ own.b)).astype(np.float64)
         return mean + tree.start
 
-    def renewed(self, stats: Statistics, offers: Sequence[str]) -> dict[str, OfferPosterior]:
+    def renewed(self, stats: Sums, offers: Sequence[str]) -> dict[str, OfferPosterior]:
         """The beliefs about offers that learnt since, while what offers have in common stays as it was."""
         sums = _combined(stats, self._now_period, self._options, offers)
         return {offer: self._belief(offer, sums.get(offer)) for offer in offers}
@@ -310,7 +311,7 @@ class _Sums:
 
 
 def _combined(
-    stats: Statistics, now_period: int, options: PosteriorOptions, offers: Sequence[str] | None = None
+    stats: Sums, now_period: int, options: PosteriorOptions, offers: Sequence[str] | None = None
 ) -> dict[str, _Sums]:
     """Sums of the offers that have lessons left."""
     found = {}

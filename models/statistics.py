@@ -24,6 +24,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +65,49 @@ class _Block:
     def empty(self) -> bool:
         """Whether nothing is left; n is looked at first because it nearly always decides."""
         return self.n == 0 and self.s == 0 and not self.b.any() and not self.A.any()
+
+
+class Sums(Protocol):
+    """What beliefs are made from: the sums as they are kept, or a view of them."""
+
+    @property
+    def dimension(self) -> int:
+        """d, the columns of x."""
+        ...
+
+    @property
+    def transform_version(self) -> int:
+        """Version of the transform that made every x in here."""
+        ...
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """The offers with lessons, sorted."""
+        ...
+
+    def combined(
+        self,
+        offer: str,
+        now_period: int,
+        half_life_periods: float | None,
+        factor: Callable[[int], float] | None = None,
+    ) -> tuple[Floats, Floats, float, float]:
+        """The offer's sums, see `Statistics.combined`."""
+        ...
+
+
+class SumsView:
+    """Sums seen otherwise than they are kept: a subclass says how in `combined`. To read from, not to learn or save."""
+
+    def __init__(self, sums: Sums) -> None:
+        self._sums = sums
+        self.dimension = sums.dimension
+        self.transform_version = sums.transform_version
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """The offers with lessons, sorted."""
+        return self._sums.offers
 
 
 class Statistics:
