@@ -1,8 +1,9 @@
 """Arbitration: which offers may be made, and what each is worth. Compiled, for a lone request as for a full batch.
 
-    score = P × C × V × L − contact cost
+    score = P × C × V × L − (contact cost + surcharge + shadow price)
 
-P is the model's belief about an acceptance, C the context weight of the channel, V the value, L the lever. One more
+P is the model's belief about an acceptance, C the context weight of the channel, V the value, L the lever. The
+surcharge is the customer's, for contacts had; a shadow price is the offer's, for budgets that run short. One more
 column stands for silence, which is worth 0 for sure. Compiled because as a dozen array operations this takes 60 µs for
 a lone request, and 3 µs so.
 """
@@ -51,10 +52,14 @@ class Arbitration:
         channels: NDArray[np.int64],
         times_ms: NDArray[np.int64],
         strength: float = 1.0,
+        *,
+        surcharges: NDArray[np.float64] | None = None,
+        prices: NDArray[np.float64] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
         """(score, spread, may, any_eligible) of B decisions over n offers and silence: (B, n + 1) three times, (B,).
 
-        `spread` is the standard deviation of the score times `strength`; `may` says what can be chosen.
+        `spread` is the standard deviation of the score times `strength`; `may` says what can be chosen. `surcharges`
+        (B,) add to the contact cost of every offer, `prices` (n,) to that of each.
         """
         held = b"".join([verdict.held.ljust(self._rule_bytes, b"\0") for verdict in verdicts])
         words = np.frombuffer(held, dtype=np.uint64).reshape(len(verdicts), -1)
@@ -65,7 +70,8 @@ class Arbitration:
             self._masks,
             self._in_channel,
             self._gain,
-            self._costs,
+            self._costs if prices is None else self._costs + prices,
+            np.zeros(len(verdicts)) if surcharges is None else surcharges,
             self._starts_ms,
             self._ends_ms,
             channels,
@@ -77,7 +83,20 @@ class Arbitration:
 
 
 @compiled(
-    FLOATS32_2D, FLOATS32_2D, _WORDS, _WORDS, BOOLS_2D, FLOATS_2D, _FLOATS, INTS, INTS, INTS, INTS, FLOAT, types.boolean
+    FLOATS32_2D,
+    FLOATS32_2D,
+    _WORDS,
+    _WORDS,
+    BOOLS_2D,
+    FLOATS_2D,
+    _FLOATS,
+    _FLOATS,
+    INTS,
+    INTS,
+    INTS,
+    INTS,
+    FLOAT,
+    types.boolean,
 )
 def _score(
     mean: Any,
@@ -87,6 +106,7 @@ def _score(
     in_channel: Any,
     gain: Any,
     costs: Any,
+    surcharges: Any,
     starts_ms: Any,
     ends_ms: Any,
     channels: Any,
@@ -103,7 +123,7 @@ def _score(
         channel, now_ms = channels[row], times_ms[row]
         for offer in range(offers):
             worth = gain[channel, offer]
-            score[row, offer] = mean[row, offer] * worth - costs[offer]
+            score[row, offer] = mean[row, offer] * worth - (costs[offer] + surcharges[row])
             spread[row, offer] = sd[row, offer] * abs(worth) * strength
             eligible = in_channel[channel, offer] and starts_ms[offer] <= now_ms < ends_ms[offer]
             for word in range(masks.shape[1]):

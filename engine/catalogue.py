@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from engine.arbitration import Arbitration
 from engine.config import line_of
-from engine.config_schema import CUSTOMER, Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
+from engine.config_base import CUSTOMER
+from engine.config_schema import Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
 from engine.errors import ConfigError
 from engine.explorer import Explorer
+from engine.holds import Holds
 from engine.identity import EntityKind
 from engine.ladder import Ladder
 from engine.rollups import Rollup, rollups_of
@@ -315,6 +317,11 @@ class Catalogue:
     def arbitration(self) -> Arbitration:
         """The scores of the offers."""
         return Arbitration(self.config, self.mask_words, self.in_channel, self.gain, self.costs)
+
+    @cached_property
+    def holds(self) -> Holds:
+        """What keeps offers back although their rules hold."""
+        return Holds([])
 
     @cached_property
     def explorer(self) -> Explorer:

@@ -15,8 +15,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from engine import limits
+from engine.config_base import NAME_PATTERN
 from engine.config_check import Location, problems_of
-from engine.config_schema import NAME_PATTERN, Config
+from engine.config_schema import Config
 from engine.errors import ConfigError
 
 FormT = TypeVar("FormT", bound=BaseModel)

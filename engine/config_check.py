@@ -3,7 +3,8 @@
 from typing import Any
 
 from engine import limits
-from engine.config_schema import CUSTOMER, Config, EventType, Feature, Offer, key_of
+from engine.config_base import CUSTOMER
+from engine.config_schema import Config, EventType, Feature, Offer, key_of
 from features import ExpressionError, FeatureSpec, clock_of, compile_cel
 from features import validate as validate_features
 

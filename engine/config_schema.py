@@ -7,50 +7,39 @@ from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 from zlib import crc32
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from engine import limits
-from features import FeatureSpec, Function, parse_duration_ms
-
-NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
-
-
-def _duration(value: object) -> object:
-    return parse_duration_ms(value) if isinstance(value, str) else value
-
-
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-"""Lower-case name of a feature or a fact: it is a variable in rules."""
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$", max_length=limits.ID_BYTES_MAX)]
-"""Id of a channel, placement, offer, category or event type."""
-DurationMs = Annotated[int, BeforeValidator(_duration), Field(gt=0, le=limits.TIME_MS_MAX)]
-"""Written as 30s, 5m, 2h or 7d."""
-TimeMs = Annotated[int, Field(ge=0, le=limits.TIME_MS_MAX)]
-Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e12, le=1e12)]
-ValueKind = Literal["number", "text", "flag"]
-CUSTOMER: Final = "customer"
-"""The entity of a feature that says nothing of entities."""
+from engine.config_base import (
+    CUSTOMER,
+    DurationMs,
+    Finite,
+    Id,
+    Name,
+    Part,
+    Rule,
+    Share,
+    TimeMs,
+    ValueKind,
+)
+from features import FeatureSpec, Function
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
-
-
-class Clock(_Model):
+class Clock(Part):
     """How far a time that a caller gives may lie from the server's clock."""
 
     future: DurationMs = 300_000
     past: DurationMs = 30 * 86_400_000
 
 
-class Channel(_Model):
+class Channel(Part):
     """A channel and the places in it where offers are shown."""
 
     id: Id
     placements: tuple[Id, ...] = ()
 
 
-class Input(_Model):
+class Input(Part):
     """How a value enters the model: numbers scaled from `range` to −1..1, texts as one column a value."""
 
     kind: Literal["linear", "log", "one_hot"] = "linear"
@@ -63,7 +52,7 @@ class Input(_Model):
         return self
 
 
-class Attribute(_Model):
+class Attribute(Part):
     """A declared value: of an event, or of a conversation."""
 
     type: ValueKind
@@ -103,7 +92,7 @@ def _text_with_placeholders(text: str) -> str:
 TextWithPlaceholders = Annotated[str, Field(max_length=500), AfterValidator(_text_with_placeholders)]
 
 
-class OnTimeline(_Model):
+class OnTimeline(Part):
     """How events of a type stand on the customer's timeline."""
 
     kind: Literal["contact", "complaint", "note", "use", "satisfaction"] = "use"
@@ -135,7 +124,7 @@ def _on_timeline(value: object) -> object:
     return {} if value is True else None if value is False else value
 
 
-class EventType(_Model):
+class EventType(Part):
     """A type of event and its attributes."""
 
     type: Id
@@ -150,14 +139,14 @@ class EventType(_Model):
         return tuple(named if self.timeline.text else dict.fromkeys([*named, *self.attributes]))
 
 
-class Segment(_Model):
+class Segment(Part):
     """A name for the customers for whom a rule holds."""
 
     name: Name
-    when: Annotated[str, Field(min_length=1)]
+    when: Rule
 
 
-class ByValue(_Model):
+class ByValue(Part):
     """One feature for each of some values of an attribute: `spent` by category becomes spent_food, spent_rent …"""
 
     attribute: Name
@@ -173,13 +162,13 @@ class ByValue(_Model):
         return re.sub(r"[^a-z0-9]+", "_", value.lower()).strip("_")
 
 
-class IdentityKind(_Model):
+class IdentityKind(Part):
     """A kind of trace by which a customer is known, and which is linked to the customer who comes with it."""
 
     kind: Id
 
 
-class EntityKind(_Model):
+class EntityKind(Part):
     """A kind of thing that customers belong to, such as a household."""
 
     kind: Id
@@ -189,7 +178,7 @@ class EntityKind(_Model):
     """The fact of a conversation that names the entity whose features a decision reads."""
 
 
-class Feature(_Model):
+class Feature(Part):
     """A feature: what it counts, sums or remembers of one type of event, and how it enters the model."""
 
     name: Name
@@ -236,7 +225,7 @@ class Feature(_Model):
         return self
 
 
-class Treatment(_Model):
+class Treatment(Part):
     """What to say or show, in one channel and language or in any."""
 
     text: Annotated[str, Field(min_length=1, max_length=2_000)]
@@ -244,31 +233,27 @@ class Treatment(_Model):
     language: str | None = None
 
 
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-"""From nothing to all: of an offer's value, of decisions."""
-
-
-class SeenOutcome(_Model):
+class SeenOutcome(Part):
     """What it is worth that an offer was seen or clicked, when no answer came of it within the window."""
 
     reward: Share = 0.0
 
 
-class AcceptedOutcome(_Model):
+class AcceptedOutcome(Part):
     """What an acceptance is worth, and until when after the decision it may come."""
 
     window: DurationMs | None = None
     reward: Share = 1.0
 
 
-class FulfilledOutcome(_Model):
+class FulfilledOutcome(Part):
     """What it is worth that an accepted offer was delivered, and for how long after the decision that is waited for."""
 
     window: DurationMs | None = None
     reward: Share | None = None
 
 
-class Outcomes(_Model):
+class Outcomes(Part):
     """Stages of an offer that are worth something, as shares of its value."""
 
     presented: SeenOutcome = SeenOutcome()
@@ -299,14 +284,14 @@ class Outcomes(_Model):
         return self
 
 
-class PointsRule(_Model):
+class PointsRule(Part):
     """What adds points."""
 
-    when: Annotated[str, Field(min_length=1)]
+    when: Rule
     points: Finite
 
 
-class Points(_Model):
+class Points(Part):
     """Points that stand for the acceptance of a new offer, until lessons do."""
 
     rules: tuple[PointsRule, ...] = Field(min_length=1, max_length=limits.POINTS_RULES_MAX)
@@ -326,7 +311,7 @@ class Points(_Model):
         return self
 
 
-class Offer(_Model):
+class Offer(Part):
     """One action that can be offered."""
 
     id: Id
@@ -337,7 +322,7 @@ class Offer(_Model):
     lever: Annotated[Finite, Field(ge=0)] = 1.0
     context_weight: dict[Id, Annotated[Finite, Field(ge=0)]] = Field(default_factory=dict)
     channels: tuple[Id, ...] = ()
-    eligibility: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    eligibility: tuple[Rule, ...] = ()
     treatments: tuple[Treatment, ...] = Field(min_length=1)
     window: DurationMs = 7 * 86_400_000
     outcomes: Outcomes = Outcomes()
@@ -353,14 +338,14 @@ class Offer(_Model):
         return self.outcomes.accepted.window or self.window
 
 
-class ExplorationPerCustomer(_Model):
+class ExplorationPerCustomer(Part):
     """How many answers that explore one customer may get in a time."""
 
     answers: Annotated[int, Field(ge=0, le=limits.EXPLORED_ENTRIES_MAX)]
     within: Annotated[DurationMs, Field(le=limits.CUSTOMER_KEY_TTL_MS)]
 
 
-class ExplorationBudget(_Model):
+class ExplorationBudget(Part):
     """How much may be explored: by customer as a count, by channel and offer as shares."""
 
     customer: ExplorationPerCustomer | None = None
@@ -369,7 +354,7 @@ class ExplorationBudget(_Model):
     offers: dict[Id, Share] = Field(default_factory=dict)
 
 
-class ExplorationAlarm(_Model):
+class ExplorationAlarm(Part):
     """When exploration counts as dead."""
 
     decisions: Annotated[int, Field(ge=100, le=10_000_000)] = 10_000
@@ -377,7 +362,7 @@ class ExplorationAlarm(_Model):
     offer: Share = 0.0001
 
 
-class Exploration(_Model):
+class Exploration(Part):
     """How the engine tries what it does not know yet."""
 
     method: Literal["thompson", "inverse_gap", "epsilon_greedy", "greedy"] = "thompson"
@@ -386,11 +371,11 @@ class Exploration(_Model):
     epsilon: Share = 0.1
     candidates: Annotated[int, Field(ge=2, le=64)] = 16
     budget: ExplorationBudget = ExplorationBudget()
-    never: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    never: tuple[Rule, ...] = ()
     alarm: ExplorationAlarm | None = ExplorationAlarm()
 
 
-class Drift(_Model):
+class Drift(Part):
     """When the acceptance of an offer counts as changed, and what lessons from before it count then."""
 
     delta: Annotated[float, Field(gt=0, le=0.1)] = 0.002
@@ -398,7 +383,7 @@ class Drift(_Model):
     recent: DurationMs = 7 * 86_400_000
 
 
-class Learning(_Model):
+class Learning(Part):
     """How outcomes become a policy."""
 
     prior_rate: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -410,14 +395,14 @@ class Learning(_Model):
     waves: Literal["auto"] | Annotated[int, Field(ge=0, lt=256)] = "auto"
 
 
-class RiverStep(_Model):
+class RiverStep(Part):
     """An estimator of river, or any class with the same methods, and what it is made with."""
 
     river: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
-class OursModel(_Model):
+class OursModel(Part):
     """The engine's own model with other options; those that are not given are those of `learning`."""
 
     prior_rate: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -425,7 +410,7 @@ class OursModel(_Model):
     half_life: DurationMs | None = None
 
 
-class ChallengerModel(_Model):
+class ChallengerModel(Part):
     """What estimates acceptance: a classifier of river, several steps of a pipeline, or the engine's own model."""
 
     river: tuple[RiverStep, ...] = Field(default=(), max_length=16)
@@ -446,7 +431,7 @@ class ChallengerModel(_Model):
         return self
 
 
-class Challenger(_Model):
+class Challenger(Part):
     """A model that is measured beside the one that serves."""
 
     name: Name
@@ -461,7 +446,7 @@ class Challenger(_Model):
         return self
 
 
-class Config(_Model):
+class Config(Part):
     """A whole configuration."""
 
     opportune: Literal[1]

@@ -14,14 +14,16 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine import ledger, record
+from engine import basis, ledger, record
 from engine.arbitration import of_picks
+from engine.basis import GATE_OPEN, estimates_of
 from engine.catalogue import Catalogue
+from engine.holds import Situation
 from engine.ladder import Rung, held_of
 from engine.ledger import Glance
 from engine.policyfacts import PolicyFacts
 from features import HEADER_STATE_BYTES, Layout, Offset, RecordError
-from models import Policy, choose, dice, seed_of
+from models import Policy, choose, counting, dice, seed_of
 
 NOT_DEGRADED: Final = 0
 STATE_UNREADABLE: Final = 3
@@ -103,11 +105,12 @@ def decide(
     rolled: Sequence[Sequence[bytes | None]] = (),
     policy_known: bool = True,
     facts: PolicyFacts | None = None,
+    prices: NDArray[np.float64] | None = None,
 ) -> list[Draft | Repeat]:
     """Decide for a batch. `states` are (features, ledger) bytes of each request's customer, None where unknown.
 
     `rolled` has the records of each request's entities, by kind, if the catalogue has features of entities. `facts` are
-    those of the policy; None: nothing is told of it.
+    those of the policy; None: nothing is told of it. `prices` (n,) are the shadow prices of the offers, if any.
 
     A customer may be in a batch once only: two decisions from one ledger could not both be committed.
     """
@@ -135,6 +138,7 @@ def decide(
             [rolled[at] for at in todo] if rolled else (),
             policy_known,
             facts or PolicyFacts.none(len(catalogue.ladder.offers)),
+            prices,
         )
         for at, draft in zip(todo, drafts, strict=True):
             results[at] = draft
@@ -151,6 +155,7 @@ def _decide_new(
     rolled: Sequence[Sequence[bytes | None]],
     policy_known: bool,
     facts: PolicyFacts,
+    prices: NDArray[np.float64] | None,
 ) -> list[Draft]:
     count = len(asks)
     offers = len(catalogue.offers)
@@ -168,12 +173,20 @@ def _decide_new(
     lessons = ladder.record(policy)
     explorer = catalogue.explorer
     strength = explorer.strength
-    score, spread, may, any_eligible = catalogue.arbitration.score(mean, sd, verdicts, channels, times, strength)
+    score, spread, may, any_eligible = catalogue.arbitration.score(
+        mean, sd, verdicts, channels, times, strength, prices=prices
+    )
+    customers = [ask.customer for ask in asks]
+    situation = Situation(customers, glances, verdicts, channels, [ask.placement for ask in asks], times)
+    held = catalogue.holds.of(situation)
+    if held is not None:
+        catalogue.holds.keep_back(held, may)
     seeds = [
         seed_of(ask.customer.encode(), data[:HEADER_STATE_BYTES] if data is not None else b"", seen.epoch)
         for ask, data, seen in zip(asks, records, glances, strict=True)
     ]
     sound = [not bad and not lost for bad, lost in zip(unreadable, damaged, strict=True)]
+    gates = explorer.gates(channels, verdicts, seeds, glances, times, sound)
     slates = choose(
         score,
         spread,
@@ -184,9 +197,14 @@ def _decide_new(
         floor=explorer.floor(strength),
         silence=offers if config.silence else None,
         method=explorer.method,
-        gates=explorer.gates(channels, verdicts, seeds, glances, times, sound),
+        gates=gates,
         keeps=explorer.keeps,
     )
+    counting_columns = counting(
+        score, spread, may, limits, candidates_max=config.exploration.candidates, method=explorer.method
+    )
+    estimates = estimates_of(*counting_columns, mean, sd)
+    priced = () if prices is None else tuple((at, float(prices[at])) for at in np.flatnonzero(prices).tolist())
     trials = explorer.trials(slates.explored, seeds, glances, times)
     # Plain numbers from here on: taking them out of an array one by one costs more than all of the above.
     columns = zip(
@@ -245,6 +263,12 @@ def _decide_new(
             rules_failed=verdicts[at].failed,
             nothing_propensity=nothing,
             slate=slate,
+            basis=basis.packed(
+                *estimates[at],
+                held[at] if held is not None else (),
+                priced,
+                gate=GATE_OPEN if gates is None else float(gates[at]),
+            ),
         )
         drafts.append(
             Draft(

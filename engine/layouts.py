@@ -10,7 +10,7 @@ import time
 from typing import Final
 
 from engine.config import parse
-from engine.config_schema import CUSTOMER
+from engine.config_base import CUSTOMER
 from engine.errors import ConfigError
 from engine.store.base import PolicyBoard, StoreError
 from features import Layout

@@ -5,6 +5,8 @@ rules held, the slate with its propensities, the seed, the versions. Offers appe
 within a configuration), so a record outlives the order of a catalogue.
 
     u8 kind (1), u8 form, fixed part, customer, request id, context JSON, x, rules held, rules in error, slate rows
+
+and, in a record of the second form, what else the decision rested on (engine.basis).
 """
 
 import struct
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, NamedTuple
 
+from engine.basis import Basis, BasisError
 from engine.forget.entry import KIND as FORGET_KIND
 from engine.forget.entry import ForgetRecord
 from engine.lifecycle import Stage
@@ -36,6 +39,7 @@ _DECISION_START: Final = bytes([_DECISION])
 _OUTCOME_KIND: Final = 2
 _FORGET_START: Final = bytes([FORGET_KIND])
 _FORM: Final = 1
+_FORM_BASIS: Final = 2
 _OUTCOME_FORM_2: Final = 2
 _FAILED_TOO: Final = 0x8000
 """In the length of the rule bits: there is a second row of them."""
@@ -88,6 +92,8 @@ class DecisionRecord:
     nothing_propensity: float
     """Propensity with which silence was drawn; 0 if it was not."""
     slate: tuple[Choice, ...]
+    basis: Basis | None = None
+    """None: of an earlier release."""
 
     def pack(self) -> bytes:
         """The bytes that `unpack` reads."""
@@ -112,6 +118,7 @@ class DecisionRecord:
             rules_failed=self.rules_failed,
             nothing_propensity=self.nothing_propensity,
             slate=[(c.key, c.propensity, c.score, c.mean, c.sd, c.window_end_ms) for c in self.slate],
+            basis=b"" if self.basis is None else self.basis.pack(),
         )
 
     @classmethod
@@ -121,8 +128,10 @@ class DecisionRecord:
             (kind, form, time_ms, seed, config, transform, policy, ms, seq, latest, channel, placement, degraded, known,
              limit, count, customer_n, request_n, context_n, x_n, rules, nothing,
             ) = _FIXED.unpack_from(data)  # fmt: skip
-            if kind != _DECISION or form != _FORM:
-                raise RecordError(f"log entry of kind {kind} and form {form}, expected a decision of form {_FORM}")
+            if kind != _DECISION or form not in (_FORM, _FORM_BASIS):
+                raise RecordError(
+                    f"log entry of kind {kind} and form {form}, expected a decision of form {_FORM} or {_FORM_BASIS}"
+                )
             at = _FIXED.size
             rules_n = rules & ~_FAILED_TOO
             lengths = (customer_n, request_n, context_n, x_n, rules_n, rules_n if rules & _FAILED_TOO else 0)
@@ -131,9 +140,11 @@ class DecisionRecord:
                 parts.append(data[at : at + length])
                 at += length
             customer, request, context, x, held, failed = parts
-            if len(data) != at + count * _CHOICE.size:
+            end = at + count * _CHOICE.size
+            if len(data) < end or (form == _FORM and len(data) != end):
                 raise RecordError(f"decision record of {len(data)} bytes is cut short or too long")
             slate = tuple(Choice(*_CHOICE.unpack_from(data, at + row * _CHOICE.size)) for row in range(count))
+            basis = Basis.unpack(data[end:]) if form == _FORM_BASIS else None
             return cls(
                 time_ms=time_ms,
                 seed=seed,
@@ -155,8 +166,9 @@ class DecisionRecord:
                 rules_failed=failed,
                 nothing_propensity=nothing,
                 slate=slate,
+                basis=basis,
             )
-        except (struct.error, UnicodeDecodeError) as error:
+        except (struct.error, UnicodeDecodeError, BasisError) as error:
             raise RecordError(f"decision record of {len(data)} bytes cannot be read: {error}") from error
 
 
@@ -182,14 +194,15 @@ def pack_decision(
     rules_failed: bytes,
     nothing_propensity: float,
     slate: Sequence[tuple[int, float, float, float, float, int]],
+    basis: bytes = b"",
 ) -> bytes:
     """The bytes of a DecisionRecord, without making one: building 20 frozen fields costs more than packing them.
 
-    `slate` has the fields of Choice; `config_version` its eight bytes.
+    `slate` has the fields of Choice; `config_version` its eight bytes, `basis` those of a Basis or none.
     """
     fixed = _FIXED.pack(
         _DECISION,
-        _FORM,
+        _FORM_BASIS if basis else _FORM,
         time_ms,
         seed,
         config_version,
@@ -212,7 +225,7 @@ def pack_decision(
         nothing_propensity,
     )
     rows = _SLATES[len(slate)].pack(*chain.from_iterable(slate))
-    return b"".join((fixed, customer, request_id, context, x, rules_held, rules_failed, rows))
+    return b"".join((fixed, customer, request_id, context, x, rules_held, rules_failed, rows, basis))
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,12 +316,17 @@ def served(data: bytes) -> Served | OutcomeRecord | ForgetRecord:
         rows, *lengths, rules = _LENGTHS.unpack_from(data, _LENGTHS_AT)
         rules_n = rules & ~_FAILED_TOO
         at = _FIXED.size + sum(lengths) + rules_n * (2 if rules & _FAILED_TOO else 1)
-        if len(data) != at + rows * _CHOICE.size or data[1] != _FORM:
+        if not _fits(data, at + rows * _CHOICE.size):
             raise RecordError(f"decision record of {len(data)} bytes is cut short, too long or of another form")
         [time_ms] = _TIME.unpack_from(data, 2)
         return Served(time_ms, [_KEY_AND_END.unpack_from(data, at + row * _CHOICE.size) for row in range(rows)])
     except struct.error as error:
         raise RecordError(f"decision record of {len(data)} bytes cannot be read: {error}") from error
+
+
+def _fits(data: bytes, end: int) -> bool:
+    """Whether the slate of a decision may end there: at the end of the record, or before its basis."""
+    return len(data) == end if data[1] == _FORM else data[1] == _FORM_BASIS and len(data) > end
 
 
 def forgets(data: bytes) -> ForgetRecord:
@@ -358,17 +376,18 @@ class Drawn(NamedTuple):
 
 def drawn(data: bytes) -> Drawn | None:
     """Read an entry of the log for engine.explorewatch; None if it is no decision, or none that can be read."""
-    if data[:1] != _DECISION_START or len(data) < _FIXED.size or data[1] != _FORM:
+    if data[:1] != _DECISION_START or len(data) < _FIXED.size:
         return None
     (_, _, time_ms, _, config, _, _, _, _, _, channel, _, _, _, _, rows, *lengths, rules, nothing) = _FIXED.unpack_from(
         data
     )
     at = _FIXED.size + sum(lengths)
     rules_n = rules & ~_FAILED_TOO
-    start = len(data) - rows * _CHOICE.size
-    if start != at + rules_n * (2 if rules & _FAILED_TOO else 1):
+    start = at + rules_n * (2 if rules & _FAILED_TOO else 1)
+    end = start + rows * _CHOICE.size
+    if not _fits(data, end):
         return None
-    slate = [(row[0], row[1]) for row in _CHOICE.iter_unpack(data[start:])]
+    slate = [(row[0], row[1]) for row in _CHOICE.iter_unpack(data[start:end])]
     return Drawn(config, time_ms, channel, data[at : at + rules_n], nothing, slate)
 
 

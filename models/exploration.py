@@ -54,6 +54,7 @@ from models.maximum import (
     INVERSE_GAP,
     THOMPSON,
     VALUE_MAX,
+    columns_that_count,
     draw_governed,
     draw_slates,
     first_shares,
@@ -66,6 +67,7 @@ __all__ = [
     "VALUE_MAX",
     "Slates",
     "choose",
+    "counting",
     "dice",
     "seed_of",
     "thompson_probabilities",
@@ -170,6 +172,35 @@ def choose(
         raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
     shares = _shares("gates", gates, rows), _shares("keeps", keeps, columns)
     return Slates(*draw_governed(*arguments, METHODS[method], *shares))
+
+
+def counting(
+    mean: Real,
+    sd: Real,
+    eligible: Bools,
+    limits: npt.NDArray[np.integer],
+    *,
+    candidates_max: int = CANDIDATES_MAX,
+    method: str = "thompson",
+) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
+    """The columns on whose means and standard deviations the slates of `choose` depend.
+
+    `choose` gives the same picks and propensities if the means of all other columns are -`VALUE_MAX` and their
+    standard deviations 0. Arguments as for `choose`, with slates of max(limits) places.
+
+    Returns:
+        (B, W) columns, ascending, padded with -1, and (B,) how many there are.
+
+    >>> few, _ = counting(np.arange(100.0)[None], np.zeros((1, 100)), np.ones((1, 100), bool), np.array([1]))
+    >>> few[0].tolist()
+    [84, 85, 86, 87, 88, 89, 90, 91, 92, 93, 94, 95, 96, 97, 98, 99, -1, -1]
+    """
+    positions = int(limits.max(initial=0))
+    most = mean.shape[1] if method == "inverse_gap" else max(candidates_max, positions)
+    found: tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]] = columns_that_count(
+        *_checked(mean, sd, eligible, 0.0), np.ascontiguousarray(limits, np.int64), positions, most
+    )
+    return found
 
 
 def _shares(name: str, given: Floats | None, length: int) -> Floats:

@@ -345,6 +345,47 @@ def first_shares(mean: Floats, sd: Floats, eligible: Bools, candidates_max: int,
     return result
 
 
+@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, INTS, INT, INT)
+def columns_that_count(
+    mean: Floats, sd: Floats, eligible: Bools, limits: Ints, positions: int, candidates_max: int
+) -> tuple[Picks, Ints]:
+    """(B, W) columns, ascending, on which the draws of a slate depend, and (B,) how many there are.
+
+    The candidates of the race, and one more of the highest means than the slate has places. Whatever has a chance
+    beside these counts as being there alone: its mean may be replaced by any lower one.
+    """
+    rows, columns = mean.shape
+    most = min(candidates_max, columns)
+    width = min(columns, most + positions + 1)
+    found = np.empty(most, np.int64)
+    hoped, unsure = np.empty(columns), np.empty(columns)
+    counts = np.zeros(rows, np.int64)
+    kept = np.full((rows, width), -1, np.int16)
+    chosen = np.empty(columns, np.bool_)
+    for row in range(rows):
+        if limits[row] <= 0:
+            continue
+        left, count = _candidates(mean[row], sd[row], eligible[row], hoped, unsure, found)
+        chosen[:] = False
+        for i in range(count):
+            chosen[found[i]] = True
+        if left > count:
+            # The highest means, one after the other: few, and seldom others than the candidates.
+            for _ in range(min(limits[row], positions) + 1):
+                best, highest = -1, -np.inf
+                for column in range(columns):
+                    if hoped[column] > highest:
+                        best, highest = column, hoped[column]
+                if best < 0:
+                    break
+                chosen[best], hoped[best] = True, -np.inf
+        for column in range(columns):
+            if chosen[column]:
+                kept[row, counts[row]] = column
+                counts[row] += 1
+    return kept, counts
+
+
 # --- other methods and governed exploration --------------------------------------------------------------------------
 
 GREEDY: Final = 0

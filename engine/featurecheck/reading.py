@@ -16,7 +16,7 @@ from rich.console import Console
 
 from engine import limits
 from engine.catalogue import Catalogue
-from engine.config_schema import CUSTOMER
+from engine.config_base import CUSTOMER
 from engine.errors import ConfigError, DataFolderError, Unavailable
 from engine.featurecheck import thresholds as at
 from engine.featurecheck.arrivals import Arrivals, type_findings

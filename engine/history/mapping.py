@@ -25,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from engine import limits
 from engine.catalogue import Catalogue
 from engine.config import checked
-from engine.config_schema import Attribute, Name
+from engine.config_base import Name
+from engine.config_schema import Attribute
 from engine.errors import InvalidArgument
 
 FORMATS: Final = ("csv", "parquet", "jsonl", "cloudevents")
