@@ -59,7 +59,7 @@ class Arbitration:
         """(score, spread, may, any_eligible) of B decisions over n offers and silence: (B, n + 1) three times, (B,).
 
         `spread` is the standard deviation of the score times `strength`; `may` says what can be chosen. `surcharges`
-        (B,) add to the contact cost of every offer, `prices` (n,) to that of each.
+        (B,) add to the contact cost of every offer, `prices` (n,) or (B, n) to that of each.
         """
         held = b"".join([verdict.held.ljust(self._rule_bytes, b"\0") for verdict in verdicts])
         words = np.frombuffer(held, dtype=np.uint64).reshape(len(verdicts), -1)
@@ -70,7 +70,7 @@ class Arbitration:
             self._masks,
             self._in_channel,
             self._gain,
-            self._costs if prices is None else self._costs + prices,
+            np.atleast_2d(self._costs if prices is None else self._costs + prices),
             np.zeros(len(verdicts)) if surcharges is None else surcharges,
             self._starts_ms,
             self._ends_ms,
@@ -89,7 +89,7 @@ class Arbitration:
     _WORDS,
     BOOLS_2D,
     FLOATS_2D,
-    _FLOATS,
+    FLOATS_2D,
     _FLOATS,
     INTS,
     INTS,
@@ -121,9 +121,10 @@ def _score(
     any_eligible = np.zeros(rows, dtype=np.bool_)
     for row in range(rows):
         channel, now_ms = channels[row], times_ms[row]
+        cost = costs[min(row, len(costs) - 1)]
         for offer in range(offers):
             worth = gain[channel, offer]
-            score[row, offer] = mean[row, offer] * worth - (costs[offer] + surcharges[row])
+            score[row, offer] = mean[row, offer] * worth - (cost[offer] + surcharges[row])
             spread[row, offer] = sd[row, offer] * abs(worth) * strength
             eligible = in_channel[channel, offer] and starts_ms[offer] <= now_ms < ends_ms[offer]
             for word in range(masks.shape[1]):

@@ -1,10 +1,12 @@
 """What a decision rested on besides inputs and rules: enough to make it again, bit for bit, without the policy.
 
-    header    u16 estimates, u16 holds, u16 prices, u16 bytes of the parameters, f64 surcharge, f64 gate
+    header    u16 estimates, u16 holds, u16 prices, u16 bytes of the parameters, u16 bytes of what was seen,
+              f64 surcharge, f64 gate
     estimate  u16 offer, by its place in the configuration, f32 mean, f32 sd
     hold      u16 limit, u32 scope (engine.holds)
     price     u16 offer, f64 shadow price of the budgets that it draws on
     JSON of the parameters of the offers in the answer, by offer id; empty if they have none
+    what was seen: the row of the value matrix, as engine.valuecode has it
 
 The estimates are those of the offers that could have been drawn: the candidates of the race, and as many of the highest
 means as the slate has places and one more, for whoever is given the best one that is left. Of all others the draw needs
@@ -12,6 +14,7 @@ only that they were there. With inverse gap weighting every offer that may be ma
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -20,7 +23,10 @@ from numpy.typing import NDArray
 
 from engine.holds import Hold
 
-_HEADER: Final = struct.Struct("<HHHHdd")
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+
+_HEADER: Final = struct.Struct("<HHHHHdd")
 _ESTIMATE: Final = struct.Struct("<Hff")
 _HOLD: Final = struct.Struct("<HI")
 _PRICE: Final = struct.Struct("<Hd")
@@ -36,8 +42,8 @@ class BasisError(ValueError):
 class Basis:
     """What a decision rested on."""
 
-    estimates: tuple[tuple[int, float, float], ...] = ()
-    """(offer, mean, sd), offers ascending."""
+    estimates: bytes = b""
+    """(offer, mean, sd) packed, offers ascending."""
     holds: tuple[Hold, ...] = ()
     prices: tuple[tuple[int, float], ...] = ()
     """(offer, shadow price), of those that had one."""
@@ -47,30 +53,42 @@ class Basis:
     """The chance to explore at all."""
     parameters: bytes = b""
     """JSON object by offer id."""
+    seen: bytes = b""
+    """The values that rules and inputs saw, see engine.valuecode."""
 
     def pack(self) -> bytes:
         """The bytes that `unpack` reads."""
-        rows = [_ESTIMATE.pack(*row) for row in self.estimates]
-        return packed(len(rows), b"".join(rows), self.holds, self.prices, self.surcharge, self.gate, self.parameters)
+        return packed(
+            len(self.estimates) // _ESTIMATE.size,
+            self.estimates,
+            self.holds,
+            self.prices,
+            self.surcharge,
+            self.gate,
+            self.parameters,
+            self.seen,
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
         """Read a basis. Raises BasisError."""
         try:
-            estimates, holds, prices, parameters_n, surcharge, gate = _HEADER.unpack_from(data)
+            estimates, holds, prices, parameters_n, seen_n, surcharge, gate = _HEADER.unpack_from(data)
             first = _HEADER.size
             second = first + estimates * _ESTIMATE.size
             third = second + holds * _HOLD.size
             fourth = third + prices * _PRICE.size
-            if len(data) != fourth + parameters_n:
-                raise BasisError(f"{len(data)} bytes, expected {fourth + parameters_n}")
+            last = fourth + parameters_n
+            if len(data) != last + seen_n:
+                raise BasisError(f"{len(data)} bytes, expected {last + seen_n}")
             return cls(
-                tuple(_ESTIMATE.iter_unpack(data[first:second])),
+                data[first:second],
                 tuple([Hold(*row) for row in _HOLD.iter_unpack(data[second:third])]),
                 tuple(_PRICE.iter_unpack(data[third:fourth])),
                 surcharge,
                 gate,
-                data[fourth:],
+                data[fourth:last],
+                data[last:],
             )
         except struct.error as error:
             raise BasisError(str(error)) from error
@@ -103,6 +121,19 @@ def estimates_of(
     ]
 
 
+def recorded(bases: Sequence[Basis], offers: int) -> tuple[Floats32, Floats32, NDArray[np.bool_], Floats]:
+    """(mean, sd, unknown, prices) of n offers, each (B, n); unknown are those of which no estimate was kept."""
+    mean, sd = np.zeros((len(bases), offers), np.float32), np.zeros((len(bases), offers), np.float32)
+    unknown, prices = np.ones((len(bases), offers), np.bool_), np.zeros((len(bases), offers))
+    for at, basis in enumerate(bases):
+        rows = np.frombuffer(basis.estimates, _ROW)
+        offer = rows["offer"]
+        mean[at, offer], sd[at, offer], unknown[at, offer] = rows["mean"], rows["sd"], False
+        for priced, price in basis.prices:
+            prices[at, priced] = price
+    return mean, sd, unknown, prices
+
+
 def packed(
     count: int,
     estimates: bytes,
@@ -111,10 +142,11 @@ def packed(
     surcharge: float = 0.0,
     gate: float = GATE_OPEN,
     parameters: bytes = b"",
+    seen: bytes = b"",
 ) -> bytes:
     """The bytes of a Basis, whose `count` estimates are packed already."""
-    head = _HEADER.pack(count, len(holds), len(prices), len(parameters), surcharge, gate)
+    head = _HEADER.pack(count, len(holds), len(prices), len(parameters), len(seen), surcharge, gate)
     if not holds and not prices:
-        return b"".join((head, estimates, parameters))
+        return b"".join((head, estimates, parameters, seen))
     rows = [_HOLD.pack(*hold) for hold in holds] + [_PRICE.pack(*price) for price in prices]
-    return b"".join((head, estimates, *rows, parameters))
+    return b"".join((head, estimates, *rows, parameters, seen))

@@ -22,6 +22,7 @@ from engine.holds import Situation
 from engine.ladder import Rung, held_of
 from engine.ledger import Glance
 from engine.policyfacts import PolicyFacts
+from engine.valuecode import coded
 from features import HEADER_STATE_BYTES, Layout, Offset, RecordError
 from models import Policy, choose, counting, dice, seed_of
 
@@ -203,6 +204,7 @@ def _decide_new(
     counting_columns = counting(
         score, spread, may, limits, candidates_max=config.exploration.candidates, method=explorer.method
     )
+    seen_values = coded(values)
     estimates = estimates_of(*counting_columns, mean, sd)
     priced = () if prices is None else tuple((at, float(prices[at])) for at in np.flatnonzero(prices).tolist())
     trials = explorer.trials(slates.explored, seeds, glances, times)
@@ -268,6 +270,7 @@ def _decide_new(
                 held[at] if held is not None else (),
                 priced,
                 gate=GATE_OPEN if gates is None else float(gates[at]),
+                seen=seen_values[at],
             ),
         )
         drafts.append(

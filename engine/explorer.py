@@ -47,7 +47,8 @@ class Explorer:
         self._shares = np.array(shares)
         self._never = never
         self._per_customer = budget.customer
-        self._open = not never and budget.customer is None and all(share == 1.0 for share in shares)
+        self.open = not never and budget.customer is None and all(share == 1.0 for share in shares)
+        """Whether everybody may be explored on, always."""
 
     def floor(self, strength: float) -> float:
         """Share of the draws that goes to the eligible evenly."""
@@ -63,7 +64,7 @@ class Explorer:
         sound: Sequence[bool],
     ) -> NDArray[np.float64] | None:
         """(B,) the chance of each slate to explore; None: all may. `sound` says whose state and ledger were read."""
-        if self._open:
+        if self.open:
             return None
         gates: NDArray[np.float64] = self._shares[channels]
         never, customer = self._never, self._per_customer

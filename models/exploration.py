@@ -131,7 +131,7 @@ def choose(
         eligible: (B, n), what may be shown.
         limits: (B,), most picks of each slate; K at most.
         uniforms: (B, K), numbers in [0, 1), see `dice`.
-        candidates_max: columns in the race; at least K are.
+        candidates_max: columns in the race; at least as many as a slate has places.
         floor: share of the draws that goes to the eligible evenly, 0 .. 1.
         silence: column that stands for saying nothing.
         method: one of `METHODS`.
@@ -162,7 +162,7 @@ def choose(
         *_checked(mean, sd, eligible, floor),
         np.ascontiguousarray(limits, np.int64),
         np.ascontiguousarray(uniforms, np.float64),
-        max(candidates_max, positions),
+        candidates_max,
         floor,
         -1 if silence is None else silence,
     )
@@ -196,7 +196,7 @@ def counting(
     [84, 85, 86, 87, 88, 89, 90, 91, 92, 93, 94, 95, 96, 97, 98, 99, -1, -1]
     """
     positions = int(limits.max(initial=0))
-    most = mean.shape[1] if method == "inverse_gap" else max(candidates_max, positions)
+    most = mean.shape[1] if method == "inverse_gap" else candidates_max
     found: tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]] = columns_that_count(
         *_checked(mean, sd, eligible, 0.0), np.ascontiguousarray(limits, np.int64), positions, most
     )

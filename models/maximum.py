@@ -267,8 +267,8 @@ def draw_slates(
     propensities = np.zeros((rows, positions))
     explored = np.zeros((rows, positions), np.bool_)
     hoped, unsure = np.empty(columns), np.empty(columns)
-    most = min(candidates_max, columns)
-    found, racing = np.empty(most, np.int64), np.empty(most, np.bool_)
+    most = min(max(candidates_max, positions), columns)
+    room, racing = np.empty(most, np.int64), np.empty(most, np.bool_)
     shares = np.empty(most)
     log_f, scratch = np.empty((most, _EACH * most + 1)), np.empty((2, _EACH * most + 1))
     total = np.empty(_EACH * most + 1)
@@ -276,6 +276,8 @@ def draw_slates(
         limit = min(limits[row], positions)
         if limit <= 0:
             continue
+        # By its own limit, not by that of the batch: who is asked about beside whom changes nothing.
+        found = room[: min(max(candidates_max, limit), columns)]
         left, count = _candidates(mean[row], sd[row], eligible[row], hoped, unsure, found)
         if not left:
             continue
@@ -355,23 +357,25 @@ def columns_that_count(
     beside these counts as being there alone: its mean may be replaced by any lower one.
     """
     rows, columns = mean.shape
-    most = min(candidates_max, columns)
+    most = min(max(candidates_max, positions), columns)
     width = min(columns, most + positions + 1)
-    found = np.empty(most, np.int64)
+    room = np.empty(most, np.int64)
     hoped, unsure = np.empty(columns), np.empty(columns)
     counts = np.zeros(rows, np.int64)
     kept = np.full((rows, width), -1, np.int16)
     chosen = np.empty(columns, np.bool_)
     for row in range(rows):
-        if limits[row] <= 0:
+        limit = min(limits[row], positions)
+        if limit <= 0:
             continue
+        found = room[: min(max(candidates_max, limit), columns)]
         left, count = _candidates(mean[row], sd[row], eligible[row], hoped, unsure, found)
         chosen[:] = False
         for i in range(count):
             chosen[found[i]] = True
         if left > count:
             # The highest means, one after the other: few, and seldom others than the candidates.
-            for _ in range(min(limits[row], positions) + 1):
+            for _ in range(limit + 1):
                 best, highest = -1, -np.inf
                 for column in range(columns):
                     if hoped[column] > highest:
@@ -497,8 +501,8 @@ def draw_governed(
     explored = np.zeros((rows, positions), np.bool_)
     hoped, unsure, dense = np.empty(columns), np.empty(columns), np.empty(columns)
     taken = np.empty(columns, np.bool_)
-    most = min(candidates_max, columns)
-    found, racing = np.empty(most, np.int64), np.empty(most, np.bool_)
+    most = min(max(candidates_max, positions), columns)
+    room, racing = np.empty(most, np.int64), np.empty(most, np.bool_)
     shares = np.empty(most)
     log_f, scratch = np.empty((most, _EACH * most + 1)), np.empty((2, _EACH * most + 1))
     total = np.empty(_EACH * most + 1)
@@ -506,6 +510,8 @@ def draw_governed(
         limit = min(limits[row], positions)
         if limit <= 0:
             continue
+        # By its own limit, not by that of the batch: who is asked about beside whom changes nothing.
+        found = room[: min(max(candidates_max, limit), columns)]
         left, count = _candidates(mean[row], sd[row], eligible[row], hoped, unsure, found)
         if not left:
             continue

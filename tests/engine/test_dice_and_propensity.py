@@ -60,9 +60,8 @@ async def test_who_shares_a_batch_with_whom_changes_no_answer() -> None:
     for customer, data in one_by_one.items():
         alone, shared = DecisionRecord.unpack(data), DecisionRecord.unpack(together[customer])
         assert [choice.key for choice in alone.slate] == [choice.key for choice in shared.slate]
-        assert dataclasses.replace(alone, slate=(), nothing_propensity=0.0) == dataclasses.replace(
-            shared, slate=(), nothing_propensity=0.0
-        )
+        of_floats = {"slate": (), "nothing_propensity": 0.0, "basis": None}
+        assert dataclasses.replace(alone, **of_floats) == dataclasses.replace(shared, **of_floats)
         assert alone.nothing_propensity == pytest.approx(shared.nothing_propensity, rel=1e-5)
         for one, other in zip(alone.slate, shared.slate, strict=True):
             assert dataclasses.astuple(one) == pytest.approx(dataclasses.astuple(other), rel=1e-5)

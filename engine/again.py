@@ -1,0 +1,168 @@
+"""Decisions made again, from their records and the configuration that decided.
+
+    what was seen → inputs, rules                     compared with those of the record
+    estimates, holds, prices, surcharge, gate, seed → scores → draw → slate
+
+The estimates are those of the record, so the policy need not be there any more; everything before and after them is
+computed anew, by the code that decides. Whatever comes out otherwise is named.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.basis import Basis, recorded
+from engine.catalogue import Catalogue
+from engine.record import Choice, DecisionRecord
+from engine.valuecode import ValueCodeError, decoded
+from models import choose, dice
+from models.exploration import VALUE_MAX
+
+
+class Difference(NamedTuple):
+    """What came out otherwise."""
+
+    what: str
+    """The part of the record."""
+    recorded: str
+    again: str
+
+
+class Unrepeatable(ValueError):
+    """A record does not hold what it takes to make its decision again; the message says what is missing."""
+
+
+def made_again(catalogue: Catalogue, kept: Sequence[DecisionRecord]) -> list[list[Difference]]:
+    """What of each decision comes out otherwise than its record says; nothing, if it is the same bit for bit.
+
+    All must be of this configuration. Raises Unrepeatable.
+    """
+    bases = [_basis(one, catalogue) for one in kept]
+    offers = len(catalogue.offers)
+    try:
+        values = decoded([basis.seen for basis in bases], len(catalogue.columns))
+    except ValueCodeError as error:
+        raise Unrepeatable(f"what the decision saw cannot be read: {error}") from error
+    x = catalogue.transform.apply(values)
+    verdicts = catalogue.rule_batch.evaluate(values)
+    mean, sd, unknown, prices = recorded(bases, offers)
+    for at, one in enumerate(kept):
+        for choice in one.slate:
+            # The floor may have drawn one that was no candidate.
+            offer = catalogue.index_of_key.get(choice.key)
+            if offer is not None:
+                mean[at, offer], sd[at, offer], unknown[at, offer] = choice.mean, choice.sd, False
+    explorer, exploration = catalogue.explorer, catalogue.config.exploration
+    limits = np.array([one.limit for one in kept], np.int64)
+    score, spread, may, _ = catalogue.arbitration.score(
+        mean,
+        sd,
+        verdicts,
+        np.array([one.channel for one in kept], np.int64),
+        np.array([one.time_ms for one in kept], np.int64),
+        explorer.strength,
+        surcharges=np.array([basis.surcharge for basis in bases]),
+        prices=prices,
+    )
+    catalogue.holds.keep_back([basis.holds for basis in bases], may)
+    score[:, :offers][unknown], spread[:, :offers][unknown] = -VALUE_MAX, 0.0
+    slates = choose(
+        score,
+        spread,
+        may,
+        limits,
+        dice(np.array([one.seed for one in kept], np.uint64), int(limits.max(initial=0))),
+        candidates_max=exploration.candidates,
+        floor=explorer.floor(explorer.strength),
+        silence=offers if catalogue.config.silence else None,
+        method=explorer.method,
+        gates=None if explorer.open else np.array([basis.gate for basis in bases]),
+        keeps=explorer.keeps,
+    )
+    found = []
+    for at, one in enumerate(kept):
+        differences = []
+        if x[at].tobytes() != one.x:
+            differences.append(_vectors(catalogue, one.x, x[at]))
+        held = verdicts[at].held, verdicts[at].failed
+        if held != (one.rules_held, one.rules_failed):
+            differences.append(_rules(catalogue, one, *held))
+        row = slates.picks[at].tolist(), slates.propensities[at].tolist()
+        slate, nothing = _slate(catalogue, one.time_ms, *row, score[at], mean[at], sd[at])
+        if slate != one.slate:
+            differences.append(Difference("slate", _told(catalogue, one.slate), _told(catalogue, slate)))
+        if nothing != one.nothing_propensity:
+            differences.append(Difference("propensity of nothing", repr(one.nothing_propensity), repr(nothing)))
+        found.append(differences)
+    return found
+
+
+def _basis(one: DecisionRecord, catalogue: Catalogue) -> Basis:
+    if one.config_version != catalogue.version:
+        raise Unrepeatable(f"decided by configuration {one.config_version}, this one is {catalogue.version}")
+    if one.basis is None:
+        raise Unrepeatable("its record is of an earlier release, which did not keep what a decision rests on")
+    if one.transform_version != catalogue.transform.version:
+        raise Unrepeatable(
+            f"its inputs are of transform {one.transform_version:016x}, and this release makes "
+            f"{catalogue.transform.version:016x} of the same configuration"
+        )
+    return one.basis
+
+
+def _slate(
+    catalogue: Catalogue,
+    time_ms: int,
+    picks: Sequence[int],
+    propensities: Sequence[float],
+    score: NDArray[np.float64],
+    mean: NDArray[np.float32],
+    sd: NDArray[np.float32],
+) -> tuple[tuple[Choice, ...], float]:
+    """The slate as a record has it, and the propensity of nothing."""
+    slate: list[Choice] = []
+    for offer, propensity in zip(picks, propensities, strict=True):
+        if offer < 0 or offer == len(catalogue.offers):
+            return tuple(slate), propensity
+        end_ms = time_ms + catalogue.windows_ms[offer]
+        estimate = float(np.float32(score[offer])), float(mean[offer]), float(sd[offer])
+        slate.append(Choice(catalogue.offer_keys[offer], propensity, *estimate, end_ms))
+    return tuple(slate), 0.0
+
+
+def _told(catalogue: Catalogue, slate: Sequence[Choice]) -> str:
+    rows = [
+        f"{catalogue.offer_name(one.key)} (propensity {one.propensity!r}, score {one.score!r}, mean {one.mean!r}, "
+        f"sd {one.sd!r}, until {one.window_end_ms})"
+        for one in slate
+    ]
+    return ", ".join(rows) or "nothing"
+
+
+def _vectors(catalogue: Catalogue, kept: bytes, again: NDArray[np.int8]) -> Difference:
+    was = np.frombuffer(kept, np.int8)
+    if len(was) != len(again):
+        return Difference("inputs", f"{len(was)} columns", f"{len(again)} columns")
+    names = catalogue.input_names
+    at = [int(column) for column in np.flatnonzero(was != again)]
+    return Difference(
+        "inputs",
+        ", ".join(f"{names[column]} {was[column]}" for column in at),
+        ", ".join(f"{names[column]} {again[column]}" for column in at),
+    )
+
+
+def _rules(catalogue: Catalogue, one: DecisionRecord, held: bytes, failed: bytes) -> Difference:
+    def told(held: bytes, failed: bytes) -> list[str]:
+        yes, error = int.from_bytes(held, "little"), int.from_bytes(failed, "little")
+        names = catalogue.rules.expressions
+        return [
+            f"{name!r} {'held' if yes >> at & 1 else 'failed' if error >> at & 1 else 'did not hold'}"
+            for at, name in enumerate(names)
+        ]
+
+    pairs = zip(told(one.rules_held, one.rules_failed), told(held, failed), strict=True)
+    other = [(was, now) for was, now in pairs if was != now]
+    return Difference("rules", ", ".join(was for was, _ in other), ", ".join(now for _, now in other))
