@@ -30,21 +30,32 @@ class Difference(NamedTuple):
     again: str
 
 
-class Unrepeatable(ValueError):
-    """A record does not hold what it takes to make its decision again; the message says what is missing."""
+def missing(catalogue: Catalogue, one: DecisionRecord) -> str:
+    """What a record lacks for its decision to be made again with this configuration, in words; "" if nothing."""
+    if one.config_version != catalogue.version:
+        return f"it was decided by configuration {one.config_version}, this one is {catalogue.version}"
+    if one.basis is None:
+        return "its record is of an earlier release, which did not keep what a decision rests on"
+    if one.transform_version != catalogue.transform.version:
+        return (
+            f"its inputs are of transform {one.transform_version:016x}, and this release makes "
+            f"{catalogue.transform.version:016x} of the same configuration"
+        )
+    try:
+        decoded([one.basis.seen], len(catalogue.columns))
+    except ValueCodeError as error:
+        return f"what it saw cannot be read: {error}"
+    return ""
 
 
 def made_again(catalogue: Catalogue, kept: Sequence[DecisionRecord]) -> list[list[Difference]]:
     """What of each decision comes out otherwise than its record says; nothing, if it is the same bit for bit.
 
-    All must be of this configuration. Raises Unrepeatable.
+    Of none of them anything may be `missing`.
     """
-    bases = [_basis(one, catalogue) for one in kept]
+    bases = [one.basis or Basis() for one in kept]
     offers = len(catalogue.offers)
-    try:
-        values = decoded([basis.seen for basis in bases], len(catalogue.columns))
-    except ValueCodeError as error:
-        raise Unrepeatable(f"what the decision saw cannot be read: {error}") from error
+    values = decoded([basis.seen for basis in bases], len(catalogue.columns))
     x = catalogue.transform.apply(values)
     verdicts = catalogue.rule_batch.evaluate(values)
     mean, sd, unknown, prices = recorded(bases, offers)
@@ -97,19 +108,6 @@ def made_again(catalogue: Catalogue, kept: Sequence[DecisionRecord]) -> list[lis
             differences.append(Difference("propensity of nothing", repr(one.nothing_propensity), repr(nothing)))
         found.append(differences)
     return found
-
-
-def _basis(one: DecisionRecord, catalogue: Catalogue) -> Basis:
-    if one.config_version != catalogue.version:
-        raise Unrepeatable(f"decided by configuration {one.config_version}, this one is {catalogue.version}")
-    if one.basis is None:
-        raise Unrepeatable("its record is of an earlier release, which did not keep what a decision rests on")
-    if one.transform_version != catalogue.transform.version:
-        raise Unrepeatable(
-            f"its inputs are of transform {one.transform_version:016x}, and this release makes "
-            f"{catalogue.transform.version:016x} of the same configuration"
-        )
-    return one.basis
 
 
 def _slate(

@@ -1,13 +1,12 @@
 """The command line. `opportune --help` lists it; docs/commands.md shows each command at work."""
 
-import asyncio
 import json
 import logging
 import re
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -24,6 +23,7 @@ from engine.cli_forget import forget
 from engine.cli_history import backfill, dataset
 from engine.cli_identity import identity
 from engine.cli_parts import address_option, call, config_option, show, told
+from engine.cli_replay import replay
 from engine.config import load
 from engine.datafolder import DataFolder
 from engine.embedded import EmbeddedStore
@@ -34,7 +34,6 @@ from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_
 from engine.ledger import hash_of
 from engine.lifecycle import REPORTABLE
 from engine.registry import lacking_told, registry_of
-from engine.replaying import replay_at, store_of
 from engine.rivermodel import check_challengers
 from engine.rpc import TRANSPORTS
 from engine.store.wire import Address
@@ -458,43 +457,6 @@ def demo(calls: int | None, data_path: Path | None, concurrency: int, json_path:
         sys.exit(bank.run(console, calls, data_path, concurrency, json_path))
 
 
-# --- checking it ----------------------------------------------------------------------------------------------------
-
-
-@main.command()
-@config_option
-@click.option("--data", "data_path", type=click.Path(path_type=Path), help="Data folder of an engine, running or not.")
-@click.option(
-    "--redis",
-    "redis_url",
-    callback=_store_url,
-    help="The store of an engine that has its own: redis[s]://HOST:PORT[,HOST:PORT…] or unix://PATH",
-)
-@click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
-def replay(config_path: Path, data_path: Path | None, redis_url: str | None, store_binary: Path | None) -> None:
-    """Make all state again from the logs and compare it byte for byte.
-
-    Exit code 0: equal. 1: something differs. 2: something differs, but the logs do not reach back far enough to tell.
-    """
-    if (data_path is None) == (redis_url is None):
-        raise click.UsageError("expected --data or --redis, one of them")
-    with told():
-        config, version, text = load(config_path)
-        catalogue = Catalogue.compile(config, version, text, str(config_path))
-        with nullcontext(redis_url or "") if data_path is None else store_of(data_path, store_binary) as url:
-            findings = asyncio.run(replay_at(url, catalogue))
-    table = Table(title=f"{config.name}: {findings.verdict.name.replace('_', ' ').lower()}")
-    table.add_column("replayed")
-    table.add_column("count", justify="right")
-    for what, count in (*findings.counts.items(), ("differences", findings.different)):
-        table.add_row(what, f"{count:,}")
-    # A table of ten columns needs room: in a pipe or a narrow terminal rich would cut every word of it.
-    Console(width=max(Console().width, _TABLE_COLUMNS_MIN)).print(table)
-    for line in (*findings.differences, *(f"cannot tell: {caveat}" for caveat in findings.caveats)):
-        click.echo(line, err=True)
-    sys.exit(findings.verdict)
-
-
 main.add_command(explain)
 main.add_command(backfill)
 main.add_command(dataset)
@@ -502,6 +464,7 @@ main.add_command(challengers)
 main.add_command(drift)
 main.add_command(exploration)
 main.add_command(evaluate)
+main.add_command(replay)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,156 @@
+"""`opportune replay`: all state made again from the logs, or past decisions from their records."""
+
+import asyncio
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Final
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from engine import limits
+from engine.catalogue import Catalogue
+from engine.cli_parts import told
+from engine.cli_told import data_option, redis_option
+from engine.config import load
+from engine.errors import Unavailable
+from engine.repeating import Repeated, repeat_one, repeat_some
+from engine.replaying import replay_at, store_of
+from engine.store.base import StoreError
+from engine.store.redis import RedisStore
+from engine.store.wire import Address
+
+_COLUMNS_MIN: Final = 110
+_TOLD_MAX: Final = 20
+"""Decisions of which it is told what differs; --json has all."""
+EQUAL, DIFFERS, CANNOT_TELL = 0, 1, 2
+
+
+@click.command()
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The configuration; decisions need none, they name the one that was kept.",
+)
+@data_option
+@redis_option
+@click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
+@click.option("--decision", metavar="ID", help="Make this one decision again instead, from its record.")
+@click.option(
+    "--decisions",
+    "count",
+    type=click.IntRange(1, 1_000_000),
+    metavar="N",
+    help="Make so many decisions again instead, drawn at random from the log.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of that draw.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write what differs there.")
+def replay(
+    config_path: Path | None,
+    data_path: Path | None,
+    redis_url: str | None,
+    store_binary: Path | None,
+    decision: str | None,
+    count: int | None,
+    seed: int,
+    json_path: Path | None,
+) -> None:
+    """Make all state again from the logs and compare it byte for byte, or past decisions from their records.
+
+    Exit code 0: equal. 1: something differs. 2: it cannot be told: the logs do not reach back far enough, or a record
+    or its configuration is gone.
+    """
+    if (data_path is None) == (redis_url is None):
+        raise click.UsageError("expected --data or --redis, one of them")
+    try:
+        Address.parse_all(redis_url or "unix:///")
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--redis") from error
+    if decision is not None and count is not None:
+        raise click.UsageError("expected --decision or --decisions, one of them")
+    of_decisions = decision is not None or count is not None
+    if not of_decisions and config_path is None:
+        raise click.UsageError("expected --config, or --decision or --decisions")
+    with told():
+        source = nullcontext(redis_url or "") if data_path is None else store_of(data_path, store_binary)
+        if of_decisions:
+            with source as url:
+                repeated, seen = asyncio.run(_repeat(url, decision, count or 1, seed))
+            if json_path is not None:
+                json_path.write_bytes(_json(repeated))
+            sys.exit(_told(repeated, seen, one=decision is not None))
+        assert config_path is not None
+        config, version, text = load(config_path)
+        catalogue = Catalogue.compile(config, version, text, str(config_path))
+        with source as url:
+            findings = asyncio.run(replay_at(url, catalogue))
+    table = Table(title=f"{config.name}: {findings.verdict.name.replace('_', ' ').lower()}")
+    table.add_column("replayed")
+    table.add_column("count", justify="right")
+    for what, number in (*findings.counts.items(), ("differences", findings.different)):
+        table.add_row(what, f"{number:,}")
+    # A table of ten columns needs room: in a pipe or a narrow terminal rich would cut every word of it.
+    Console(width=max(Console().width, _COLUMNS_MIN)).print(table)
+    for line in (*findings.differences, *(f"cannot tell: {caveat}" for caveat in findings.caveats)):
+        click.echo(line, err=True)
+    sys.exit(findings.verdict)
+
+
+async def _repeat(url: str, decision: str | None, count: int, seed: int) -> tuple[list[Repeated], int]:
+    """The decisions asked for, made again, and how many the log has."""
+    try:
+        store = await RedisStore.open(url, limits.PARTITIONS)
+        try:
+            if decision is not None:
+                return [await repeat_one(store, decision)], 1
+            return await repeat_some(store, count, seed)
+        finally:
+            await store.close()
+    except StoreError as error:
+        raise Unavailable(f"the store cannot be read: {error}") from error
+
+
+def _told(repeated: list[Repeated], seen: int, *, one: bool) -> int:
+    """Print what came out; the exit code."""
+    lacking = [each for each in repeated if each.missing]
+    different = [each for each in repeated if each.differences]
+    verdict = DIFFERS if different else CANNOT_TELL if lacking or not repeated else EQUAL
+    console = Console(width=max(Console().width, _COLUMNS_MIN))
+    if one:
+        words = {EQUAL: "equal to the last bit", DIFFERS: "it differs", CANNOT_TELL: "cannot tell"}[verdict]
+        console.print(f"decision {repeated[0].decision_id}, made again: {words}", highlight=False)
+    else:
+        table = Table(title=f"{len(repeated):,} of {seen:,} decisions made again")
+        table.add_column("")
+        table.add_column("decisions", justify="right")
+        equal = len(repeated) - len(lacking) - len(different)
+        rows = ("equal to the last bit", equal), ("differ", len(different)), ("cannot tell", len(lacking))
+        for what, number in rows:
+            table.add_row(what, f"{number:,}")
+        console.print(table)
+    for each in different[:_TOLD_MAX]:
+        for difference in each.differences:
+            click.echo(f"{each.decision_id}: {difference.what}: recorded {difference.recorded}", err=True)
+            click.echo(f"{each.decision_id}: {difference.what}: again    {difference.again}", err=True)
+    for each in lacking[:_TOLD_MAX]:
+        click.echo(f"{each.decision_id}: cannot tell: {each.missing}", err=True)
+    return verdict
+
+
+def _json(repeated: list[Repeated]) -> bytes:
+    rows = [
+        {
+            "decision_id": each.decision_id,
+            "customer": each.record.customer,
+            "config_version": each.record.config_version,
+            "equal": each.equal,
+            "differences": [difference._asdict() for difference in each.differences],
+            "missing": each.missing,
+        }
+        for each in repeated
+    ]
+    return orjson.dumps(rows, option=orjson.OPT_INDENT_2)
