@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from engine.basis import Basis, recorded
 from engine.catalogue import Catalogue
+from engine.choosing import chosen
 from engine.record import Choice, DecisionRecord
 from engine.valuecode import ValueCodeError, decoded
-from models import choose, dice
-from models.exploration import VALUE_MAX
 
 
 class Difference(NamedTuple):
@@ -65,32 +64,20 @@ def made_again(catalogue: Catalogue, kept: Sequence[DecisionRecord]) -> list[lis
             offer = catalogue.index_of_key.get(choice.key)
             if offer is not None:
                 mean[at, offer], sd[at, offer], unknown[at, offer] = choice.mean, choice.sd, False
-    explorer, exploration = catalogue.explorer, catalogue.config.exploration
-    limits = np.array([one.limit for one in kept], np.int64)
-    score, spread, may, _ = catalogue.arbitration.score(
+    slates, score, *_ = chosen(
+        catalogue,
         mean,
         sd,
         verdicts,
         np.array([one.channel for one in kept], np.int64),
         np.array([one.time_ms for one in kept], np.int64),
-        explorer.strength,
+        np.array([one.limit for one in kept], np.int64),
+        [one.seed for one in kept],
+        held=[basis.holds for basis in bases],
         surcharges=np.array([basis.surcharge for basis in bases]),
         prices=prices,
-    )
-    catalogue.holds.keep_back([basis.holds for basis in bases], may)
-    score[:, :offers][unknown], spread[:, :offers][unknown] = -VALUE_MAX, 0.0
-    slates = choose(
-        score,
-        spread,
-        may,
-        limits,
-        dice(np.array([one.seed for one in kept], np.uint64), int(limits.max(initial=0))),
-        candidates_max=exploration.candidates,
-        floor=explorer.floor(explorer.strength),
-        silence=offers if catalogue.config.silence else None,
-        method=explorer.method,
-        gates=None if explorer.open else np.array([basis.gate for basis in bases]),
-        keeps=explorer.keeps,
+        gates=np.array([basis.gate for basis in bases]),
+        unknown=unknown,
     )
     found = []
     for at, one in enumerate(kept):

@@ -38,6 +38,7 @@ from engine.rivermodel import check_challengers
 from engine.rpc import TRANSPORTS
 from engine.store.wire import Address
 from engine.supervisor import Supervisor, worker_spec
+from engine.whatif.command import whatif
 from opportune.v1 import (
     customers_pb2,
     customers_pb2_grpc,
@@ -465,6 +466,7 @@ main.add_command(drift)
 main.add_command(exploration)
 main.add_command(evaluate)
 main.add_command(replay)
+main.add_command(whatif)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,199 @@
+"""`opportune whatif`: from its options to its tables."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Final
+
+import click
+import numpy as np
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from engine import limits
+from engine.catalogue import Catalogue
+from engine.cli_parts import config_option, told
+from engine.config import load
+from engine.errors import InvalidArgument, Unavailable
+from engine.learner import prior_policy
+from engine.policyfacts import PolicyFacts
+from engine.replaying import store_of
+from engine.store.base import Store, StoreError
+from engine.store.redis import RedisStore
+from engine.store.wire import Address
+from engine.whatif.period import Decisions, Left, decisions_of
+from engine.whatif.report import Report
+from engine.whatif.scenario import Scenario
+from engine.whatif.tally import Tally
+
+SCENARIOS_MAX: Final = 16
+_COLUMNS_MIN: Final = 130
+
+
+@click.command()
+@config_option
+@click.option(
+    "--policy",
+    "policies",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help=f"An edited configuration; repeat for more, {SCENARIOS_MAX - 1} at most.",
+)
+@click.option(
+    "--log", "log_at", required=True, metavar="LOG", help="Data folder of an engine, or its store: redis://… or unix://…"
+)
+@click.option("--from", "from_text", metavar="TIME", help="Only decisions at that time or later.")
+@click.option("--until", "until_text", metavar="TIME", help="Only decisions before that time.")
+@click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the same there.")
+def whatif(
+    config_path: Path,
+    policies: tuple[Path, ...],
+    log_at: str,
+    from_text: str | None,
+    until_text: str | None,
+    store_binary: Path | None,
+    json_path: Path | None,
+) -> None:
+    """Decide a period of the log again under edited configurations and show what would have changed.
+
+    --config is the configuration that the others are compared with.
+    """
+    # It brings polars, which other commands need not wait for.
+    from engine.history.loading import instant_ms
+
+    if len(policies) >= SCENARIOS_MAX:
+        raise click.UsageError(f"{len(policies)} configurations, expected at most {SCENARIOS_MAX - 1}")
+    if "://" in log_at:
+        try:
+            Address.parse_all(log_at)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--log") from error
+    with told():
+        from_ms = None if from_text is None else instant_ms(from_text, "--from")
+        until_ms = None if until_text is None else instant_ms(until_text, "--until")
+        catalogues = [_catalogue(path) for path in (config_path, *policies)]
+        names = _names([config_path, *policies])
+        source = nullcontext(log_at) if "://" in log_at else store_of(Path(log_at), store_binary)
+        with source as url:
+            report = asyncio.run(_run(url, log_at, names, catalogues, from_ms, until_ms))
+        if json_path is not None:
+            try:
+                json_path.write_bytes(report.to_json())
+            except OSError as error:
+                raise InvalidArgument(f"{json_path}: cannot be written: {error.strerror or error}") from error
+    report.print(Console(width=max(Console().width, _COLUMNS_MIN)))
+
+
+def _catalogue(path: Path) -> Catalogue:
+    config, version, text = load(path)
+    return Catalogue.compile(config, version, text, str(path))
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """File names, told apart by their folders where they are the same."""
+    stems = [path.stem for path in paths]
+    return [stem if stems.count(stem) == 1 else str(path) for stem, path in zip(stems, paths, strict=True)]
+
+
+async def _run(
+    url: str,
+    title: str,
+    names: Sequence[str],
+    catalogues: Sequence[Catalogue],
+    from_ms: int | None,
+    until_ms: int | None,
+) -> Report:
+    try:
+        store = await RedisStore.open(url, limits.PARTITIONS)
+        try:
+            return await compared(store, title, names, catalogues, from_ms, until_ms)
+        finally:
+            await store.close()
+    except StoreError as error:
+        raise Unavailable(f"the store cannot be read: {error}") from error
+
+
+async def compared(
+    store: Store,
+    title: str,
+    names: Sequence[str],
+    catalogues: Sequence[Catalogue],
+    from_ms: int | None = None,
+    until_ms: int | None = None,
+) -> Report:
+    """Decide the log again under each configuration. Raises InvalidArgument, StoreError."""
+    head, beliefs = await store.read_policy()
+    scenarios = [_scenario(*pair, head, beliefs) for pair in zip(names, catalogues, strict=True)]
+    tally, left, remarks = Tally(scenarios), Left(), _Remarks(scenarios)
+    with Progress(
+        TextColumn("deciding again"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("", total=None)
+        async for entries, found in decisions_of(store, catalogues[0], from_ms, until_ms, left):
+            for asked in found:
+                remarks.look(asked)
+                tally.add(_with_channels(asked, scenarios, left))
+            bar.advance(task, entries)
+    if not tally.decisions[0]:
+        raise InvalidArgument(". ".join([f"{title}: holds no decision that can be made again", *left.told()]))
+    return Report(title, tally, [*left.told(), *remarks.told])
+
+
+def _scenario(name: str, catalogue: Catalogue, head: bytes | None, beliefs: dict[str, bytes]) -> Scenario:
+    """A configuration with the model in service."""
+    policy, facts = prior_policy(catalogue), PolicyFacts.none(len(catalogue.ladder.offers))
+    if head is not None:
+        told = orjson.loads(head)
+        if told["transform"] != catalogue.transform.version:
+            raise InvalidArgument(
+                f"{name}: its inputs of the model are not those of the policy in service, so nothing is known of what "
+                "it would expect; expected the same inputs, crosses and waves"
+            )
+        known = {offer: beliefs[offer] for offer in policy.offers if offer in beliefs}
+        policy = policy.replaced(known, told["version"])
+        facts = PolicyFacts.read(told, catalogue.ladder.ids)
+    return Scenario(name, catalogue, policy, facts)
+
+
+def _with_channels(asked: Decisions, scenarios: Sequence[Scenario], left: Left) -> Decisions:
+    """The decisions in channels that all scenarios have."""
+    there = np.ones(len(asked), np.bool_)
+    for scenario in scenarios:
+        there &= scenario.bridge(asked.made_with).channels[asked.channels] >= 0
+    if there.all():
+        return asked
+    left.out("a scenario does not have their channel", int((~there).sum()))
+    return asked.only(np.flatnonzero(there))
+
+
+class _Remarks:
+    """What scenarios cannot know of a log, told once."""
+
+    def __init__(self, scenarios: Sequence[Scenario]) -> None:
+        self._scenarios = scenarios
+        self._seen: set[str] = set()
+        self.told: list[str] = []
+
+    def look(self, asked: Decisions) -> None:
+        """Look at what a configuration of the log did not have."""
+        if asked.made_with.version in self._seen:
+            return
+        self._seen.add(asked.made_with.version)
+        for scenario in self._scenarios:
+            bridge = scenario.bridge(asked.made_with)
+            used = set(scenario.catalogue.rules.variables)
+            new = [name for name in bridge.unseen if name in used]
+            texts = [f"{name} was not there when the log was made and has its default" for name in new]
+            texts += [f"this log does not tell what the limit {name!r} would have kept back" for name in bridge.untold]
+            texts += [f"the limit {name!r} is gone: what it kept back is free" for name in bridge.lifted]
+            self.told += [line for text in texts if (line := f"{scenario.name}: {text}") not in self.told]
