@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from bench import decide, features, freshness, kafka, learning, models, ope
+from bench import decide, features, freshness, kafka, learning, models, ope, policy
 from bench.report import Report
 
 BENCHMARKS: dict[str, Callable[..., Report]] = {
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[..., Report]] = {
     "learning": learning.run,
     "models": models.run,
     "ope": ope.run,
+    "policy": policy.run,
 }
 
 

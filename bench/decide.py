@@ -5,24 +5,19 @@ propensities, and has ledger, record and log written before it answers. Rounds t
 meets all servers alike; the figures are medians over the rounds.
 """
 
-import asyncio
-import time
-import urllib.request
 from dataclasses import replace
 from statistics import median
 from typing import Any
 
 import redis
-from prometheus_client.parser import text_string_to_metric_families
 from rich.progress import Progress
 
+from bench.driven import checked, decisions, fill_customers
 from bench.engine import Running, empty_server, engine, scratch
-from bench.load import HOW_TO_GET_H2LOAD, Load, closed, generator, opened
+from bench.load import HOW_TO_GET_H2LOAD, closed, generator, opened
 from bench.report import Report
 from bench.store import settle, used_memory
-from bench.workload import FULL, SMALL, Size, catalogue, decide_body, fill
-from engine.limits import PARTITIONS
-from engine.store.redis import RedisStore
+from bench.workload import FULL, SMALL, Size, catalogue, decide_body
 from models import PosteriorOptions, Statistics, fit, pack_offer
 
 IN_FLIGHT = 64
@@ -53,17 +48,7 @@ def run(*, small: bool) -> Report:
 def _fill(running: Running, size: Size, progress: Progress, report: Report) -> None:
     control = redis.Redis.from_url(running.redis)
     before = used_memory(control)
-    task = progress.add_task(f"{size.customers:,} customers with state", total=size.customers)
-
-    async def work() -> None:
-        store = await RedisStore.open(running.redis, PARTITIONS)
-        try:
-            async for done in fill(store, catalogue(size).layout, size.customers, time.time_ns() // 1_000_000):
-                progress.update(task, completed=done)
-        finally:
-            await store.close()
-
-    asyncio.run(work())
+    fill_customers(running, size, progress)
     features = (used_memory(control) - before) / size.customers
     settle(control)
     report.add("decide.feature_bytes_per_customer", features, "bytes", "Redis memory after against before filling")
@@ -80,13 +65,13 @@ def _compare(running: Running, requests: int, rounds: int, report: Report, advan
         for _ in range(rounds):
             native.append(closed(at_native, body, requests=requests, in_flight=IN_FLIGHT))
             advance()
-            full.append(_checked(running, requests, IN_FLIGHT))
+            full.append(checked(running, requests, IN_FLIGHT))
             advance()
             grpcio.append(closed(at_grpcio, body, requests=requests // 2, in_flight=IN_FLIGHT))
             advance()
             lone_native.append(closed(at_native, body, requests=lone_requests, in_flight=1))
             advance()
-            lone.append(_checked(running, lone_requests, 1))
+            lone.append(checked(running, lone_requests, 1))
             advance()
     rate: float = median(load.requests_per_s for load in full)
     for name, against in (("transport", native), ("grpcio", grpcio)):
@@ -105,9 +90,9 @@ def _compare(running: Running, requests: int, rounds: int, report: Report, advan
 
 
 def _half_load(running: Running, throughput: float, seconds: int, report: Report) -> None:
-    before = _decisions(running)
+    before = decisions(running)
     load = opened(running.grpc, decide_body(), per_second=throughput / 2, seconds=seconds)
-    after = _decisions(running)
+    after = decisions(running)
     against = f"{load.requests_per_s:,.0f} decisions/s on a fixed schedule, half of the throughput"
     for percent in (50, 99, 99.9):
         report.add(f"decide.p{percent:g}_ms_half_load", load.percentile_ms(percent), "ms", against)
@@ -120,7 +105,7 @@ def _half_load(running: Running, throughput: float, seconds: int, report: Report
 
 def _many_offers(running: Running, requests: int, throughput: float, report: Report) -> None:
     closed(running.grpc, decide_body(), requests=max(200, requests // 10), in_flight=IN_FLIGHT)
-    load = _checked(running, requests, IN_FLIGHT)
+    load = checked(running, requests, IN_FLIGHT)
     against = f"with 100 offers: {throughput:,.0f} decisions/s"
     fall = throughput / load.requests_per_s
     report.add("decide.fall_100_to_1000_offers", load.requests_per_s, "decisions/s", against, fall)
@@ -146,25 +131,3 @@ def _ledger_bytes(running: Running, size: Size, report: Report) -> None:
 
 def _belief_bytes(columns: int) -> int:
     return len(pack_offer(fit(Statistics(columns, 0), ["any"], 0, PosteriorOptions())["any"]))
-
-
-def _checked(running: Running, requests: int, in_flight: int) -> Load:
-    """Load the engine and make sure that every request was a full decision: HTTP says 200 to a refusal, too."""
-    before = _decisions(running)
-    load = closed(running.grpc, decide_body(), requests=requests, in_flight=in_flight)
-    after = _decisions(running)
-    made, degraded = (after[kind] - before[kind] for kind in ("no", "yes"))
-    if load.errors or degraded or made < requests:
-        raise RuntimeError(f"of {requests} requests {made:.0f} became decisions, {degraded:.0f} were degraded")
-    return load
-
-
-def _decisions(running: Running) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://{running.http}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    counts = {"no": 0.0, "yes": 0.0}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == "opportune_decisions_total":
-                counts[sample.labels["degraded"]] = sample.value
-    return counts

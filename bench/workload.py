@@ -33,6 +33,7 @@ class Size:
     rules: int = 40
     customers: int = 100_000
     slate: int = 3
+    channels: tuple[str, ...] = ("web",)
 
 
 FULL: Final = Size()
@@ -91,7 +92,7 @@ def config_tree(size: Size) -> dict[str, Any]:
         "opportune": 1,
         "name": "bench",
         "limit": size.slate,
-        "channels": [{"id": "web", "placements": ["home"]}],
+        "channels": [{"id": channel, "placements": ["home"]} for channel in size.channels],
         "context": [{"name": "page", "type": "text", "values": ["home", "loans", "cards"], "default": "home"}],
         "events": [{"type": name, "attributes": attributes} for name in types],
         "features": features,
