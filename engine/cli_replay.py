@@ -16,7 +16,7 @@ from engine.catalogue import Catalogue
 from engine.cli_parts import told
 from engine.cli_told import data_option, redis_option
 from engine.config import load
-from engine.errors import Unavailable
+from engine.errors import NotFound, Unavailable
 from engine.repeating import Repeated, repeat_one, repeat_some
 from engine.replaying import replay_at, store_of
 from engine.store.base import StoreError
@@ -79,7 +79,11 @@ def replay(
         source = nullcontext(redis_url or "") if data_path is None else store_of(data_path, store_binary)
         if of_decisions:
             with source as url:
-                repeated, seen = asyncio.run(_repeat(url, decision, count or 1, seed))
+                try:
+                    repeated, seen = asyncio.run(_repeat(url, decision, count or 1, seed))
+                except NotFound as error:
+                    click.echo(str(error), err=True)
+                    sys.exit(CANNOT_TELL)
             if json_path is not None:
                 json_path.write_bytes(_json(repeated))
             sys.exit(_told(repeated, seen, one=decision is not None))

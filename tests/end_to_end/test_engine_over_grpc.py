@@ -165,6 +165,20 @@ def test_commands_on_the_configuration(engine: EngineProcess) -> None:
 def test_a_running_engine_can_be_replayed(engine: EngineProcess) -> None:
     shown = engine.replay()
     assert "equal" in shown
+    at = ("--data", str(engine.data))
+    again = engine.run("replay", *at, "--decisions", "500", "--json", str(engine.folder / "again.json"))
+    assert again.returncode == 0, again.stderr
+    made = json.loads((engine.folder / "again.json").read_text())
+    assert made and all(each["equal"] for each in made)
+    one = engine.run("replay", *at, "--decision", made[0]["decision_id"])
+    assert one.returncode == 0 and "equal to the last bit" in one.stdout
+    gone = engine.run("replay", *at, "--decision", "0-1-0")
+    assert gone.returncode == 2 and "decision 0-1-0: there is none, or its record was retired" in gone.stderr
+    edited = engine.folder / "edited.yaml"
+    edited.write_text(CONFIG.replace("value: 90", "value: 9"))
+    configs = ("--config", str(engine.config), "--policy", str(edited))
+    shown = engine.run("whatif", *configs, "--log", str(engine.data)).stdout
+    assert f"{len(made):,} decisions" in shown and "edited" in shown
     both = engine.run("replay", "--config", str(engine.config))
     assert both.returncode == 2
     assert "--data or --redis" in both.stderr
