@@ -1,8 +1,8 @@
 """A log from the engine's own decision log: each decision with what could have been offered instead.
 
-What could be done follows from the record: which rules held, the channel, the time, and the configuration that decided.
-So a target policy chooses among what the log could have chosen, and a policy with another configuration is recomputed
-as far as the record reaches.
+What could be done follows from the record: which rules held, what was kept back, the channel, the time, and the
+configuration that decided. So a target policy chooses among what the log could have chosen, and a policy with another
+configuration is recomputed from what each decision saw.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -13,17 +13,21 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from engine.basis import Basis, recorded
+from engine.bridge import Bridge
 from engine.catalogue import Catalogue
 from engine.errors import InvalidArgument
 from engine.evaluate.log import NOTHING, Bools, Floats, Ints, Log
 from engine.history.decisions import Decided, Written
 from engine.learner import posterior_options
 from engine.rules import Verdict
+from engine.valuecode import decoded
 from models import Policy, thompson_probabilities
 from models.crossfit import crossfit
 
 _EXPLORES: Final = {"thompson": True, "greedy": False}
 """Methods of exploration that can be recomputed."""
+_NOTHING_KEPT: Final = Basis()
 
 
 @dataclass(eq=False)
@@ -37,6 +41,8 @@ class EngineLog(Log):
     times_ms: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     held: list[bytes] = field(default_factory=list)
     """(n,) rules that held, as in the record."""
+    bases: list[Basis | None] = field(default_factory=list)
+    """(n,) what else it rested on; None in records of an earlier release."""
     accepted: Floats = field(default_factory=lambda: np.zeros(0))
     """(n,) 1 for a yes."""
 
@@ -58,6 +64,7 @@ class EngineLog(Log):
             _, _, found, _ = catalogue.arbitration.score(
                 nought, nought, self._verdicts(rows[part], None, catalogue), *self._where(rows[part], catalogue)
             )
+            catalogue.holds.keep_back([basis.holds for basis in self._bases(rows[part])], found)
             may[np.ix_(part, self._columns(catalogue))] = found
         return may
 
@@ -83,7 +90,17 @@ class EngineLog(Log):
         for catalogue, part in self._by_version(rows):
             verdicts = self._verdicts(rows[part], target, catalogue)
             where = self._where(rows[part], catalogue, target)
-            score, spread, may, _ = target.arbitration.score(mean[part], sd[part], verdicts, *where)
+            bridge, bases = Bridge(catalogue, target), self._bases(rows[part])
+            _, _, _, prices = recorded(bases, len(catalogue.offers))
+            score, spread, may, _ = target.arbitration.score(
+                mean[part],
+                sd[part],
+                verdicts,
+                *where,
+                surcharges=np.array([basis.surcharge for basis in bases]),
+                prices=bridge.prices(prices),
+            )
+            target.holds.keep_back(bridge.holds([basis.holds for basis in bases]), may)
             shares[np.ix_(part, columns)] = thompson_probabilities(
                 score,
                 np.zeros_like(spread) if greedy else spread,
@@ -116,25 +133,21 @@ class EngineLog(Log):
             channels = np.array(numbers)[channels]
         return channels, self.times_ms[rows]
 
+    def _bases(self, rows: Ints) -> list[Basis]:
+        return [self.bases[row] or _NOTHING_KEPT for row in rows.tolist()]
+
     def _verdicts(self, rows: Ints, target: Catalogue | None, catalogue: Catalogue) -> list[Verdict]:
-        """Which rules of the target held, told from the rules that were evaluated when it was decided."""
-        held = [self.held[row] for row in rows.tolist()]
+        """Which rules of the target held: as recorded, or evaluated on what the decisions saw."""
         if target is None or target.rules.expressions == catalogue.rules.expressions:
-            return [Verdict(bits, b"") for bits in held]
-        places = {expression: at for at, expression in enumerate(catalogue.rules.expressions)}
-        for offer in target.offers:
-            for rule in offer.eligibility:
-                if rule not in places:
-                    raise InvalidArgument(
-                        f"configuration {target.config.name}: offer {offer.id!r}: the rule {rule!r} was not evaluated "
-                        "when the log was decided, and cannot be now"
-                    )
-        if not len(target.rules):
-            return [Verdict(b"", b"")] * len(held)
-        wanted = [places[expression] for expression in target.rules.expressions]
-        bits = np.unpackbits(np.frombuffer(b"".join(held), np.uint8).reshape(len(held), -1), axis=1, bitorder="little")
-        packed = np.packbits(bits[:, wanted], axis=1, bitorder="little")
-        return [Verdict(row.tobytes(), b"") for row in packed]
+            return [Verdict(self.held[row], b"") for row in rows.tolist()]
+        seen = [basis.seen for basis in self._bases(rows)]
+        if not all(seen):
+            raise InvalidArgument(
+                f"configuration {target.config.name}: its rules are not those of the log, and there are records of an "
+                "earlier release, which do not say what their decisions saw"
+            )
+        values = decoded(seen, len(catalogue.columns))
+        return target.rule_batch.evaluate(Bridge(catalogue, target).values(values))
 
 
 async def read(
@@ -159,6 +172,7 @@ async def read(
     people: list[str] = []
     vectors: list[bytes] = []
     held: list[bytes] = []
+    bases: list[Basis | None] = []
     offers: list[str] = []
     numbers: list[tuple[int, int, float, float, float]] = []  # time, channel, propensity, reward, acceptance
     versions: list[str] = []
@@ -181,6 +195,7 @@ async def read(
             people.append(record.customer)
             vectors.append(record.x)
             held.append(record.rules_held)
+            bases.append(record.basis)
             offers.append(made_with.offer_name(record.slate[0].key) if record.slate else NOTHING)
             unpaid.append(bool(first) and paid is None)
             numbers.append((record.time_ms, record.channel, propensity, paid or 0.0, first.get("target") or 0.0))
@@ -225,5 +240,6 @@ async def read(
         table[:, 1].astype(np.int64),
         table[:, 0].astype(np.int64),
         [held[at] for at in kept],
+        [bases[at] for at in kept],
         table[:, 4].copy(),
     )

@@ -19,6 +19,7 @@ from engine.evaluate.targets import target_of
 from engine.history import decisions
 from engine.limits import PARTITIONS
 from engine.store import RedisStore
+from engine.valuecode import decoded
 from models import Policy
 from tests.small_engine import CONFIG, DAY_MS, SmallEngine, catalogue_of
 from tests.store.conftest import Server
@@ -146,11 +147,26 @@ async def test_a_configuration_that_drops_a_rule_offers_what_the_log_could_not(e
     assert {"unseen", "weight_mean"} <= {refusal.code for refusal in found.refusals}
 
 
-async def test_a_rule_that_was_not_evaluated_then_is_named(engine: SmallEngine) -> None:
+async def test_a_new_rule_is_evaluated_on_what_each_decision_saw(engine: SmallEngine) -> None:
+    """The loan for whom spends more than 50: as many more as there are such people."""
     text = SHOP.replace(b"spent_30d > 100.0", b"spent_30d > 50.0")
     other = Catalogue.compile(parse(text), version_of(text), text)
     log = await log_of(engine, other)
-    with pytest.raises(InvalidArgument, match=r"offer 'loan': the rule 'spent_30d > 50.0' was not evaluated"):
+    every, loan = np.arange(len(log)), log.names.index("loan")
+    before, after = log.possible(every)[:, loan], log.configured(other, every, 0)[:, loan] > 0
+    assert (after >= before).all()
+    for at, basis in enumerate(log.bases):
+        assert basis is not None
+        [[spent, *_]] = decoded([basis.seen], len(other.columns))
+        assert after[at] == (spent > 50.0 and before[at] >= (spent > 100.0))
+
+
+async def test_new_rules_cannot_be_told_of_records_of_an_earlier_release(engine: SmallEngine) -> None:
+    text = SHOP.replace(b"spent_30d > 100.0", b"spent_30d > 50.0")
+    other = Catalogue.compile(parse(text), version_of(text), text)
+    log = await log_of(engine, other)
+    log.bases[3] = None
+    with pytest.raises(InvalidArgument, match=r"not those of the log, and there are records of an earlier"):
         judge(log, target_of("other.yaml", log, other))
 
 
