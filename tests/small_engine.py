@@ -123,8 +123,8 @@ class SmallEngine:
         )
         return await self.service.publish(events_pb2.PublishRequest(events=[event]))
 
-    async def explain(self, decision_id: str) -> decisions_pb2.ExplainResponse:
-        return await self.service.explain(decisions_pb2.ExplainRequest(decision_id=decision_id))
+    async def explain(self, decision_id: str, language: str = "") -> decisions_pb2.ExplainResponse:
+        return await self.service.explain(decisions_pb2.ExplainRequest(decision_id=decision_id, language=language))
 
     async def customer(self, customer: str = "ann") -> customers_pb2.Customer:
         return await self.service.get_customer(customers_pb2.GetCustomerRequest(customer_id=customer))

@@ -11,9 +11,9 @@ from engine.catalogue import Catalogue
 from engine.explain.case import Case
 from engine.explain.contributions import REST
 from engine.explain.kept import Belief
+from engine.explain.languages import words_for
 from engine.explain.standing import Standing
 from engine.explain.story import Story
-from engine.explain.words import words_for
 from engine.limits import EXPLAIN_ENTRIES_MAX, EXPLAIN_OFFER_ENTRIES_MIN
 from engine.policyfacts import PolicyFacts
 from engine.record import DecisionRecord

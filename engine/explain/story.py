@@ -11,7 +11,7 @@ import numpy as np
 from engine.explain.case import Case
 from engine.explain.contributions import COMBINED, POINTS
 from engine.explain.standing import Standing
-from engine.explain.words import Words, amount
+from engine.explain.words import Number, Words, amount
 from engine.ladder import Rung
 from models import STEPS
 
@@ -61,7 +61,8 @@ class Story:
                 found[column.name] = words.yes if value >= 0.5 else words.no
             else:
                 unit = units.get(column.name, "")
-                found[column.name] = words.about.format(value=_rounded(value, step) + (f" {unit}" if unit else ""))
+                told = _rounded(value, step) + (f" {unit}" if unit else "")
+                found[column.name] = words.about.format(value=Number(told))
         return found
 
     # --- one offer --------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""The words of explanations, a table by language.
+"""The words of explanations, and the English ones; engine.explain.languages has the others.
 
-Another language is one more `Words`; a sentence that it lacks is an error of the type checker.
+A sentence that a language lacks is an error of the type checker.
 """
 
 from dataclasses import dataclass
@@ -144,26 +144,18 @@ ENGLISH: Final = Words(
     brief_nothing="Offer nothing now.",
 )
 
-WORDS: Final = {"en": ENGLISH}
-"""By language."""
+class Number(str):
+    """A number as English writes it; another language changes its marks."""
+
+    __slots__ = ()
 
 
-def words_for(language: str) -> tuple[str, Words]:
-    """The language of the table that fits a tag of BCP 47, and its words; English if none does.
-
-    >>> words_for("en-GB")[0], words_for("xx")[0], words_for("")[0]
-    ('en', 'en', 'en')
-    """
-    primary = language.partition("-")[0].lower()
-    return (primary, WORDS[primary]) if primary in WORDS else ("en", ENGLISH)
-
-
-def amount(worth: float) -> str:
+def amount(worth: float) -> Number:
     """A worth in the catalogue's currency.
 
     >>> [amount(worth) for worth in (0.0123, 2.1, -1234567.0)]
     ['0.0123', '2.10', '-1,234,567']
     """
     if abs(worth) >= 1_000:
-        return f"{worth:,.0f}"
-    return f"{worth:.2f}" if abs(worth) >= 0.1 or worth == 0.0 else f"{worth:.3g}"
+        return Number(f"{worth:,.0f}")
+    return Number(f"{worth:.2f}" if abs(worth) >= 0.1 or worth == 0.0 else f"{worth:.3g}")

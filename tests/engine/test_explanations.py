@@ -9,7 +9,8 @@ import pytest
 
 from engine.explain import answer as explaining
 from engine.explain.contributions import COMBINED, REST, groups_of
-from engine.explain.words import ENGLISH, WORDS
+from engine.explain.languages import WORDS
+from engine.explain.words import ENGLISH
 from engine.service import Service
 from engine.store import MemoryStore, StoreError
 from models import Policy
