@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine.basis import Basis, recorded
 from engine.catalogue import Catalogue
 from engine.choosing import chosen
+from engine.experiment_arms import arms_of, batch_of
 from engine.record import Choice, DecisionRecord
 from engine.valuecode import ValueCodeError, decoded
 
@@ -77,6 +78,7 @@ def made_again(catalogue: Catalogue, kept: Sequence[DecisionRecord]) -> list[lis
         surcharges=np.array([basis.surcharge for basis in bases]),
         prices=prices,
         gates=np.array([basis.gate for basis in bases]),
+        arms=batch_of(arms_of(catalogue.experiments, [one.customer for one in kept], [one.time_ms for one in kept])),
         unknown=unknown,
     )
     found = []

@@ -77,7 +77,10 @@ def repeated(
     if not record.slate:
         # Silence is drawn for sure when nothing was eligible: the propensity alone does not tell the two apart.
         silent = record.nothing_propensity and not (same and not _any_eligible(catalogue, record))
-        response.nothing_reason.CopyFrom(reason("silence" if silent else "not_eligible"))
+        code = "control_group" if same and _spared(catalogue, record) else "silence" if silent else "not_eligible"
+        response.nothing_reason.CopyFrom(reason(code))
+    if same:
+        response.arms.extend(catalogue.experiments.of(record.customer, record.time_ms).names)
     if record.known:
         fill_freshness(response.state, record.watermark, record.latest_event_ms, record.time_ms)
     return response
@@ -91,6 +94,7 @@ def fallen_back(catalogue: Catalogue, answer: Fallback) -> decisions_pb2.DecideR
         config_version=catalogue.version,
         time_ms=ask.time_ms,
         degraded=answer.degraded,  # type: ignore[arg-type]
+        arms=catalogue.experiments.of(ask.customer, ask.time_ms).names,
     )
     texts = catalogue.treatments[ask.channel, ask.language]
     for rank, at in enumerate(answer.offers, 1):
@@ -106,7 +110,9 @@ def fallen_back(catalogue: Catalogue, answer: Fallback) -> decisions_pb2.DecideR
             reasons=[_FALLBACK],
         )
     if not answer.offers:
-        response.nothing_reason.CopyFrom(_NO_FALLBACK)
+        kept = catalogue.experiments.kept_back(ask.customer, ask.time_ms, ask.channel)
+        spared = kept is not None and kept[list(catalogue.fallback)].any()
+        response.nothing_reason.CopyFrom(reason("control_group") if spared else _NO_FALLBACK)
     return response
 
 
@@ -121,6 +127,23 @@ def unmet_rules(catalogue: Catalogue, record: DecisionRecord, offer: int) -> lis
     if not catalogue.offers[offer].starts_ms <= record.time_ms < catalogue.offers[offer].ends_ms:
         unmet.append("within starts_ms and ends_ms")
     return unmet
+
+
+def held_back(catalogue: Catalogue, record: DecisionRecord) -> list[list[str]]:
+    """By offer: the names of the limits that kept it back; the record must be of this configuration."""
+    found: list[list[str]] = [[] for _ in catalogue.offers]
+    for hold in () if record.basis is None else record.basis.holds:
+        for offer in np.flatnonzero(catalogue.holds.covers(hold)).tolist():
+            found[offer].append(catalogue.holds.names[hold.limit])
+    return found
+
+
+def _spared(catalogue: Catalogue, record: DecisionRecord) -> bool:
+    """Whether nothing was left to offer, and a control group is a reason for it."""
+    held = held_back(catalogue, record)
+    left = [held[offer] for offer in range(len(held)) if not unmet_rules(catalogue, record, offer)]
+    groups = set(catalogue.experiments.control.names)
+    return bool(left) and all(left) and any(not groups.isdisjoint(names) for names in left)
 
 
 def _any_eligible(catalogue: Catalogue, record: DecisionRecord) -> bool:

@@ -26,6 +26,7 @@ _REASON: Final = {
     "own": "The estimate rests on the outcomes of this offer itself.",
     "not_eligible": "The rules leave no offer for this customer in this channel now.",
     "silence": "No offer is expected to be worth the contact.",
+    "control_group": "Kept back: the customer is in a control group, to measure what offers bring.",
 }
 
 # Tags are (field number << 3) | wire type: 0 varint, 1 eight bytes, 2 a length and so many bytes.
@@ -76,6 +77,7 @@ class AnswerWriter:
             eligible: decisions_pb2.DecideResponse(nothing_reason=reason(code)).SerializeToString()
             for eligible, code in ((True, "silence"), (False, "not_eligible"))
         }
+        self._spared: Final = decisions_pb2.DecideResponse(nothing_reason=reason("control_group")).SerializeToString()
         self._version = decisions_pb2.DecideResponse(config_version=catalogue.version).SerializeToString()
 
     def write(self, draft: Draft, partition: int, position: Offset) -> bytes:
@@ -103,11 +105,12 @@ class AnswerWriter:
                 size = len(fixed) + len(numbers) + len(reasons) + len(rung)
                 parts += (_OFFER, _length(size), fixed, numbers, reasons, rung)
         else:
-            parts.append(self._nothing[draft.any_eligible])
+            parts.append(self._spared if draft.spared else self._nothing[draft.any_eligible])
         if draft.known:
             parts.append(_state(draft.watermark, draft.latest_event_ms, ask.time_ms))
         if draft.seen.open_offers:
             parts += self.open_offers(partition, draft.seen)
+        parts.append(draft.arms)
         return b"".join(parts)
 
     def open_offers(self, partition: int, seen: Glance) -> list[bytes]:

@@ -17,6 +17,8 @@ from engine.config import line_of
 from engine.config_base import CUSTOMER
 from engine.config_schema import Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
 from engine.errors import ConfigError
+from engine.experiment_arms import Neutral
+from engine.experiments import Experiments
 from engine.explorer import Explorer
 from engine.holds import Holds
 from engine.identity import EntityKind
@@ -321,7 +323,22 @@ class Catalogue:
     @cached_property
     def holds(self) -> Holds:
         """What keeps offers back although their rules hold."""
-        return Holds([])
+        return Holds([self.experiments.control])
+
+    @cached_property
+    def experiments(self) -> Experiments:
+        """Who is in which arm of which experiment."""
+        return Experiments(self.config)
+
+    @cached_property
+    def neutral(self) -> Neutral:
+        """What is expected of the average customer."""
+        return Neutral()
+
+    @cached_property
+    def values(self) -> NDArray[np.float64]:
+        """(offers,) declared values."""
+        return np.array([offer.value for offer in self.offers])
 
     @cached_property
     def explorer(self) -> Explorer:

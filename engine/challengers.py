@@ -185,6 +185,9 @@ class Challengers:
         other = record.config_version != catalogue.version or record.transform_version != catalogue.transform.version
         if other or record.degraded or propensity <= 0.0 or -1 in offers:
             return
+        standing = catalogue.experiments.of(record.customer, record.time_ms)
+        if standing.controls or not standing.plain:
+            return  # not the champion's decision: an experiment's
         if len(self._open) >= CHALLENGER_DECISIONS_MAX:
             for model in self._models.values():
                 model.skipped += 1

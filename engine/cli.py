@@ -33,6 +33,7 @@ from engine.featurecheck.command import check_features
 from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_MAX
 from engine.ledger import hash_of
 from engine.lifecycle import REPORTABLE
+from engine.lift.command import lift
 from engine.registry import lacking_told, registry_of
 from engine.rivermodel import check_challengers
 from engine.rpc import TRANSPORTS
@@ -467,6 +468,7 @@ main.add_command(exploration)
 main.add_command(evaluate)
 main.add_command(replay)
 main.add_command(whatif)
+main.add_command(lift)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Any
 from engine import limits
 from engine.config_base import CUSTOMER
 from engine.config_schema import Config, EventType, Feature, Offer, key_of
+from engine.experiments_schema import problems as problems_of_experiments
 from features import ExpressionError, FeatureSpec, clock_of, compile_cel
 from features import validate as validate_features
 
@@ -37,6 +38,8 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     found += _check_timelines(config)
     found += _check_identities(config)
     found += _check_rollups(config)
+    attributes = {event.type: {name: a.type for name, a in event.attributes.items()} for event in config.events}
+    found += problems_of_experiments(config.experiments, channels, {o.category for o in config.offers}, attributes)
     keys: dict[int, str] = {}
     for at, offer in enumerate(config.offers):
         other = keys.setdefault(key_of(offer.id), offer.id)

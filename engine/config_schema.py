@@ -22,6 +22,7 @@ from engine.config_base import (
     TimeMs,
     ValueKind,
 )
+from engine.experiments_schema import Experiment
 from features import FeatureSpec, Function
 
 
@@ -469,6 +470,7 @@ class Config(Part):
     exploration: Exploration = Exploration()
     learning: Learning = Learning()
     challengers: tuple[Challenger, ...] = Field(default=(), max_length=limits.CHALLENGERS_MAX)
+    experiments: tuple[Experiment, ...] = Field(default=(), max_length=limits.EXPERIMENT_ENTRIES_MAX)
 
     @cached_property
     def all_features(self) -> tuple[Feature, ...]:

@@ -18,13 +18,15 @@ from engine import basis, ledger, record
 from engine.arbitration import of_picks
 from engine.basis import GATE_OPEN, estimates_of
 from engine.catalogue import Catalogue
+from engine.choosing import chosen
+from engine.experiment_arms import arms_of, batch_of
 from engine.holds import Situation
 from engine.ladder import Rung, held_of
 from engine.ledger import Glance
 from engine.policyfacts import PolicyFacts
 from engine.valuecode import coded
 from features import HEADER_STATE_BYTES, Layout, Offset, RecordError
-from models import Policy, choose, counting, dice, seed_of
+from models import Policy, counting, seed_of
 
 NOT_DEGRADED: Final = 0
 STATE_UNREADABLE: Final = 3
@@ -83,6 +85,10 @@ class Draft(NamedTuple):
     ledger_head: bytes
     ledger_tail: bytes
     record: bytes
+    arms: bytes = b""
+    """Where the customer stands in experiments, as fields of a DecideResponse."""
+    spared: bool = False
+    """Whether there is nothing to offer because the customer is in a control group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,34 +178,35 @@ def _decide_new(
     ladder = catalogue.ladder
     awarded = ladder.climb(x, mean, sd, held_of(verdicts), facts) if ladder.offers else None
     lessons = ladder.record(policy)
-    explorer = catalogue.explorer
-    strength = explorer.strength
-    score, spread, may, any_eligible = catalogue.arbitration.score(
-        mean, sd, verdicts, channels, times, strength, prices=prices
-    )
     customers = [ask.customer for ask in asks]
+    standings = arms_of(catalogue.experiments, customers, times.tolist())
+    arms = batch_of(standings)
+    if arms is not None:
+        arms.estimates(catalogue.neutral, policy, facts.average, mean, sd)
+    explorer = catalogue.explorer
     situation = Situation(customers, glances, verdicts, channels, [ask.placement for ask in asks], times)
     held = catalogue.holds.of(situation)
-    if held is not None:
-        catalogue.holds.keep_back(held, may)
     seeds = [
         seed_of(ask.customer.encode(), data[:HEADER_STATE_BYTES] if data is not None else b"", seen.epoch)
         for ask, data, seen in zip(asks, records, glances, strict=True)
     ]
     sound = [not bad and not lost for bad, lost in zip(unreadable, damaged, strict=True)]
     gates = explorer.gates(channels, verdicts, seeds, glances, times, sound)
-    slates = choose(
-        score,
-        spread,
-        may,
+    if arms is not None:
+        gates = arms.gates(gates, explorer.closed(verdicts, sound))
+    slates, score, spread, may, any_eligible = chosen(
+        catalogue,
+        mean,
+        sd,
+        verdicts,
+        channels,
+        times,
         limits,
-        dice(np.array(seeds, dtype=np.uint64), int(limits.max())),
-        candidates_max=config.exploration.candidates,
-        floor=explorer.floor(strength),
-        silence=offers if config.silence else None,
-        method=explorer.method,
+        seeds,
+        held=held,
+        prices=prices,
         gates=gates,
-        keeps=explorer.keeps,
+        arms=arms,
     )
     counting_columns = counting(
         score, spread, may, limits, candidates_max=config.exploration.candidates, method=explorer.method
@@ -219,20 +226,22 @@ def _decide_new(
     steps, dimension = x.tobytes(), x.shape[1]
     version = bytes.fromhex(catalogue.version)
     keys, windows_ms, cold = catalogue.offer_keys, catalogue.windows_ms, lessons.cold
+    spared = catalogue.holds.limits_of(catalogue.experiments.control)
     drafts = []
     for at, (ask, row) in enumerate(zip(asks, columns, strict=True)):
-        chosen: list[Pick] = []
+        picks: list[Pick] = []
         slate: list[tuple[int, float, float, float, float, int]] = []
         opening: list[tuple[int, int]] = []
         nothing = 0.0
+        points = awarded if standings is None or standings[at].model else None
         for offer, propensity, (worth, likely, unsure, shown), explored in zip(*row, strict=True):
             if offer < 0 or offer == offers:
                 # Silence was drawn, or nothing was left to draw (propensity 0).
                 nothing = propensity
                 break
             key, end_ms = keys[offer], ask.time_ms + windows_ms[offer]
-            rung, evidence = ladder.rung(offer, at, awarded, lessons)
-            chosen.append(Pick(offer, propensity, worth, shown, end_ms, explored, cold[offer], rung, evidence))
+            rung, evidence = ladder.rung(offer, at, points, lessons)
+            picks.append(Pick(offer, propensity, worth, shown, end_ms, explored, cold[offer], rung, evidence))
             slate.append((key, propensity, worth, likely, unsure, end_ms))
             opening.append((key, end_ms))
         degraded = STATE_UNREADABLE if unreadable[at] or damaged[at] else NOT_DEGRADED
@@ -276,7 +285,7 @@ def _decide_new(
         drafts.append(
             Draft(
                 ask=ask,
-                picks=chosen,
+                picks=picks,
                 nothing_propensity=nothing,
                 any_eligible=bool(any_eligible[at]),
                 known=data is not None,
@@ -289,6 +298,12 @@ def _decide_new(
                 ledger_head=head,
                 ledger_tail=tail,
                 record=packed,
+                arms=standings[at].wire if standings is not None else b"",
+                spared=not picks
+                and held is not None
+                and any(hold.limit in spared for hold in held[at])
+                and bool(any_eligible[at])
+                and not may[at, :-1].any(),
             )
         )
     return drafts

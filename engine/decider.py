@@ -316,6 +316,9 @@ class Decider:
         for waiting in batch:
             ask = waiting.ask
             there = self.catalogue.in_channel[ask.channel]
+            kept = self.catalogue.experiments.kept_back(ask.customer, ask.time_ms, ask.channel)
+            if kept is not None:
+                there = there & ~kept
             offers = tuple(offer for offer in self.catalogue.fallback if there[offer])[: ask.limit]
             _answer(waiting, Fallback(ask, offers, degraded))
 

@@ -77,6 +77,11 @@ class Explorer:
                     gates[at] = 0.0
         return gates
 
+    def closed(self, verdicts: Sequence[Verdict], sound: Sequence[bool]) -> NDArray[np.bool_]:
+        """(B,) on whom nothing may be tried, whatever the budgets say."""
+        never = self._never
+        return np.array([not sound[at] or bool(never and never & _bits(one)) for at, one in enumerate(verdicts)])
+
     def trials(
         self,
         explored: NDArray[np.bool_],

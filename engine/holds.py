@@ -78,6 +78,13 @@ class Holds:
                 found[at] += tuple([Hold(start + limit, scope) for limit, scope in some])
         return found
 
+    def limits_of(self, holder: Holder) -> range:
+        """The limits of one of the holders, as holds have them."""
+        for start, there in zip(self._starts, self._holders, strict=False):
+            if there is holder:
+                return range(start, start + len(holder.names))
+        return range(0)
+
     def covers(self, hold: Hold) -> Bools:
         """(offers,) what a hold keeps back. Raises LookupError for one of another configuration."""
         for start, holder in zip(reversed(self._starts[:-1]), reversed(self._holders), strict=True):

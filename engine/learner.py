@@ -215,7 +215,9 @@ class Learner:
         # Of an offer that is gone it is not known any more what its targets were: a yes or a no looks like one.
         plain = lesson.old in (0, TARGET_STEPS) if at is None else self.catalogue.plain[at]
         mean = next((choice.mean for choice in record.slate if choice.key == lesson.offer_key), None)
-        return offer, record, mean if plain else None
+        # An estimate that is not the customer's own says nothing about what such estimates come to.
+        own = self.catalogue.experiments.of(record.customer, record.time_ms).model
+        return offer, record, mean if plain and own else None
 
     def taken_forgotten(self) -> list[tuple[int, Forgotten]]:
         """(partition, entry) of those that forget and were taken in since the last call."""

@@ -36,6 +36,9 @@ FEATURES_MAX: Final = 512
 CONTEXT_FACTS_MAX: Final = 64
 OBJECTIVE_ENTRIES_MAX: Final = 16
 CHALLENGERS_MAX: Final = 8
+EXPERIMENT_ENTRIES_MAX: Final = 16
+EXPERIMENT_ARM_ENTRIES_MAX: Final = 8
+"""Arms of one experiment, the champion's not counted."""
 
 # --- one customer ---------------------------------------------------------------------------------------------------
 LEDGER_DECISIONS_MAX: Final = 16

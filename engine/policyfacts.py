@@ -2,7 +2,7 @@
 
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +21,8 @@ class PolicyFacts:
     """(k, d) expected weights by the lessons of other offers."""
     curve: NDArray[np.float64]
     """What estimates come to, see models.calibration; empty: not told."""
+    average: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """(d,) mean of x over the lessons; empty: not told."""
 
     @classmethod
     def none(cls, k: int) -> Self:
@@ -35,16 +37,17 @@ class PolicyFacts:
         """
         facts = cls.none(len(offers))
         curve = np.array(head.get("calibration", []), dtype=np.float64)
+        average = np.array(head.get("average") or [], dtype=np.float64)
         told = head.get("points")
         if told is None:
-            return replace(facts, curve=curve)
+            return replace(facts, curve=curve, average=average)
         spread = np.array(told["spread"], dtype=np.float64)
         others = np.zeros((len(offers), len(spread)))
         for k, offer in enumerate(offers):
             if offer in told["offers"]:
                 facts.noise[k], packed = told["offers"][offer]
                 others[k] = np.frombuffer(b64decode(packed), np.float32)
-        return cls(facts.noise, spread, others, curve)
+        return cls(facts.noise, spread, others, curve, average)
 
 
 def pack_others(weights: NDArray[np.float64]) -> str:

@@ -177,13 +177,18 @@ async def read(
     numbers: list[tuple[int, int, float, float, float]] = []  # time, channel, propensity, reward, acceptance
     versions: list[str] = []
     unpaid: list[bool] = []
-    clock_ms = other = nothing_to_choose = 0
+    clock_ms = other = nothing_to_choose = without_chance = 0
     async for now_ms, batch in decided:
         clock_ms = now_ms
         for one in batch:
             record, made_with, first = one.record, one.catalogue, one.first
             if made_with is None or record.transform_version != catalogue.transform.version:
                 other += 1
+                continue
+            standing = made_with.experiments.of(record.customer, record.time_ms)
+            if standing.controls or standing.greedy:
+                # Nothing else could have been done with them. A random share of all: the others stand for them.
+                without_chance += 1
                 continue
             propensity = record.slate[0].propensity if record.slate else record.nothing_propensity
             if propensity <= 0.0:
@@ -202,6 +207,8 @@ async def read(
     remarks = list(written.caveats)
     if other:
         remarks.append(f"left out {other:,} decisions of configurations with other inputs, or that were not kept")
+    if without_chance:
+        remarks.append(f"left out {without_chance:,} decisions for control groups and arms that are not explored on")
     if nothing_to_choose:
         remarks.append(f"left out {nothing_to_choose:,} decisions in which there was nothing to choose from")
     # Every decision within the longest window goes, whatever it offered: what is left must not depend on what was done.

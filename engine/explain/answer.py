@@ -48,7 +48,7 @@ async def explained(
     """
     case = Case(catalogue, record, belief)
     standing = Standing.of(case, now, facts or PolicyFacts.none(len(catalogue.ladder.offers)))
-    if catalogue.ladder.offers and standing is not None:
+    if catalogue.ladder.offers and standing is not None and case.standing.model:
         case = replace(case, with_points=standing.estimates, points_version=standing.policy_version)
     language, words = words_for(language)
     story = Story(case, words, standing)
@@ -68,6 +68,7 @@ async def explained(
         exact=case.exact,
         caveat=story.caveat(),
         language=language,
+        arms=case.standing.names,
     )
     for name, value in (orjson.loads(record.context) if record.context else {}).items():
         response.context[name].CopyFrom(plain_value(value))
@@ -134,9 +135,9 @@ def _fill_parts(case: Case, story: Story, at: int, candidate: decisions_pb2.Cand
     candidate.factors.CopyFrom(
         decisions_pb2.Factors(
             estimate=estimate,
-            context_weight=offer.context_weight.get(channel, 1.0),
+            context_weight=offer.context_weight.get(channel, 1.0) if case.standing.levers else 1.0,
             value=offer.value,
-            lever=offer.lever,
+            lever=offer.lever if case.standing.levers else 1.0,
             contact_cost=cost,
             worth=estimate * gain - cost,
         )

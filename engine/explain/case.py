@@ -6,8 +6,10 @@ from functools import cached_property
 
 import numpy as np
 
-from engine.answers import unmet_rules
+from engine.answers import held_back, unmet_rules
 from engine.catalogue import Catalogue
+from engine.experiment_arms import neutral_input
+from engine.experiments import Standing
 from engine.explain.contributions import POINTS, Decomposition, decompose, groups_of
 from engine.explain.kept import Belief
 from engine.record import Choice, DecisionRecord
@@ -48,6 +50,24 @@ class Case:
         return [unmet_rules(self.catalogue, self.record, at) for at in range(len(self.catalogue.offers))]
 
     @cached_property
+    def held(self) -> list[list[str]]:
+        """By offer: the limits that kept it back."""
+        return held_back(self.catalogue, self.record)
+
+    @cached_property
+    def standing(self) -> Standing:
+        """Where the customer stood in experiments."""
+        return self.catalogue.experiments.of(self.record.customer, self.record.time_ms)
+
+    @cached_property
+    def scored(self) -> np.ndarray[tuple[int], np.dtype[np.int8]]:
+        """(d,) the vector that was scored: the customer's, or the average one where that is the arm."""
+        if self.standing.model or self.belief is None:
+            return self.x
+        average = () if self.belief.average is None else self.belief.average
+        return neutral_input(len(self.x), np.array(average, np.float64))
+
+    @cached_property
     def chosen(self) -> Mapping[int, tuple[int, Choice]]:
         """(rank, choice) by index of the offer, in the order of the ranks."""
         index = self.catalogue.index_of_key
@@ -69,7 +89,7 @@ class Case:
         average = None if belief.average is None else belief.average[:columns]
         waving = columns > plain
         return decompose(
-            self.x[:columns], belief.weights, average, groups, transform.angles() if waving else None
+            self.scored[:columns], belief.weights, average, groups, transform.angles() if waving else None
         )
 
     @cached_property
@@ -107,6 +127,8 @@ class Case:
 
     def gain(self, at: int) -> float:
         """What one sure acceptance adds: value × lever × context weight."""
+        if not self.standing.levers:
+            return self.catalogue.offers[at].value
         return float(self.catalogue.gain[self.record.channel, at])
 
     def base_rate(self, at: int) -> float | None:
@@ -150,7 +172,7 @@ class Case:
             if at in self.catalogue.ladder.place:
                 continue  # weights alone do not give it
             own = self.belief.weights[:, column]
-            size = float(np.abs(self.x[: len(own)] * own).sum())
+            size = float(np.abs(self.scored[: len(own)] * own).sum())
             if abs(float(self.parts.estimate[column]) - choice.mean) > _AGREES * (size + 0.01):
                 return False
         return True
@@ -159,7 +181,7 @@ class Case:
     def points_approximate(self) -> bool:
         """Whether points of an offer that was not chosen are weighed by another policy than decided."""
         rest = [at for at in self.catalogue.ladder.offers if at not in self.chosen]
-        return bool(rest) and self.points_version != self.record.policy_version
+        return self.standing.model and bool(rest) and self.points_version != self.record.policy_version
 
     @cached_property
     def exact(self) -> bool:
@@ -176,7 +198,7 @@ class Case:
         before = {other for other, (place, _) in self.chosen.items() if place <= rank}
         left: list[tuple[float, int | None]] = [(0.0, None)] if self.catalogue.config.silence else []
         for other, unmet in enumerate(self.unmet):
-            worth = None if unmet or other in before else self.worth(other)
+            worth = None if unmet or self.held[other] or other in before else self.worth(other)
             if worth is not None:
                 left.append((worth, other))
         if not left:

@@ -152,6 +152,8 @@ _SERBIAN: Final = Words(
     brief_against="Protiv toga govori: {parts}.",
     brief_explored="Ovo se isprobava: {other} ima očekivanu vrednost veću za {more}.",
     brief_nothing="Sada ne nudite ništa.",
+    control_group="{offer}: zadržava {group}, da bi se izmerilo šta ponude donose.",
+    arms="U eksperimentima: {arms}.",
 )
 
 _CZECH: Final = Words(
@@ -224,6 +226,8 @@ _CZECH: Final = Words(
     brief_against="Mluví proti tomu: {parts}.",
     brief_explored="Toto se zkouší: {other} má očekávanou hodnotu vyšší o {more}.",
     brief_nothing="Nyní nenabízejte nic.",
+    control_group="{offer}: zadržuje {group}, aby bylo možné změřit, co nabídky přinášejí.",
+    arms="V experimentech: {arms}.",
 )
 
 _SLOVENIAN: Final = Words(
@@ -298,6 +302,8 @@ _SLOVENIAN: Final = Words(
     brief_against="Proti temu govori: {parts}.",
     brief_explored="To se preizkuša: {other} ima za {more} višjo pričakovano vrednost.",
     brief_nothing="Zdaj ne ponujajte ničesar.",
+    control_group="{offer}: zadržuje {group}, da se lahko izmeri, kaj ponudbe prinašajo.",
+    arms="V poskusih: {arms}.",
 )
 
 _BULGARIAN: Final = Words(
@@ -374,6 +380,8 @@ _BULGARIAN: Final = Words(
     brief_against="Против говори: {parts}.",
     brief_explored="Това се изпробва: {other} има по-висока очаквана стойност с {more}.",
     brief_nothing="Сега не предлагайте нищо.",
+    control_group="{offer}: задържа се от {group}, за да се измери какво носят предложенията.",
+    arms="В експерименти: {arms}.",
 )
 
 _NARROW_SPACE: Final = "\N{NARROW NO-BREAK SPACE}"

@@ -75,6 +75,10 @@ class Story:
             return Reason("not_eligible", text)
         if at in case.chosen:
             return self._of_chosen(at)
+        groups = [name for name in case.held[at] if name in case.catalogue.experiments.control.names]
+        if groups:
+            text = words.control_group.format(offer=self._offer(at), group=", ".join(groups))
+            return Reason("control_group", text)
         worth = case.worth(at)
         if worth is None:
             return Reason("not_chosen", words.not_chosen_unknown.format(offer=self._offer(at)))
@@ -237,6 +241,8 @@ class Story:
             parts.append(self._why_silence())
         elif case.record.nothing_propensity:
             parts.append(words.silence_after.format(propensity=case.record.nothing_propensity))
+        if case.standing.names:
+            parts.append(words.arms.format(arms=", ".join(case.standing.names)))
         if degraded:
             parts.append(words.degraded.format(reason=degraded))
         parts.append(self.caveat())
@@ -244,7 +250,10 @@ class Story:
 
     def _why_silence(self) -> str:
         case, words = self.case, self.words
-        worths = [(case.worth(at), at) for at, unmet in enumerate(case.unmet) if not unmet]
+        left = [at for at, unmet in enumerate(case.unmet) if not unmet and not case.held[at]]
+        if not left:
+            return self.reason(next(at for at, unmet in enumerate(case.unmet) if not unmet)).text
+        worths = [(case.worth(at), at) for at in left]
         known = [(worth, at) for worth, at in worths if worth is not None]
         if not known:
             return ""

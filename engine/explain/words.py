@@ -38,6 +38,7 @@ class Words:
     not_drawn_silence: str
     worth_less_than_nothing: str
     not_eligible: str
+    control_group: str
     rule_not_held: str
     rule_failed: str
     wrong_channel: str
@@ -52,6 +53,7 @@ class Words:
     silence_explored: str
     silence_after: str
     degraded: str
+    arms: str
     # What an estimate rests on.
     calibrated: str
     rung_points: str
@@ -104,6 +106,7 @@ ENGLISH: Final = Words(
     not_drawn_silence="Eligible and expected to be worth {worth}, but saying nothing was drawn: the engine explores.",
     worth_less_than_nothing="Eligible, but expected to be worth {less} less than saying nothing.",
     not_eligible="{offer}: not eligible, because {rules}.",
+    control_group="{offer}: kept back by {group}, so that it can be measured what offers bring.",
     rule_not_held="{rule} did not hold",
     rule_failed="{rule} could not be evaluated",
     wrong_channel="it is not offered in channel {channel}, or has no treatment for it",
@@ -117,6 +120,7 @@ ENGLISH: Final = Words(
     silence_explored="Explored: {other} was expected to be worth {worth}.",
     silence_after="After that, saying nothing more was drawn with propensity {propensity:.3g}.",
     degraded="Degraded: {reason}.",
+    arms="In experiments: {arms}.",
     calibrated="Of customers with such an estimate {shown:.1%} accepted.",
     rung_points=(
         "The estimate rests on points: {points:g} of them stand for {rate:.1%}, which weighs {strength:g} lessons "

@@ -41,6 +41,7 @@ from features import Offset
 
 BATCH_ENTRIES: Final = 4_096
 _TIME: Final = pl.Datetime("ms", "UTC")
+_TRIMMED: Final = "the log is as long as it may be: decisions before its beginning are gone"
 
 
 @dataclass
@@ -110,18 +111,23 @@ async def write(store: Store, catalogue: Catalogue, out: Path, from_ms: int | No
     if unreadable:
         written.caveats.append(f"{unreadable:,} entries of the log cannot be read and are left out")
     if any(partition.entries >= limits.DECISION_LOG_ENTRIES_MAX for partition in partitions):
-        written.caveats.append("the log is as long as it may be: decisions before its beginning are gone")
+        written.caveats.append(_TRIMMED)
     return written
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decision, the configuration that it was made with if that was kept, and what came of its first offer."""
+    """A decision, the configuration that it was made with if that was kept, and what came of its offers."""
 
     record: DecisionRecord
     catalogue: Catalogue | None
-    first: dict[str, Any]
-    """The columns of the first offer's row; empty where the answer was nothing."""
+    offered: Sequence[dict[str, Any]]
+    """The columns of each offer's row, in rank order."""
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """Those of the first offer; empty where the answer was nothing."""
+        return self.offered[0] if self.offered else {}
 
 
 async def decided(
@@ -131,6 +137,8 @@ async def decided(
     partitions = [await _outcomes(store, partition) for partition in range(store.partitions)]
     clock_ms = max(partition.clock_ms for partition in partitions)
     catalogues = await _catalogues(store, catalogue, partitions, written)
+    if any(partition.entries >= limits.DECISION_LOG_ENTRIES_MAX for partition in partitions):
+        written.caveats.append(_TRIMMED)
     span = (from_ms or 0, until_ms or limits.TIME_MS_MAX + 1)
     for number, partition in enumerate(partitions):
         partition.clock_ms = clock_ms
@@ -147,8 +155,9 @@ async def decided(
                     continue
                 made_with = catalogues.get(record.config_version)
                 fates = _fates(entry, record, partition, made_with)
-                first = _offered(1, record.slate[0], fates[0], made_with) if record.slate else {}
-                batch.append(Decided(record, made_with, first))
+                pairs = enumerate(zip(record.slate, fates, strict=True), 1)
+                offered = [_offered(rank, choice, fate, made_with) for rank, (choice, fate) in pairs]
+                batch.append(Decided(record, made_with, offered))
             yield clock_ms, batch
 
 

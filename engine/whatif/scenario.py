@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from engine.bridge import Bridge
 from engine.catalogue import Catalogue
 from engine.choosing import chosen
+from engine.experiment_arms import arms_of, batch_of
 from engine.ladder import held_of
 from engine.policyfacts import PolicyFacts
 from engine.whatif.period import Decisions
@@ -56,6 +57,10 @@ class Scenario:
         mean, sd = self._policy.score(x)
         if catalogue.ladder.offers:
             catalogue.ladder.climb(x, mean, sd, held_of(verdicts), self._facts)
+        people = [person.decode() for person in asked.people]
+        arms = batch_of(arms_of(catalogue.experiments, people, asked.times_ms.tolist()))
+        if arms is not None:
+            arms.estimates(catalogue.neutral, self._policy, self._facts.average, mean, sd)
         slates = chosen(
             catalogue,
             mean,
@@ -69,6 +74,7 @@ class Scenario:
             surcharges=asked.surcharges,
             prices=bridge.prices(asked.prices),
             gates=asked.gates,
+            arms=arms,
         ).slates
         offers = len(catalogue.offers)
         picks = np.where(slates.picks == offers, np.int16(-1), slates.picks)

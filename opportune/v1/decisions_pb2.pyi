@@ -126,7 +126,7 @@ class OpenOffer(_message.Message):
     def __init__(self, decision_id: _Optional[str] = ..., offer_id: _Optional[str] = ..., stage: _Optional[_Union[_common_pb2.Stage, str]] = ..., served_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ...) -> None: ...
 
 class DecideResponse(_message.Message):
-    __slots__ = ("decision_id", "offers", "nothing_reason", "state", "degraded", "customer_id", "policy_version", "config_version", "time_ms", "repeated", "open_offers")
+    __slots__ = ("decision_id", "offers", "nothing_reason", "state", "degraded", "customer_id", "policy_version", "config_version", "time_ms", "repeated", "open_offers", "arms")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     OFFERS_FIELD_NUMBER: _ClassVar[int]
     NOTHING_REASON_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class DecideResponse(_message.Message):
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
     REPEATED_FIELD_NUMBER: _ClassVar[int]
     OPEN_OFFERS_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     offers: _containers.RepeatedCompositeFieldContainer[RankedOffer]
     nothing_reason: Reason
@@ -149,7 +150,8 @@ class DecideResponse(_message.Message):
     time_ms: int
     repeated: bool
     open_offers: _containers.RepeatedCompositeFieldContainer[OpenOffer]
-    def __init__(self, decision_id: _Optional[str] = ..., offers: _Optional[_Iterable[_Union[RankedOffer, _Mapping]]] = ..., nothing_reason: _Optional[_Union[Reason, _Mapping]] = ..., state: _Optional[_Union[StateFreshness, _Mapping]] = ..., degraded: _Optional[_Union[DegradedReason, str]] = ..., customer_id: _Optional[str] = ..., policy_version: _Optional[int] = ..., config_version: _Optional[str] = ..., time_ms: _Optional[int] = ..., repeated: _Optional[bool] = ..., open_offers: _Optional[_Iterable[_Union[OpenOffer, _Mapping]]] = ...) -> None: ...
+    arms: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, decision_id: _Optional[str] = ..., offers: _Optional[_Iterable[_Union[RankedOffer, _Mapping]]] = ..., nothing_reason: _Optional[_Union[Reason, _Mapping]] = ..., state: _Optional[_Union[StateFreshness, _Mapping]] = ..., degraded: _Optional[_Union[DegradedReason, str]] = ..., customer_id: _Optional[str] = ..., policy_version: _Optional[int] = ..., config_version: _Optional[str] = ..., time_ms: _Optional[int] = ..., repeated: _Optional[bool] = ..., open_offers: _Optional[_Iterable[_Union[OpenOffer, _Mapping]]] = ..., arms: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("decision_id", "language")
@@ -226,7 +228,7 @@ class Input(_message.Message):
     def __init__(self, name: _Optional[str] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("decision_id", "customer_id", "channel", "placement", "time_ms", "context", "candidates", "inputs", "policy_version", "config_version", "seed", "state", "nothing_propensity", "degraded", "request_id", "summary", "explained_by_policy_version", "exact", "caveat", "brief", "language")
+    __slots__ = ("decision_id", "customer_id", "channel", "placement", "time_ms", "context", "candidates", "inputs", "policy_version", "config_version", "seed", "state", "nothing_propensity", "degraded", "request_id", "summary", "explained_by_policy_version", "exact", "caveat", "brief", "language", "arms")
     class ContextEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -255,6 +257,7 @@ class ExplainResponse(_message.Message):
     CAVEAT_FIELD_NUMBER: _ClassVar[int]
     BRIEF_FIELD_NUMBER: _ClassVar[int]
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    ARMS_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     customer_id: str
     channel: str
@@ -276,4 +279,5 @@ class ExplainResponse(_message.Message):
     caveat: str
     brief: str
     language: str
-    def __init__(self, decision_id: _Optional[str] = ..., customer_id: _Optional[str] = ..., channel: _Optional[str] = ..., placement: _Optional[str] = ..., time_ms: _Optional[int] = ..., context: _Optional[_Mapping[str, _common_pb2.Value]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., policy_version: _Optional[int] = ..., config_version: _Optional[str] = ..., seed: _Optional[int] = ..., state: _Optional[_Union[StateFreshness, _Mapping]] = ..., nothing_propensity: _Optional[float] = ..., degraded: _Optional[_Union[DegradedReason, str]] = ..., request_id: _Optional[str] = ..., summary: _Optional[str] = ..., explained_by_policy_version: _Optional[int] = ..., exact: _Optional[bool] = ..., caveat: _Optional[str] = ..., brief: _Optional[str] = ..., language: _Optional[str] = ...) -> None: ...
+    arms: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, decision_id: _Optional[str] = ..., customer_id: _Optional[str] = ..., channel: _Optional[str] = ..., placement: _Optional[str] = ..., time_ms: _Optional[int] = ..., context: _Optional[_Mapping[str, _common_pb2.Value]] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., policy_version: _Optional[int] = ..., config_version: _Optional[str] = ..., seed: _Optional[int] = ..., state: _Optional[_Union[StateFreshness, _Mapping]] = ..., nothing_propensity: _Optional[float] = ..., degraded: _Optional[_Union[DegradedReason, str]] = ..., request_id: _Optional[str] = ..., summary: _Optional[str] = ..., explained_by_policy_version: _Optional[int] = ..., exact: _Optional[bool] = ..., caveat: _Optional[str] = ..., brief: _Optional[str] = ..., language: _Optional[str] = ..., arms: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -1,0 +1,155 @@
+"""`opportune lift`: from its options to its exit code."""
+
+import asyncio
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+from rich.console import Console
+
+from engine import limits
+from engine.catalogue import Catalogue
+from engine.cli_parts import config_option, told
+from engine.config import load
+from engine.errors import InvalidArgument, Unavailable
+from engine.replaying import store_of
+from engine.store.base import Store, StoreError
+from engine.store.redis import RedisStore
+from engine.store.wire import Address
+
+if TYPE_CHECKING:
+    from engine.lift.comparing import Comparison
+    from engine.lift.report import Report
+
+_COLUMNS_MIN: Final = 140
+
+
+@click.command()
+@config_option
+@click.option("--log", "log_at", required=True, metavar="LOG", help="Data folder, or URL of the store.")
+@click.option("--experiment", "names", multiple=True, metavar="NAME", help="Only these; repeat for more.")
+@click.option("--from", "from_text", metavar="TIME", help="Only decisions at that time or later.")
+@click.option("--to", "to_text", metavar="TIME", help="Only decisions, and goals, before that time.")
+@click.option("--by", metavar="NAME", help="Also apart by channel, or by a fact of the context.")
+@click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the same there.")
+def lift(
+    config_path: Path,
+    log_at: str,
+    names: tuple[str, ...],
+    from_text: str | None,
+    to_text: str | None,
+    by: str | None,
+    store_binary: Path | None,
+    json_path: Path | None,
+) -> None:
+    """Tell what experiments and control groups brought, a person, with intervals.
+
+    Exit code 0: answered. 1: log or configuration cannot be read. 2: wrong options. 3: answered in part or with an
+    alarm: too few people, a log that does not reach back, or people spread over the arms as chance does not.
+    """
+    if "://" in log_at:
+        try:
+            Address.parse_all(log_at)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--log") from error
+    from engine.history.loading import instant_ms
+
+    with told():
+        from_ms = None if from_text is None else instant_ms(from_text, "--from")
+        to_ms = None if to_text is None else instant_ms(to_text, "--to")
+        config, version, text = load(config_path)
+        catalogue = Catalogue.compile(config, version, text, str(config_path))
+        check(catalogue, names, by)
+
+        async def run(url: str) -> "Report":
+            try:
+                store = await RedisStore.open(url, limits.PARTITIONS)
+            except StoreError as error:
+                raise Unavailable(f"the store is away: {error}") from error
+            try:
+                return await report(store, catalogue, names, from_ms, to_ms, by, log_at)
+            except StoreError as error:
+                raise Unavailable(f"the store cannot be read: {error}") from error
+            finally:
+                await store.close()
+
+        with nullcontext(log_at) if "://" in log_at else store_of(Path(log_at), store_binary) as url:
+            found = asyncio.run(run(url))
+        if json_path is not None:
+            try:
+                json_path.write_bytes(found.to_json())
+            except OSError as error:
+                raise InvalidArgument(f"{json_path}: cannot be written: {error.strerror or error}") from error
+    found.print(Console(width=max(Console().width, _COLUMNS_MIN)))
+    sys.exit(found.verdict)
+
+
+def check(catalogue: Catalogue, names: tuple[str, ...], by: str | None) -> None:
+    """Refuse what the configuration does not have. Raises InvalidArgument."""
+    there = [experiment.name for experiment in catalogue.config.experiments]
+    if not there:
+        raise InvalidArgument(f"configuration {catalogue.config.name}: has no experiments")
+    for name in names:
+        if name not in there:
+            raise InvalidArgument(f"--experiment {name}: there are {', '.join(there)}")
+    if by is not None and by != "channel" and by not in catalogue.facts:
+        raise InvalidArgument(f"--by {by}: expected channel or a fact: {', '.join(catalogue.facts) or 'none'}")
+
+
+async def report(
+    store: Store,
+    catalogue: Catalogue,
+    names: tuple[str, ...],
+    from_ms: int | None,
+    to_ms: int | None,
+    by: str | None,
+    title: str,
+    event_log_entries_max: int = limits.EVENT_LOG_ENTRIES_MAX,
+) -> "Report":
+    """What a store tells about the experiments of a configuration. Raises InvalidArgument, StoreError."""
+    # They bring polars, which other commands need not wait for.
+    import numpy as np
+
+    from engine.experiments import OUTSIDE
+    from engine.history import decisions
+    from engine.lift import comparing, goals, reading
+    from engine.lift.report import Report
+
+    written = decisions.Written()
+    visits = await reading.read(decisions.decided(store, catalogue, from_ms, to_ms, written), written, by, title)
+    groups = np.array(visits.groups)
+    found = []
+    for experiment in catalogue.config.experiments:
+        if names and experiment.name not in names:
+            continue
+        took = comparing.taken(visits, experiment)
+        counted, refusals = None, []
+        if experiment.goal is not None and len(took.rows):
+            until_ms = min(to_ms or limits.TIME_MS_MAX, experiment.ends_ms)
+            since_ms = np.where(took.arms == OUTSIDE, limits.TIME_MS_MAX, took.since_ms)
+            try:
+                counted = await goals.count(
+                    store, experiment.goal, visits.names, since_ms, until_ms, event_log_entries_max
+                )
+            except goals.NotCovered as error:
+                refusals.append(f"goal {experiment.goal.event}: {error}")
+        whole = comparing.compare(visits, took, took.rows, "", counted)
+        whole.refusals = refusals
+        whole.remarks = [*took.remarks, *_remarks(whole, experiment.goal is None)]
+        found.append(whole)
+        for part in sorted(set(groups[took.rows].tolist())) if by is not None else ():
+            rows = took.rows[groups[took.rows] == part]
+            found.append(comparing.compare(visits, took, rows, f"{by} {part}", None))
+    return Report(title, by, found, visits.remarks)
+
+
+def _remarks(one: "Comparison", without_goal: bool) -> list[str]:
+    if without_goal and any(arm.policy == "control" for arm in one.arms):
+        return [
+            "without a goal it is not seen what the control group does on its own: the value that the champion brings "
+            "over it counts every accepted offer as brought by the engine"
+        ]
+    return []
