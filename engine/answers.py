@@ -12,6 +12,7 @@ from engine.decide import Ask
 from engine.decider import Fallback
 from engine.ledger import Ledger
 from engine.record import DecisionRecord, decision_id
+from engine.whynot import WhyNot
 from features import Offset, RecordHeader
 from models.calibration import read
 from opportune.v1 import common_pb2, customers_pb2, decisions_pb2
@@ -76,9 +77,10 @@ def repeated(
         )
     if not record.slate:
         # Silence is drawn for sure when nothing was eligible: the propensity alone does not tell the two apart.
-        silent = record.nothing_propensity and not (same and not _any_eligible(catalogue, record))
-        code = "control_group" if same and _spared(catalogue, record) else "silence" if silent else "not_eligible"
-        response.nothing_reason.CopyFrom(reason(code))
+        why_not = WhyNot(catalogue, record) if same else None
+        silent = record.nothing_propensity and (why_not is None or why_not.any_left())
+        spared = why_not is not None and why_not.spared()
+        response.nothing_reason.CopyFrom(reason("control_group" if spared else "silence" if silent else "not_eligible"))
     if same:
         response.arms.extend(catalogue.experiments.of(record.customer, record.time_ms).names)
     if record.known:
@@ -114,40 +116,6 @@ def fallen_back(catalogue: Catalogue, answer: Fallback) -> decisions_pb2.DecideR
         spared = kept is not None and kept[list(catalogue.fallback)].any()
         response.nothing_reason.CopyFrom(reason("control_group") if spared else _NO_FALLBACK)
     return response
-
-
-def unmet_rules(catalogue: Catalogue, record: DecisionRecord, offer: int) -> list[str]:
-    """What kept an offer away; the record must be of this configuration."""
-    unmet = [
-        catalogue.rules.expressions[rule]
-        for rule in catalogue.rules.unmet(record.rules_held, catalogue.offer_masks[offer])
-    ]
-    if not catalogue.in_channel[record.channel, offer]:
-        unmet.append(f"offered in channel {catalogue.config.channels[record.channel].id}, with a treatment for it")
-    if not catalogue.offers[offer].starts_ms <= record.time_ms < catalogue.offers[offer].ends_ms:
-        unmet.append("within starts_ms and ends_ms")
-    return unmet
-
-
-def held_back(catalogue: Catalogue, record: DecisionRecord) -> list[list[str]]:
-    """By offer: the names of the limits that kept it back; the record must be of this configuration."""
-    found: list[list[str]] = [[] for _ in catalogue.offers]
-    for hold in () if record.basis is None else record.basis.holds:
-        for offer in np.flatnonzero(catalogue.holds.covers(hold)).tolist():
-            found[offer].append(catalogue.holds.names[hold.limit])
-    return found
-
-
-def _spared(catalogue: Catalogue, record: DecisionRecord) -> bool:
-    """Whether nothing was left to offer, and a control group is a reason for it."""
-    held = held_back(catalogue, record)
-    left = [held[offer] for offer in range(len(held)) if not unmet_rules(catalogue, record, offer)]
-    groups = set(catalogue.experiments.control.names)
-    return bool(left) and all(left) and any(not groups.isdisjoint(names) for names in left)
-
-
-def _any_eligible(catalogue: Catalogue, record: DecisionRecord) -> bool:
-    return any(not unmet_rules(catalogue, record, offer) for offer in range(len(catalogue.offers)))
 
 
 def customer(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.arbitration import Arbitration
-from engine.config import line_of
+from engine.config import Places
 from engine.config_base import CUSTOMER
 from engine.config_schema import Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
 from engine.errors import ConfigError
@@ -25,7 +25,9 @@ from engine.identity import EntityKind
 from engine.ladder import Ladder
 from engine.rollups import Rollup, rollups_of
 from engine.rulebatch import RuleBatch
+from engine.rulebook import OfferRule, RuleBook
 from engine.rules import RuleError, Rules, Variable, words_of
+from engine.rulevalues import RuleValues, Surroundings
 from engine.segments import Segments
 from engine.terms import Terms, terms_of
 from engine.timeline import Keeper
@@ -77,6 +79,12 @@ class Catalogue:
     transform: Transform
     columns: tuple[Column, ...]
     rules: Rules
+    offer_rules: tuple[tuple[OfferRule, ...], ...]
+    """The rules of each offer, layer by layer."""
+    rule_columns: tuple[Column, ...]
+    """`columns`, and behind them those that only rules see."""
+    surroundings: Surroundings
+    """What those are made from."""
     offer_masks: tuple[int, ...]
     mask_words: NDArray[np.uint64]
     """(offers, words) the same as 64-bit words."""
@@ -108,8 +116,13 @@ class Catalogue:
     def compile(cls, config: Config, version: str, text: bytes = b"", name: str = "configuration") -> Self:
         """Compile. Raises ConfigError naming the line of `text` where a rule or an input is wrong."""
 
+        places = Places(text)
+
         def problem(place: tuple[str | int, ...], error: Exception) -> ConfigError:
-            where = f"{name}:{line_of(text, place)}" if text else name
+            where = name
+            if text:
+                line, place = places.of(place)
+                where = f"{name}:{line}"
             return ConfigError(f"{where}: {'.'.join(map(str, place))}: {error}")
 
         layout = Layout.compile(config.feature_specs(), config.timezone)
@@ -141,29 +154,18 @@ class Catalogue:
         except ValueError as error:
             raise problem(("learning",), error) from error
         samples = {column.name: _sample(column) for column in columns}
-        problems = []
-        for at, offer in enumerate(config.offers):
-            for i, rule in enumerate(offer.eligibility):
-                try:
-                    Rules([rule], samples)
-                except RuleError as error:
-                    problems.append(str(problem(("offers", at, "eligibility", i), error)))
         never = config.exploration.never
-        for at, rule in enumerate(never):
-            try:
-                Rules([rule], samples)
-            except RuleError as error:
-                problems.append(str(problem(("exploration", "never", at), error)))
-        awarding = [
+        others: list[tuple[tuple[str | int, ...], str]] = [
+            (("exploration", "never", at), rule) for at, rule in enumerate(never)
+        ]
+        others += [
             (("offers", at, "points", "rules", i, "when"), rule.when)
             for at, offer in enumerate(config.offers)
             for i, rule in enumerate(offer.points.rules if offer.points else ())
         ]
-        for place, rule in awarding:
-            try:
-                Rules([rule], samples)
-            except RuleError as error:
-                problems.append(str(problem(place, error)))
+        book = RuleBook(config, {column.name: at for at, column in enumerate(columns)}, samples)
+        book.read_other(others)
+        problems = [str(problem(place, error)) for place, error in book.problems]
         known = columns[: len(specs)]
         of_features = {column.name: samples[column.name] for column in known}
         for at, segment in enumerate(config.segments):
@@ -172,13 +174,13 @@ class Catalogue:
             except RuleError as error:
                 problems.append(str(problem(("segments", at, "when"), error)))
         if problems:
-            raise ConfigError("\n".join(problems))
+            raise ConfigError("\n".join(dict.fromkeys(problems)))
         try:
-            eligibility = [rule for offer in config.offers for rule in offer.eligibility]
-            rules = Rules([*eligibility, *never, *(rule for _, rule in awarding)], samples)
+            rules = book.compiled()
         except RuleError as error:
             raise problem(("offers",), error) from error
-        offer_masks = tuple(rules.mask(offer.eligibility) for offer in config.offers)
+        offer_rules = book.by_offer(rules)
+        offer_masks = tuple(sum(1 << at for at in {rule.at for rule in own}) for own in offer_rules)
         channels = [channel.id for channel in config.channels]
         languages = frozenset(
             [config.language, *(t.language for offer in config.offers for t in offer.treatments if t.language)]
@@ -191,6 +193,9 @@ class Catalogue:
             transform=transform,
             columns=tuple(columns),
             rules=rules,
+            offer_rules=offer_rules,
+            rule_columns=(*columns, *(Column(*own) for own in book.own_columns(rules))),
+            surroundings=book.surroundings,
             offer_masks=offer_masks,
             mask_words=words_of(offer_masks, len(rules)),
             offers=config.offers,
@@ -244,6 +249,11 @@ class Catalogue:
         """Id of an offer by its key; of one that the configuration no longer has, the key."""
         at = self.index_of_key.get(key)
         return self.offer_ids[at] if at is not None else f"(removed, key {key:08x})"
+
+    @cached_property
+    def consents(self) -> Mapping[str, str]:
+        """Facts that need consent, and the flags that give it."""
+        return {name: fact.consent for name, fact in self.facts.items() if fact.consent is not None}
 
     @cached_property
     def on_timeline(self) -> Mapping[str, OnTimeline]:
@@ -353,7 +363,12 @@ class Catalogue:
     @cached_property
     def rule_batch(self) -> RuleBatch:
         """The rules on the value matrix."""
-        return RuleBatch(self.rules, self.columns)
+        return RuleBatch(self.rules, self.rule_columns)
+
+    @cached_property
+    def rule_values(self) -> RuleValues:
+        """What rules see beside features and facts."""
+        return RuleValues([column.name for column in self.rule_columns[len(self.columns) :]], self.surroundings)
 
     @cached_property
     def fact_defaults(self) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ Nothing here computes: the compiled forms are in features.Layout, models.Transfo
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,8 +18,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from engine import limits
 from engine.config_base import NAME_PATTERN
 from engine.config_check import Location, problems_of
-from engine.config_schema import Config
+from engine.config_schema import Config, Offer
 from engine.errors import ConfigError
+from engine.groups import Expanded, expanded
 
 FormT = TypeVar("FormT", bound=BaseModel)
 
@@ -40,15 +42,41 @@ def version_of(text: bytes) -> str:
 
 def parse(text: bytes, name: str = "configuration") -> Config:
     """Read and check a configuration. Raises ConfigError with one line a problem."""
-    config, tree = checked(text, name, Config, "a mapping that begins with 'opportune: 1'")
-    problems = list(problems_of(config))
-    if problems:
-        raise ConfigError("\n".join(f"{name}:{_line(tree, loc)}: {_place(loc)}: {what}" for loc, what in problems))
+    tree = _read(text, name, "a mapping that begins with 'opportune: 1'")
+    whole = expanded(_plain(tree))
+    problems = list(whole.problems)
+    for place, settings in whole.unused:
+        # Of an offer that is fine but for what the group says.
+        _, found = _validated(Offer, {"id": "x", "value": 1.0, "treatments": [{"text": "x"}], **settings})
+        problems += [((*place, *at), what) for at, what in found]
+    config, found = _validated(Config, whole.tree)
+    problems += found if config is None else problems_of(config)
+    if problems or config is None:
+        # What a group says wrong is wrong in all of its offers, and told once.
+        told = dict.fromkeys((whole.origin(loc), what) for loc, what in problems)
+        raise ConfigError("\n".join(f"{name}:{_line(tree, loc)}: {_place(loc)}: {what}" for loc, what in told))
     return config
+
+
+def _validated(form: type[FormT], given: Any) -> tuple[FormT | None, list[tuple[Location, str]]]:
+    """What a tree holds, or what is wrong with it."""
+    try:
+        return form.model_validate(given), []
+    except ValidationError as error:
+        return None, [(problem["loc"], _words(problem)) for problem in _told(error.errors(include_url=False))]
 
 
 def checked(text: bytes, name: str, form: type[FormT], expected: str) -> tuple[FormT, Any]:
     """(what a YAML text holds, its tree). Raises ConfigError with one line a problem; `expected` is for the whole."""
+    tree = _read(text, name, expected)
+    content, found = _validated(form, _plain(tree))
+    if content is None:
+        raise ConfigError("\n".join(f"{name}:{_line(tree, loc)}: {_place(loc)}: {what}" for loc, what in found))
+    return content, tree
+
+
+def _read(text: bytes, name: str, expected: str) -> Any:
+    """The tree of a YAML text, which is a mapping. Raises ConfigError."""
     if len(text) > limits.CONFIG_BYTES_MAX:
         raise ConfigError(f"{name}: more than {limits.CONFIG_BYTES_MAX} bytes")
     try:
@@ -63,20 +91,32 @@ def checked(text: bytes, name: str, form: type[FormT], expected: str) -> tuple[F
         raise ConfigError(f"{name}:1: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{name}:1: expected {expected}")
-    try:
-        return form.model_validate(_plain(tree)), tree
-    except ValidationError as error:
-        raise ConfigError(
-            "\n".join(
-                f"{name}:{_line(tree, problem['loc'])}: {_place(problem['loc'])}: {_words(problem)}"
-                for problem in _told(error.errors(include_url=False))
-            )
-        ) from error
+    return tree
+
+
+class Places:
+    """Where parts of a configuration stand in its text, for errors found when it is compiled."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    @cached_property
+    def _tree(self) -> Any:
+        return YAML(typ="rt").load(self._text.decode())
+
+    @cached_property
+    def _whole(self) -> Expanded:
+        return expanded(_plain(self._tree))
+
+    def of(self, place: Location) -> tuple[int, Location]:
+        """(line, place) of what stands at a place once offers have inherited."""
+        origin = self._whole.origin(place)
+        return _line(self._tree, origin), origin
 
 
 def line_of(text: bytes, place: Location) -> int:
-    """Line of a place in a configuration that was read before, for errors found when it is compiled."""
-    return _line(YAML(typ="rt").load(text.decode()), place)
+    """Line of one such place."""
+    return Places(text).of(place)[0]
 
 
 def _plain(node: Any) -> Any:

@@ -6,6 +6,7 @@ from engine import limits
 from engine.config_base import CUSTOMER
 from engine.config_schema import Config, EventType, Feature, Offer, key_of
 from engine.experiments_schema import problems as problems_of_experiments
+from engine.rules_check import rule_problems
 from features import ExpressionError, FeatureSpec, clock_of, compile_cel
 from features import validate as validate_features
 
@@ -60,6 +61,7 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     for at, fallback in enumerate(config.fallback):
         if fallback not in offers:
             found.append((("fallback", at), f"no offer {fallback!r}"))
+    found += rule_problems(config)
     return found + _check_exploration(config, channels, offers)
 
 

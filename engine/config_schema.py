@@ -23,6 +23,8 @@ from engine.config_base import (
     ValueKind,
 )
 from engine.experiments_schema import Experiment
+from engine.groups import Group
+from engine.rules_schema import CustomerLocation, GlobalRule, LayerRules, Place, Trigger
 from features import FeatureSpec, Function
 
 
@@ -78,6 +80,8 @@ class Fact(Attribute):
     name: Name
     default: Finite | bool | str | None = None
     input: Input | None = None
+    consent: Name | None = None
+    """The flag among the facts without which this one is neither used nor kept."""
 
 
 PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
@@ -312,18 +316,26 @@ class Points(Part):
         return self
 
 
+def _several(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
 class Offer(Part):
     """One action that can be offered."""
 
     id: Id
     kind: Literal["sale", "service", "retention", "question"] = "sale"
+    group: Annotated[tuple[Id, ...], BeforeValidator(_several)] = ()
     category: Id = "general"
     value: Finite
     contact_cost: Annotated[Finite, Field(ge=0)] = 0.0
     lever: Annotated[Finite, Field(ge=0)] = 1.0
     context_weight: dict[Id, Annotated[Finite, Field(ge=0)]] = Field(default_factory=dict)
     channels: tuple[Id, ...] = ()
-    eligibility: tuple[Rule, ...] = ()
+    eligibility: LayerRules = ()
+    applicability: LayerRules = ()
+    suitability: LayerRules = ()
+    triggers: tuple[Trigger, ...] = Field(default=(), max_length=16)
     treatments: tuple[Treatment, ...] = Field(min_length=1)
     window: DurationMs = 7 * 86_400_000
     outcomes: Outcomes = Outcomes()
@@ -465,6 +477,10 @@ class Config(Part):
     features: tuple[Feature, ...] = Field(default=(), max_length=limits.FEATURES_MAX)
     segments: tuple[Segment, ...] = Field(default=(), max_length=limits.RULES_MAX)
     objectives: dict[Name, Finite] = Field(default_factory=dict, max_length=limits.OBJECTIVE_ENTRIES_MAX)
+    places: tuple[Place, ...] = Field(default=(), max_length=limits.PLACE_ENTRIES_MAX)
+    location: CustomerLocation | None = None
+    rules: tuple[GlobalRule, ...] = Field(default=(), max_length=limits.RULES_MAX)
+    groups: tuple[Group, ...] = Field(default=(), max_length=limits.OFFER_GROUP_ENTRIES_MAX)
     offers: tuple[Offer, ...] = Field(min_length=1, max_length=limits.OFFERS_MAX)
     fallback: tuple[Id, ...] = Field(default=(), max_length=limits.SLATE_MAX)
     exploration: Exploration = Exploration()

@@ -173,6 +173,9 @@ def _decide_new(
     records = [features for features, _ in states]
     values, unreadable = _values(catalogue, asks, records, rolled, times)
     x = catalogue.transform.apply(values)
+    if catalogue.rule_values.names:
+        where = channels.tolist(), [ask.placement for ask in asks], times.tolist()
+        values = catalogue.rule_values.extended(values, *where, glances, [kept for _, kept in states])
     verdicts = catalogue.rule_batch.evaluate(values)
     mean, sd = policy.score(x)
     ladder = catalogue.ladder

@@ -118,6 +118,10 @@ class _Spared:
     """Empty: all of them."""
 
 
+CONTROL_GROUP: Final = "control_group"
+"""The layer of "why not"."""
+
+
 class ControlGroups:
     """Keeps back offers from control groups: an engine.holds.Holder. One limit a group, the scope is 0."""
 
@@ -125,6 +129,7 @@ class ControlGroups:
         self._experiments = experiments
         self._groups = groups
         self.names = tuple(group.name for group in groups)
+        self.layer = CONTROL_GROUP
 
     def holds(self, situation: Situation) -> Sequence[Sequence[tuple[int, int]]] | None:
         """(limit, scope) of each decision; None: nobody is in a control group."""

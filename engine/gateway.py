@@ -188,7 +188,12 @@ def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: i
             column = catalogue.fact_columns[name]
             values[name] = typed(plain(value, f"context[{name}]"), fact, f"context[{name}]")
             facts.append((column, _as_number(values[name], catalogue.columns[column])))
-        context = orjson.dumps(values)
+        for name, flag in catalogue.consents.items():
+            if name in values and values.get(flag) is not True:
+                # Said without consent: neither used nor kept.
+                del values[name]
+                facts = [fact for fact in facts if fact[0] != catalogue.fact_columns[name]]
+        context = orjson.dumps(values) if values else b""
         if len(context) > limits.CONTEXT_BYTES_MAX:
             raise InvalidArgument(
                 f"context: {len(context)} bytes in all, at most {limits.CONTEXT_BYTES_MAX} are allowed"

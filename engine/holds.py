@@ -5,9 +5,10 @@ is the limit's own (a key of engine.config_schema.key_of for one offer or catego
 decision record keeps the holds, so that "why not" can be told, and the decision made again, years later.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from engine.ledger import Glance
 from engine.rules import Verdict
 
 Bools = NDArray[np.bool_]
+LAYER: Final = "contact_policy"
+"""What limits belong to if they do not say."""
 
 
 class Hold(NamedTuple):
@@ -84,6 +87,11 @@ class Holds:
             if there is holder:
                 return range(start, start + len(holder.names))
         return range(0)
+
+    def layer(self, hold: Hold) -> str:
+        """The layer of "why not" that a hold belongs to: `layer` of its holder, if that has one."""
+        at = bisect_right(self._starts, hold.limit) - 1
+        return str(getattr(self._holders[at], "layer", LAYER))
 
     def covers(self, hold: Hold) -> Bools:
         """(offers,) what a hold keeps back. Raises LookupError for one of another configuration."""

@@ -81,10 +81,9 @@ class Ladder:
         self.ids: Final = tuple(config.offers[at].id for at in self.offers)
         # (rules, k): the points that a rule adds. A rule named twice by an offer adds both times.
         self._awards = np.zeros((len(rules), len(with_points)))
-        index = {expression: at for at, expression in enumerate(rules.expressions)}
         for k, (_, points) in enumerate(with_points):
             for rule in points.rules:
-                self._awards[index[rule.when], k] += rule.points
+                self._awards[rules.at(rule.when), k] += rule.points
         self._lines = [
             (np.array([at for at, _ in line]), np.array([rate for _, rate in line]))
             for line in (sorted(points.rate_at.items()) for _, points in with_points)

@@ -235,6 +235,27 @@ def glance(data: bytes | None, request_hash: int, now_ms: int) -> Glance:
     return Glance(epoch, revision, repeated, open_offers, explored)
 
 
+def scan(data: bytes) -> list[tuple[int, int, int, int, int]]:
+    """(offer key, stage, rank, served_ms, changed_ms) of every offer of a ledger, oldest decision first.
+
+    For rules about what was: 5 µs where `Ledger.unpack` takes 60. Raises LedgerError for foreign or cut bytes.
+    """
+    found = []
+    try:
+        form, count, trials, _, _ = _HEADER.unpack_from(data)
+        _, at = _explored(data, form, trials)
+        for _ in range(count):
+            _, _, _, time_ms, offers_count = _DECISION.unpack_from(data, at)
+            at += _DECISION.size
+            for _ in range(offers_count):
+                key, stage, rank, _, changed_ms, hashes = _OFFER.unpack_from(data, at)
+                at += _OFFER.size + hashes * _HASH.size
+                found.append((key, stage, rank, time_ms, changed_ms))
+    except struct.error as error:
+        raise LedgerError(f"ledger of {len(data)} bytes cannot be read: {error}") from error
+    return found
+
+
 def opened(
     data: bytes | None,
     seen: Glance,

@@ -30,6 +30,12 @@ CONFIG_BYTES_MAX: Final = 8 * 1024 * 1024
 OFFERS_MAX: Final = 1_000
 RULES_MAX: Final = 1_024
 RULE_BYTES_MAX: Final = 2_048
+RULE_WORD_ENTRIES_MAX: Final = 1_024
+"""Names, numbers, texts and signs of one rule."""
+RULE_EVALUATION_MS_MAX: Final = 2
+"""What a rule may take to be evaluated once, when a configuration is read; a usual one takes a thousandth of that."""
+OFFER_GROUP_ENTRIES_MAX: Final = 256
+PLACE_ENTRIES_MAX: Final = 4_096
 POINTS_RULES_MAX: Final = 64
 """Rules that add points to one offer, and places that are declared of its rate."""
 FEATURES_MAX: Final = 512

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.geo import distance_km
 from engine.rulecode import Described, compile_code
 from engine.rules import Rules, Variable, Verdict
 
@@ -82,7 +83,7 @@ def _function(parts: Sequence[tuple[int, str]]) -> Bits:
     for at, code in parts:
         lines += [f"    if {code}:", f"        b |= {1 << at}"]
     lines.append("    return b")
-    space: dict[str, Any] = {"divide": _divide}
+    space: dict[str, Any] = {"divide": _divide, "distance_km": distance_km}
     exec("\n".join(lines), space)  # noqa: S102  # numbers and operators of engine.rulecode, no text of a rule
     function: Bits = space["bits"]
     return function

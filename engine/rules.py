@@ -5,10 +5,12 @@ a comparison with it cannot be evaluated. A missing text is "". A rule that cann
 record keeps that it failed. Offers are bit masks over the rules: one is eligible when all its bits are set, and the
 missing ones are the answer to "why not".
 
-Goals: nothing that a file says can hang or crash a server: sizes are bounded and there are no lists to iterate over.
+Goals: nothing that a file says can hang or crash a server. Bytes, words and nesting of a rule are bounded, there are no
+lists to iterate over, patterns are written out and tried, and what takes long to evaluate is refused when it is read.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,11 +18,18 @@ import cel
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.limits import RULE_BYTES_MAX, RULES_MAX
-from features import ExpressionError, compile_cel, first_line
+from engine.geo import distance_km
+from engine.limits import RULE_BYTES_MAX, RULE_WORD_ENTRIES_MAX, RULES_MAX
+from engine.rulecode import mismatched
+from engine.rules_check import nearest
+from engine.ruletrial import refuse_slow, try_patterns
+from features import WORDLESS, ExpressionError, compile_cel, first_line
 
 Variable = float | str | bool
+Programs = MutableMapping[str, cel.Program]
 _NUMBERS_TRIED: Final = (float("nan"), 0.0, 1.0, -1.0)
+_WORDS: Final = re.compile(r"\w+|''|[<>=!&|]{1,2}|\S")
+_TYPES: Final = "compares or combines values of different types; a number is a double: write 1.0 for 1 in arithmetic"
 
 
 class RuleError(ValueError):
@@ -39,30 +48,51 @@ class Verdict:
 class Rules:
     """The distinct rules of a configuration, in the order in which they first appear."""
 
-    def __init__(self, expressions: Sequence[str], samples: Mapping[str, Variable]) -> None:
-        """Compile. `samples` has a value of the right type for every name. Raises RuleError naming the expression."""
+    def __init__(
+        self,
+        expressions: Sequence[str],
+        samples: Mapping[str, Variable],
+        *,
+        written: Mapping[str, str] | None = None,
+        programs: Programs | None = None,
+    ) -> None:
+        """Compile. `samples` has a value of the right type for every name. Raises RuleError naming the expression.
+
+        `written` leads from rules as they stand in the file to `expressions`, where they differ; `programs` are
+        expressions compiled before, and are added to.
+        """
         self.expressions: Final = tuple(dict.fromkeys(expressions))
         if len(self.expressions) > RULES_MAX:
             raise RuleError(f"{len(self.expressions)} distinct rules, at most {RULES_MAX} are allowed")
-        self._programs = [_compile(expression, samples) for expression in self.expressions]
+        compiled = {} if programs is None else programs
+        for expression in self.expressions:
+            if expression not in compiled:
+                compiled[expression] = _compile(expression, samples)
+        self._programs = [compiled[expression] for expression in self.expressions]
+        self._compiled = compiled
+        self._written = written or {}
         used = {name for program in self._programs for name in program.variables()}
         self.variables: Final = tuple(sorted(used))
         """Names that any rule refers to: only these need to be filled in."""
         self._samples = samples
         self._index = {expression: at for at, expression in enumerate(self.expressions)}
-        self._context = cel.Context()
+        self._context = _context()
         self._bytes = (len(self.expressions) + 7) // 8
 
     def only(self, expressions: Sequence[str]) -> "Rules":
         """These of the rules, compiled apart."""
-        return Rules(expressions, self._samples)
+        return Rules(expressions, self._samples, programs=self._compiled)
 
     def __len__(self) -> int:
         return len(self.expressions)
 
+    def at(self, expression: str) -> int:
+        """Place of a rule, as it is written or as it was compiled."""
+        return self._index[self._written.get(expression, expression)]
+
     def mask(self, expressions: Sequence[str]) -> int:
         """Bits of these expressions."""
-        return sum(1 << self._index[expression] for expression in set(expressions))
+        return sum(1 << at for at in {self.at(expression) for expression in expressions})
 
     def evaluate(self, variables: Mapping[str, Variable]) -> Verdict:
         """Evaluate every rule once. `variables` has each name of `self.variables`."""
@@ -100,41 +130,76 @@ def words_of(masks: Sequence[int], rules: int) -> NDArray[np.uint64]:
     return np.frombuffer(joined, dtype=np.uint64).reshape(len(masks), -1)
 
 
+def _context() -> cel.Context:
+    context = cel.Context()
+    context.add_function("distance_km", distance_km)
+    return context
+
+
 def _compile(expression: str, samples: Mapping[str, Variable]) -> cel.Program:
     try:
         program = compile_cel(expression, RULE_BYTES_MAX, "a rule")
     except ExpressionError as error:
         raise RuleError(str(error)) from error
-    unknown = [name for name in program.variables() if name not in samples]
+    wordless = WORDLESS.sub(" '' ", expression)
+    words = len(_WORDS.findall(wordless))
+    if words > RULE_WORD_ENTRIES_MAX:
+        raise RuleError(f"a rule of {words} words and signs, at most {RULE_WORD_ENTRIES_MAX} are allowed")
+    used = program.variables()
+    unknown = [name for name in used if name not in samples]
     if unknown:
-        raise RuleError(
-            f"no feature or fact is called {unknown[0]!r}; there are {', '.join(sorted(samples)) or 'none'}"
-        )
+        there = sorted(name for name in samples if name[0].islower())
+        meant = nearest(unknown[0], there)
+        raise RuleError(f"no feature or fact is called {unknown[0]!r}{meant}; there are {', '.join(there) or 'none'}")
+    try:
+        try_patterns(expression, wordless)
+    except ExpressionError as error:
+        raise RuleError(str(error)) from error
+    except Exception as error:
+        raise RuleError(_explained(error)) from error
+    if mismatched(expression, {name: _kind(samples[name]) for name in used}):
+        raise RuleError(_TYPES)
+    context = _context()
     errors: list[Exception] = []
     answers = 0
     for number in _NUMBERS_TRIED:
-        variables = {
-            name: number if isinstance(value, float) else value
-            for name, value in samples.items()
-            if name in program.variables()
-        }
-        try:
-            answer = program.execute(variables)
-        except Exception as error:
-            errors.append(error)
-            continue
-        answers += 1
-        if not isinstance(answer, bool):
-            raise RuleError(f"expected a rule that is true or false, this one gives {answer!r}")
+        for flag in (False, True):
+            variables = {name: _tried(samples[name], number, flag) for name in used}
+            context.update(variables)
+            try:
+                answer = program.execute(context)
+            except Exception as error:
+                if isinstance(error, TypeError) and number == number:
+                    # Nothing is missing, so it is the rule that is wrong, wherever it looks only now and then.
+                    raise RuleError(_explained(error)) from error
+                errors.append(error)
+                continue
+            answers += 1
+            if not isinstance(answer, bool):
+                raise RuleError(f"expected a rule that is true or false, this one gives {answer!r}")
     # A rule that fails for some customers is allowed: it does not hold for them. One that fails always is a mistake.
     if not answers:
         raise RuleError(_explained(errors[0]))
+    try:
+        refuse_slow("a rule", program, context)
+    except ExpressionError as error:
+        raise RuleError(str(error)) from error
     return program
+
+
+def _kind(sample: Variable) -> str:
+    return "flag" if isinstance(sample, bool) else "number" if isinstance(sample, float) else "text"
+
+
+def _tried(sample: Variable, number: float, flag: bool) -> Variable:
+    if isinstance(sample, bool):
+        return flag
+    return number if isinstance(sample, float) else sample
 
 
 def _explained(error: Exception) -> str:
     if isinstance(error, ZeroDivisionError):
         return "divides by zero, whatever the customer"
     if isinstance(error, TypeError):
-        return "compares or combines values of different types; a number is a double: write 1.0 for 1 in arithmetic"
+        return _TYPES
     return f"cannot be evaluated: {first_line(error)}"

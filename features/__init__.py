@@ -28,7 +28,7 @@ Non-goals: joining customers, reaching back to correct a window that has passed,
 """
 
 from features.event import EVENT_TIME_MS_MAX, Event, Offset
-from features.expression import ExpressionError, compile_cel, first_line
+from features.expression import WORDLESS, ExpressionError, compile_cel, first_line
 from features.layout import FoldResult, Layout, LayoutRow, Rows
 from features.record import (
     EVENT_IDS_REMEMBERED_MAX,
@@ -67,6 +67,7 @@ __all__ = [
     "TILES_DEFAULT",
     "TILES_MAX",
     "WINDOW_MS_MAX",
+    "WORDLESS",
     "Event",
     "ExpressionError",
     "FeatureSpec",

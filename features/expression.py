@@ -19,7 +19,7 @@ Attributes = Mapping[str, Scalar]
 
 EXPRESSION_BYTES_MAX: Final = 2_000
 _NESTING_MAX: Final = 32
-_WORDLESS: Final = re.compile(
+WORDLESS: Final = re.compile(
     r"//[^\n]*"
     r"|\b[bB]?[rR](?:'''.*?'''|\"\"\".*?\"\"\"|'[^'\n]*'|\"[^\"\n]*\")"
     r"|'''(?:\\.|[^\\])*?'''|\"\"\"(?:\\.|[^\\])*?\"\"\"|'(?:\\.|[^'\\\n])*'|\"(?:\\.|[^\"\\\n])*\"",
@@ -39,10 +39,11 @@ def compile_cel(expression: str, bytes_max: int = EXPRESSION_BYTES_MAX, what: st
     size = len(expression.encode())
     if size > bytes_max:
         raise ExpressionError(f"{what} of {size} bytes, at most {bytes_max} are allowed")
-    if _nesting(expression) > _NESTING_MAX:
+    wordless = WORDLESS.sub(" '' ", expression)
+    if _nesting(wordless) > _NESTING_MAX:
         raise ExpressionError(f"{what} nested deeper than {_NESTING_MAX}")
     # Before anything is evaluated: five of these inside each other would keep a process busy for hours.
-    if iterated := _ITERATES.search(_WORDLESS.sub(" '' ", expression)):
+    if iterated := _ITERATES.search(wordless):
         raise ExpressionError(f"{iterated[0]} is not allowed: there is nothing to iterate over")
     try:
         return cel.compile(expression)
@@ -89,10 +90,12 @@ def _nesting(expression: str) -> int:
     """How deep the parser may have to go: brackets, runs of unary signs, and conditionals, which nest rightwards."""
     depth = deepest = run = 0
     for character in expression:
+        if character.isspace():
+            continue
         run = run + 1 if character in "!-" else 0
         if character in "([{":
             depth += 1
         elif character in ")]}":
-            depth -= 1
+            depth = max(0, depth - 1)
         deepest = max(deepest, depth + run)
     return deepest + expression.count("?")

@@ -102,7 +102,11 @@ async def explained(
 def _candidate(case: Case, story: Story, at: int, sds: dict[str, float]) -> decisions_pb2.Candidate:
     catalogue = case.catalogue
     offer = catalogue.offers[at]
-    candidate = decisions_pb2.Candidate(offer_id=offer.id, eligible=not case.unmet[at], unmet_rules=case.unmet[at])
+    unmet = case.unmet[at]
+    candidate = decisions_pb2.Candidate(offer_id=offer.id, eligible=not unmet, unmet_rules=[one.plain for one in unmet])
+    for one in unmet:
+        told = {"layer": one.layer, "name": one.name, "expression": one.expression, "failed": one.failed}
+        candidate.unmet.add(text=story.unmet(one), **told)
     worth = case.worth(at)
     shown = case.shown(at)
     if shown is not None and worth is not None:

@@ -6,13 +6,13 @@ from functools import cached_property
 
 import numpy as np
 
-from engine.answers import held_back, unmet_rules
 from engine.catalogue import Catalogue
 from engine.experiment_arms import neutral_input
 from engine.experiments import Standing
 from engine.explain.contributions import POINTS, Decomposition, decompose, groups_of
 from engine.explain.kept import Belief
 from engine.record import Choice, DecisionRecord
+from engine.whynot import Unmet, WhyNot
 from models.calibration import read
 
 _AGREES = 1e-5
@@ -45,14 +45,10 @@ class Case:
         return np.frombuffer(self.record.x, np.int8)
 
     @cached_property
-    def unmet(self) -> list[list[str]]:
-        """By offer: the rules that kept it away."""
-        return [unmet_rules(self.catalogue, self.record, at) for at in range(len(self.catalogue.offers))]
-
-    @cached_property
-    def held(self) -> list[list[str]]:
-        """By offer: the limits that kept it back."""
-        return held_back(self.catalogue, self.record)
+    def unmet(self) -> list[list[Unmet]]:
+        """By offer: what kept it away."""
+        why_not = WhyNot(self.catalogue, self.record)
+        return [why_not.of(at) for at in range(len(self.catalogue.offers))]
 
     @cached_property
     def standing(self) -> Standing:
@@ -198,7 +194,7 @@ class Case:
         before = {other for other, (place, _) in self.chosen.items() if place <= rank}
         left: list[tuple[float, int | None]] = [(0.0, None)] if self.catalogue.config.silence else []
         for other, unmet in enumerate(self.unmet):
-            worth = None if unmet or self.held[other] or other in before else self.worth(other)
+            worth = None if unmet or other in before else self.worth(other)
             if worth is not None:
                 left.append((worth, other))
         if not left:

@@ -38,8 +38,9 @@ def show(console: Console, explained: decisions_pb2.ExplainResponse, contributio
 
 def _row(candidate: decisions_pb2.Candidate) -> tuple[str, ...]:
     why = candidate.reasons[0].code if candidate.reasons else ""
-    if candidate.unmet_rules:
-        why = f"{why}: {'; '.join(candidate.unmet_rules)}"
+    if candidate.unmet:
+        told = [f"{one.layer}: {one.name or one.expression or one.text}" for one in candidate.unmet]
+        why = f"{why}: {'; '.join(told)}"
     numbers = ["", "", "", "", "", ""]
     if candidate.HasField("factors"):
         factors = candidate.factors

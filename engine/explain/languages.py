@@ -118,7 +118,7 @@ _SERBIAN: Final = Words(
     not_eligible="{offer}: nije dozvoljeno, razlog: {rules}.",
     rule_not_held="{rule} nije ispunjeno",
     rule_failed="{rule} nije moglo da se izračuna",
-    wrong_channel="nije u ponudi u kanalu {channel} ili za njega nema tekst",
+    wrong_channel="nije u ponudi u kanalu {channel}",
     wrong_time="nije u roku od starts_ms do ends_ms",
     situation="Klijent {customer}, {known}: u kanalu {channel} dozvoljeno je {eligible} od {offers} ponuda.",
     known="stanje poznato",
@@ -154,6 +154,20 @@ _SERBIAN: Final = Words(
     brief_nothing="Sada ne nudite ništa.",
     control_group="{offer}: zadržava {group}, da bi se izmerilo šta ponude donose.",
     arms="U eksperimentima: {arms}.",
+    rule_named="{name} ({rule})",
+    no_consent="{rule} traži saglasnost klijenta, a {consent} nije dato",
+    held_back="zadržava: {limit}",
+    no_treatment="nema tekst za kanal {channel}",
+    layers={
+        "eligibility": "dozvoljenost",
+        "applicability": "primenljivost",
+        "suitability": "primerenost",
+        "trigger": "povod",
+        "contact_policy": "pravila kontakta",
+        "channel": "",
+        "treatment": "",
+        "validity": "",
+    },
 )
 
 _CZECH: Final = Words(
@@ -192,7 +206,7 @@ _CZECH: Final = Words(
     not_eligible="{offer}: nepřípustné, důvod: {rules}.",
     rule_not_held="{rule} neplatilo",
     rule_failed="{rule} nebylo možné vyhodnotit",
-    wrong_channel="v kanálu {channel} se nenabízí nebo pro něj nemá text",
+    wrong_channel="v kanálu {channel} se nenabízí",
     wrong_time="mimo dobu od starts_ms do ends_ms",
     situation="Klient {customer}, {known}: v kanálu {channel} je přípustných nabídek {eligible} z {offers}.",
     known="stav znám",
@@ -228,6 +242,20 @@ _CZECH: Final = Words(
     brief_nothing="Nyní nenabízejte nic.",
     control_group="{offer}: zadržuje {group}, aby bylo možné změřit, co nabídky přinášejí.",
     arms="V experimentech: {arms}.",
+    rule_named="{name} ({rule})",
+    no_consent="{rule} vyžaduje souhlas klienta a {consent} nebyl dán",
+    held_back="zadržuje: {limit}",
+    no_treatment="nemá text pro kanál {channel}",
+    layers={
+        "eligibility": "přípustnost",
+        "applicability": "použitelnost",
+        "suitability": "vhodnost",
+        "trigger": "podnět",
+        "contact_policy": "pravidla kontaktu",
+        "channel": "",
+        "treatment": "",
+        "validity": "",
+    },
 )
 
 _SLOVENIAN: Final = Words(
@@ -268,7 +296,7 @@ _SLOVENIAN: Final = Words(
     not_eligible="{offer}: ni dovoljeno, razlog: {rules}.",
     rule_not_held="{rule} ni veljalo",
     rule_failed="{rule} ni bilo mogoče izračunati",
-    wrong_channel="v kanalu {channel} se ne ponuja ali zanj nima besedila",
+    wrong_channel="v kanalu {channel} se ne ponuja",
     wrong_time="zunaj roka od starts_ms do ends_ms",
     situation="Stranka {customer}, {known}: v kanalu {channel} je dovoljenih ponudb {eligible} od {offers}.",
     known="stanje znano",
@@ -304,6 +332,20 @@ _SLOVENIAN: Final = Words(
     brief_nothing="Zdaj ne ponujajte ničesar.",
     control_group="{offer}: zadržuje {group}, da se lahko izmeri, kaj ponudbe prinašajo.",
     arms="V poskusih: {arms}.",
+    rule_named="{name} ({rule})",
+    no_consent="{rule} zahteva soglasje stranke, {consent} pa ni bilo dano",
+    held_back="zadržuje: {limit}",
+    no_treatment="nima besedila za kanal {channel}",
+    layers={
+        "eligibility": "upravičenost",
+        "applicability": "uporabnost",
+        "suitability": "primernost",
+        "trigger": "povod",
+        "contact_policy": "pravila stikov",
+        "channel": "",
+        "treatment": "",
+        "validity": "",
+    },
 )
 
 _BULGARIAN: Final = Words(
@@ -344,7 +386,7 @@ _BULGARIAN: Final = Words(
     not_eligible="{offer}: недопустимо, причина: {rules}.",
     rule_not_held="{rule} не беше изпълнено",
     rule_failed="{rule} не можа да бъде изчислено",
-    wrong_channel="не се предлага в канал {channel} или няма текст за него",
+    wrong_channel="не се предлага в канал {channel}",
     wrong_time="извън срока от starts_ms до ends_ms",
     situation="Клиент {customer}, {known}: в канал {channel} са допустими {eligible} от {offers} предложения.",
     known="състоянието е известно",
@@ -382,6 +424,20 @@ _BULGARIAN: Final = Words(
     brief_nothing="Сега не предлагайте нищо.",
     control_group="{offer}: задържа се от {group}, за да се измери какво носят предложенията.",
     arms="В експерименти: {arms}.",
+    rule_named="{name} ({rule})",
+    no_consent="{rule} изисква съгласие на клиента, а {consent} не е дадено",
+    held_back="задържа се от: {limit}",
+    no_treatment="няма текст за канал {channel}",
+    layers={
+        "eligibility": "допустимост",
+        "applicability": "приложимост",
+        "suitability": "уместност",
+        "trigger": "повод",
+        "contact_policy": "правила за контакт",
+        "channel": "",
+        "treatment": "",
+        "validity": "",
+    },
 )
 
 _NARROW_SPACE: Final = "\N{NARROW NO-BREAK SPACE}"

@@ -8,11 +8,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from engine.experiments import CONTROL_GROUP
 from engine.explain.case import Case
 from engine.explain.contributions import COMBINED, POINTS
 from engine.explain.standing import Standing
 from engine.explain.words import Number, Words, amount
 from engine.ladder import Rung
+from engine.whynot import Unmet
 from models import STEPS
 
 PARTS_TOLD_MAX: Final = 3
@@ -70,15 +72,16 @@ class Story:
     def reason(self, at: int) -> Reason:
         """Why an offer is in the answer, or is not."""
         case, words = self.case, self.words
-        if case.unmet[at]:
+        unmet = case.unmet[at]
+        groups = [one.name for one in unmet if one.layer == CONTROL_GROUP]
+        if groups and all(one.limit for one in unmet):
+            text = words.control_group.format(offer=self._offer(at), group=", ".join(groups))
+            return Reason("control_group", text)
+        if unmet:
             text = words.not_eligible.format(offer=self._offer(at), rules=self._rules(at))
             return Reason("not_eligible", text)
         if at in case.chosen:
             return self._of_chosen(at)
-        groups = [name for name in case.held[at] if name in case.catalogue.experiments.control.names]
-        if groups:
-            text = words.control_group.format(offer=self._offer(at), group=", ".join(groups))
-            return Reason("control_group", text)
         worth = case.worth(at)
         if worth is None:
             return Reason("not_chosen", words.not_chosen_unknown.format(offer=self._offer(at)))
@@ -186,19 +189,31 @@ class Story:
         return self.words.part.format(input=name, value=self.values[name], points=points)
 
     def _rules(self, at: int) -> str:
-        """What kept an offer away; the last entries of `unmet` are channel and time, the others are rules."""
-        case, words = self.case, self.words
-        rules, catalogue = case.catalogue.rules, case.catalogue
-        failed = int.from_bytes(case.record.rules_failed, "little")
-        told = [
-            (words.rule_failed if failed >> rule & 1 else words.rule_not_held).format(rule=rules.expressions[rule])
-            for rule in rules.unmet(case.record.rules_held, catalogue.offer_masks[at])
-        ]
-        if not catalogue.in_channel[case.record.channel, at]:
-            told.append(words.wrong_channel.format(channel=catalogue.config.channels[case.record.channel].id))
-        if not catalogue.offers[at].starts_ms <= case.record.time_ms < catalogue.offers[at].ends_ms:
-            told.append(words.wrong_time)
+        """What kept an offer away; the layer is said once for all that follow in it."""
+        told, before = [], "eligibility"
+        for one in self.case.unmet[at]:
+            layer = self.words.layers.get(one.layer, one.layer.replace("_", " "))
+            told.append(self.unmet(one) if one.layer == before or not layer else f"{layer}: {self.unmet(one)}")
+            before = one.layer
         return "; ".join(told)
+
+    def unmet(self, one: Unmet) -> str:
+        """One thing that kept an offer away, in words."""
+        case, words = self.case, self.words
+        if one.layer in ("channel", "treatment"):
+            channel = case.catalogue.config.channels[case.record.channel].id
+            return (words.wrong_channel if one.layer == "channel" else words.no_treatment).format(channel=channel)
+        if one.layer == "validity":
+            return words.wrong_time
+        if not one.expression:
+            return words.held_back.format(limit=one.name)
+        if one.name and one.name != one.expression:
+            rule = words.rule_named.format(name=one.name, rule=one.expression)
+        else:
+            rule = one.expression
+        if one.consent:
+            return words.no_consent.format(rule=rule, consent=one.consent)
+        return (words.rule_failed if one.failed else words.rule_not_held).format(rule=rule)
 
     def _offer(self, at: int) -> str:
         return self.case.catalogue.offer_ids[at]
@@ -235,7 +250,7 @@ class Story:
         )
         parts = [situation, *texts]
         if not eligible:
-            parts.append(words.nothing_eligible)
+            parts.append(self._nothing_left())
         elif not case.chosen:
             parts.append(words.silence_drawn.format(propensity=case.record.nothing_propensity))
             parts.append(self._why_silence())
@@ -248,12 +263,15 @@ class Story:
         parts.append(self.caveat())
         return " ".join(part for part in parts if part)
 
+    def _nothing_left(self) -> str:
+        """Why there was nothing to choose from: what kept back an offer whose rules held, if there is one."""
+        unmet = self.case.unmet
+        kept_back = [at for at in range(len(unmet)) if all(one.limit for one in unmet[at])]
+        return self.reason(kept_back[0]).text if kept_back else self.words.nothing_eligible
+
     def _why_silence(self) -> str:
         case, words = self.case, self.words
-        left = [at for at, unmet in enumerate(case.unmet) if not unmet and not case.held[at]]
-        if not left:
-            return self.reason(next(at for at, unmet in enumerate(case.unmet) if not unmet)).text
-        worths = [(case.worth(at), at) for at in left]
+        worths = [(case.worth(at), at) for at, unmet in enumerate(case.unmet) if not unmet]
         known = [(worth, at) for worth, at in worths if worth is not None]
         if not known:
             return ""
@@ -267,7 +285,7 @@ class Story:
         case, words = self.case, self.words
         if not case.chosen:
             eligible = any(not unmet for unmet in case.unmet)
-            return f"{words.brief_nothing} {self._why_silence() if eligible else words.nothing_eligible}".strip()
+            return f"{words.brief_nothing} {self._why_silence() if eligible else self._nothing_left()}".strip()
         first = next(iter(case.chosen))
         parts = [words.brief_offer.format(offer=self._offer(first))]
         parts += self._parts(first, words.brief_for, words.brief_against)

@@ -3,6 +3,7 @@
 A sentence that a language lacks is an error of the type checker.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,8 +42,13 @@ class Words:
     control_group: str
     rule_not_held: str
     rule_failed: str
+    rule_named: str
+    no_consent: str
+    held_back: str
     wrong_channel: str
+    no_treatment: str
     wrong_time: str
+    layers: Mapping[str, str]
     # The decision.
     situation: str
     known: str
@@ -109,8 +115,22 @@ ENGLISH: Final = Words(
     control_group="{offer}: kept back by {group}, so that it can be measured what offers bring.",
     rule_not_held="{rule} did not hold",
     rule_failed="{rule} could not be evaluated",
-    wrong_channel="it is not offered in channel {channel}, or has no treatment for it",
+    rule_named="{name} ({rule})",
+    no_consent="{rule} asks for what needs the customer's consent, and {consent} was not given",
+    held_back="{limit} kept it back",
+    wrong_channel="it is not offered in channel {channel}",
+    no_treatment="it has no treatment for channel {channel}",
     wrong_time="it was not within its starts_ms and ends_ms",
+    layers={
+        "eligibility": "eligibility",
+        "applicability": "applicability",
+        "suitability": "suitability",
+        "trigger": "trigger",
+        "contact_policy": "contact policy",
+        "channel": "",
+        "treatment": "",
+        "validity": "",
+    },
     situation="For customer {customer}, {known}, {eligible} of {offers} offers were eligible in channel {channel}.",
     known="whose state was known",
     unknown="of whom nothing was known",

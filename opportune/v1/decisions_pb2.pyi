@@ -189,8 +189,22 @@ class Factors(_message.Message):
     worth: float
     def __init__(self, estimate: _Optional[float] = ..., context_weight: _Optional[float] = ..., value: _Optional[float] = ..., lever: _Optional[float] = ..., contact_cost: _Optional[float] = ..., worth: _Optional[float] = ...) -> None: ...
 
+class Unmet(_message.Message):
+    __slots__ = ("layer", "name", "expression", "failed", "text")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EXPRESSION_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    layer: str
+    name: str
+    expression: str
+    failed: bool
+    text: str
+    def __init__(self, layer: _Optional[str] = ..., name: _Optional[str] = ..., expression: _Optional[str] = ..., failed: _Optional[bool] = ..., text: _Optional[str] = ...) -> None: ...
+
 class Candidate(_message.Message):
-    __slots__ = ("offer_id", "eligible", "unmet_rules", "rank", "propensity", "score", "acceptance_probability", "acceptance_probability_sd", "base_rate", "contributions", "factors", "reasons", "text")
+    __slots__ = ("offer_id", "eligible", "unmet_rules", "rank", "propensity", "score", "acceptance_probability", "acceptance_probability_sd", "base_rate", "contributions", "factors", "reasons", "text", "unmet")
     OFFER_ID_FIELD_NUMBER: _ClassVar[int]
     ELIGIBLE_FIELD_NUMBER: _ClassVar[int]
     UNMET_RULES_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +218,7 @@ class Candidate(_message.Message):
     FACTORS_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    UNMET_FIELD_NUMBER: _ClassVar[int]
     offer_id: str
     eligible: bool
     unmet_rules: _containers.RepeatedScalarFieldContainer[str]
@@ -217,7 +232,8 @@ class Candidate(_message.Message):
     factors: Factors
     reasons: _containers.RepeatedCompositeFieldContainer[Reason]
     text: str
-    def __init__(self, offer_id: _Optional[str] = ..., eligible: _Optional[bool] = ..., unmet_rules: _Optional[_Iterable[str]] = ..., rank: _Optional[int] = ..., propensity: _Optional[float] = ..., score: _Optional[float] = ..., acceptance_probability: _Optional[float] = ..., acceptance_probability_sd: _Optional[float] = ..., base_rate: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., factors: _Optional[_Union[Factors, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., text: _Optional[str] = ...) -> None: ...
+    unmet: _containers.RepeatedCompositeFieldContainer[Unmet]
+    def __init__(self, offer_id: _Optional[str] = ..., eligible: _Optional[bool] = ..., unmet_rules: _Optional[_Iterable[str]] = ..., rank: _Optional[int] = ..., propensity: _Optional[float] = ..., score: _Optional[float] = ..., acceptance_probability: _Optional[float] = ..., acceptance_probability_sd: _Optional[float] = ..., base_rate: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., factors: _Optional[_Union[Factors, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., text: _Optional[str] = ..., unmet: _Optional[_Iterable[_Union[Unmet, _Mapping]]] = ...) -> None: ...
 
 class Input(_message.Message):
     __slots__ = ("name", "steps")

@@ -34,7 +34,8 @@ def test_every_sentence_has_the_same_placeholders_and_is_translated(language: st
     assert english.keys() == words.keys()
     for name, template in english.items():
         assert placeholders(words[name]) == placeholders(template), name
-        assert words[name] != template or not template, f"{name} is still English"
+        wordless = not re.search(r"[a-z]", re.sub(r"\{[^}]*\}", "", template))
+        assert words[name] != template or wordless, f"{name} is still English"
 
 
 def test_cyrillic_languages_have_no_latin_letters_but_names_of_settings() -> None:
