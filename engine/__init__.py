@@ -2,6 +2,7 @@
 
     config → catalogue          what an operator writes, checked and compiled (rules: rules)
     gateway → decider → decide  a request checked, batched, decided; ledger and record are what it leaves
+    holds, contact_policy       what keeps offers back although rules hold: how often who may be contacted
     service, rpc, cloudevents, web, answers   the same services over gRPC and HTTP
     ingest                      events into features            policywatch   the policy into the servers
     lifecycle → attribution → learner → learning   outcomes into the policy

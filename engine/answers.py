@@ -10,6 +10,7 @@ from engine.answerwire import reason
 from engine.catalogue import Catalogue
 from engine.decide import Ask
 from engine.decider import Fallback
+from engine.holds import NOT_ELIGIBLE
 from engine.ledger import Ledger
 from engine.record import DecisionRecord, decision_id
 from engine.whynot import WhyNot
@@ -77,10 +78,10 @@ def repeated(
         )
     if not record.slate:
         # Silence is drawn for sure when nothing was eligible: the propensity alone does not tell the two apart.
-        why_not = WhyNot(catalogue, record) if same else None
-        silent = record.nothing_propensity and (why_not is None or why_not.any_left())
-        spared = why_not is not None and why_not.spared()
-        response.nothing_reason.CopyFrom(reason("control_group" if spared else "silence" if silent else "not_eligible"))
+        code = "silence" if record.nothing_propensity else NOT_ELIGIBLE
+        if same:
+            code = WhyNot(catalogue, record).nothing()
+        response.nothing_reason.CopyFrom(reason(code))
     if same:
         response.arms.extend(catalogue.experiments.of(record.customer, record.time_ms).names)
     if record.known:

@@ -11,8 +11,8 @@ from typing import Final
 
 from engine.catalogue import Catalogue
 from engine.decide import Draft
+from engine.holds import CONTROL_GROUP, HELD_BACK, NOT_ELIGIBLE
 from engine.ladder import Rung
-from engine.ledger import Glance
 from engine.record import decision_id
 from features import Offset
 from opportune.v1 import decisions_pb2
@@ -25,6 +25,7 @@ _REASON: Final = {
     "category": "The estimate rests on what other offers have taught, those of the same category first.",
     "own": "The estimate rests on the outcomes of this offer itself.",
     "not_eligible": "The rules leave no offer for this customer in this channel now.",
+    "held_back": "The rules leave offers, but contact policy or another limit keeps all of them back for now.",
     "silence": "No offer is expected to be worth the contact.",
     "control_group": "Kept back: the customer is in a control group, to measure what offers bring.",
 }
@@ -74,10 +75,9 @@ class AnswerWriter:
         ]
         self._rungs: Final = [_reason_begun(rung.code) for rung in Rung]
         self._nothing: Final = {
-            eligible: decisions_pb2.DecideResponse(nothing_reason=reason(code)).SerializeToString()
-            for eligible, code in ((True, "silence"), (False, "not_eligible"))
+            code: decisions_pb2.DecideResponse(nothing_reason=reason(code)).SerializeToString()
+            for code in ("silence", NOT_ELIGIBLE, HELD_BACK, CONTROL_GROUP)
         }
-        self._spared: Final = decisions_pb2.DecideResponse(nothing_reason=reason("control_group")).SerializeToString()
         self._version = decisions_pb2.DecideResponse(config_version=catalogue.version).SerializeToString()
 
     def write(self, draft: Draft, partition: int, position: Offset) -> bytes:
@@ -105,19 +105,21 @@ class AnswerWriter:
                 size = len(fixed) + len(numbers) + len(reasons) + len(rung)
                 parts += (_OFFER, _length(size), fixed, numbers, reasons, rung)
         else:
-            parts.append(self._spared if draft.spared else self._nothing[draft.any_eligible])
+            parts.append(self._nothing[draft.nothing])
         if draft.known:
             parts.append(_state(draft.watermark, draft.latest_event_ms, ask.time_ms))
         if draft.seen.open_offers:
-            parts += self.open_offers(partition, draft.seen)
+            parts += self.open_offers(partition, draft.seen.open_offers)
+        for elsewhere, open_offers in draft.seen.linked:
+            parts += self.open_offers(elsewhere, open_offers)
         parts.append(draft.arms)
         return b"".join(parts)
 
-    def open_offers(self, partition: int, seen: Glance) -> list[bytes]:
-        """The open_offers of a DecideResponse, newest first."""
+    def open_offers(self, partition: int, seen: Sequence[tuple[Offset, int, int, int, int]]) -> list[bytes]:
+        """The open_offers of a DecideResponse, newest first, of a Glance's."""
         parts: list[bytes] = []
         at, name = None, b""
-        for position, key, stage, served_ms, expires_ms in reversed(seen.open_offers):
+        for position, key, stage, served_ms, expires_ms in reversed(seen):
             if position != at:
                 at, text = position, decision_id(partition, position).encode()
                 name = bytes((_DECISION_ID, len(text))) + text

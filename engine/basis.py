@@ -3,7 +3,7 @@
     header    u16 estimates, u16 holds, u16 prices, u16 bytes of the parameters, u16 bytes of what was seen,
               f64 surcharge, f64 gate
     estimate  u16 offer, by its place in the configuration, f32 mean, f32 sd
-    hold      u16 limit, u32 scope (engine.holds)
+    hold      u16 limit, u32 scope, u8 room, i64 until_ms (engine.holds)
     price     u16 offer, f64 shadow price of the budgets that it draws on
     JSON of the parameters of the offers in the answer, by offer id; empty if they have none
     what was seen: the row of the value matrix, as engine.valuecode has it
@@ -28,7 +28,7 @@ Floats32 = NDArray[np.float32]
 
 _HEADER: Final = struct.Struct("<HHHHHdd")
 _ESTIMATE: Final = struct.Struct("<Hff")
-_HOLD: Final = struct.Struct("<HI")
+_HOLD: Final = struct.Struct("<HIBq")
 _PRICE: Final = struct.Struct("<Hd")
 
 GATE_OPEN: Final = 1.0

@@ -65,7 +65,7 @@ class Bridge:
         if self._same or not any(held):
             return held
         return [
-            tuple([Hold(self._limits[limit], scope) for limit, scope in some if limit in self._limits]) for some in held
+            tuple([Hold(self._limits[limit], *more) for limit, *more in some if limit in self._limits]) for some in held
         ]
 
     def prices(self, prices: Floats) -> Floats:

@@ -16,6 +16,7 @@ from engine.arbitration import Arbitration
 from engine.config import Places
 from engine.config_base import CUSTOMER
 from engine.config_schema import Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
+from engine.contact_policy import ContactPolicy
 from engine.errors import ConfigError
 from engine.experiment_arms import Neutral
 from engine.experiments import Experiments
@@ -333,7 +334,7 @@ class Catalogue:
     @cached_property
     def holds(self) -> Holds:
         """What keeps offers back although their rules hold."""
-        return Holds([self.experiments.control])
+        return Holds([self.experiments.control, *([self.contacts] if self.contacts is not None else [])])
 
     @cached_property
     def experiments(self) -> Experiments:
@@ -349,6 +350,13 @@ class Catalogue:
     def values(self) -> NDArray[np.float64]:
         """(offers,) declared values."""
         return np.array([offer.value for offer in self.offers])
+
+    @cached_property
+    def contacts(self) -> ContactPolicy | None:
+        """How often who may be contacted; None: nobody said."""
+        if self.config.contact_policy is None:
+            return None
+        return ContactPolicy(self.config, [offer.category for offer in self.offers], self.windows_ms)
 
     @cached_property
     def explorer(self) -> Explorer:

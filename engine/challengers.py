@@ -231,6 +231,8 @@ class Challengers:
         _, _, may, _ = self._catalogue.arbitration.score(
             mean, mean, [Verdict(record.rules_held, b"")], np.array([record.channel]), np.array([record.time_ms])
         )
+        if record.basis is not None and record.config_version == self._catalogue.version:
+            self._catalogue.holds.keep_back([record.basis.holds], may)
         found: NDArray[np.bool_] = may[0]
         return found
 

@@ -78,4 +78,7 @@ def chosen(
     else:
         opened = np.ones(len(limits)) if gates is None else gates
         slates = arms.choose(*arguments, gates=opened, governed=governed, **how)
+    if catalogue.contacts is not None:
+        # Last: what stays in a slate keeps the propensity that it was drawn with.
+        slates = catalogue.holds.trim(slates, held if held is not None else [()] * len(limits), channels)
     return Chosen(slates, score, spread, may, any_eligible)

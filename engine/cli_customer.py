@@ -1,5 +1,6 @@
 """A customer as a page in a terminal."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -31,12 +32,26 @@ def show(console: Console, customer: customers_pb2.Customer) -> None:
         names = {feature.name for feature in customer.profile} if title == "features" else set()
         rows = [_feature_row(feature) for feature in features if feature.name not in names]
         _table(console, title, ("name", "value", "unit", "as of"), rows)
+    show_contacts(console, customer)
     _table(console, "complaint cases", _CASE_HEADINGS, [_case_row(case) for case in customer.cases])
     _table(console, "timeline", _ENTRY_HEADINGS, [_entry_row(entry) for entry in customer.timeline])
     if customer.next_page_token:
         console.print(f"older entries: --page {customer.next_page_token}")
     elif customer.timeline_floor_ms:
         console.print(f"events up to {_time(customer.timeline_floor_ms)} may be missing")
+
+
+def show_contacts(console: Console, customer: customers_pb2.Customer) -> None:
+    """Print what contact policy says of a customer; nothing where there is none."""
+    rows = [(f"{c.days} d", c.channel or "–", str(c.contacts), str(c.offers)) for c in customer.contacts]
+    _table(console, "contacts", ("within", "channel", "contacts", "offers"), rows)
+    caps = [(c.name, c.of, f"{c.used} of {c.most}", _time(c.free_again_ms)) for c in customer.caps]
+    _table(console, "caps", ("cap", "of", "used", "free again (UTC)"), caps)
+    cools = [(c.name, c.of, _time(c.until_ms)) for c in customer.cool_offs]
+    _table(console, "cool-offs", ("cool-off", "of", "until (UTC)"), cools)
+    if customer.contact_pressure:
+        told = f"{customer.contact_pressure:.2f}, which adds {customer.contact_surcharge:.2f} to the cost of a contact"
+        console.print(f"contact pressure: {told}")
 
 
 _CASE_HEADINGS: Final = ("case", "state", "age", "complaints", "channels", "first", "last", "what")
@@ -69,7 +84,7 @@ def _entry_row(entry: customers_pb2.TimelineEntry) -> tuple[str, ...]:
     return _time(entry.time_ms), kind, channel, entry.text, entry.author, case
 
 
-def _table(console: Console, title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _table(console: Console, title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     if not rows:
         return
     table = Table(title=title, title_justify="left", title_style="bold")

@@ -5,6 +5,7 @@ from typing import Any
 from engine import limits
 from engine.config_base import CUSTOMER
 from engine.config_schema import Config, EventType, Feature, Offer, key_of
+from engine.contact_schema import problems_of_contacts
 from engine.experiments_schema import problems as problems_of_experiments
 from engine.rules_check import rule_problems
 from features import ExpressionError, FeatureSpec, clock_of, compile_cel
@@ -62,6 +63,7 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
         if fallback not in offers:
             found.append((("fallback", at), f"no offer {fallback!r}"))
     found += rule_problems(config)
+    found += problems_of_contacts(config)
     return found + _check_exploration(config, channels, offers)
 
 

@@ -22,6 +22,7 @@ from engine.config_base import (
     TimeMs,
     ValueKind,
 )
+from engine.contact_schema import ContactPolicy
 from engine.experiments_schema import Experiment
 from engine.groups import Group
 from engine.rules_schema import CustomerLocation, GlobalRule, LayerRules, Place, Trigger
@@ -487,6 +488,7 @@ class Config(Part):
     learning: Learning = Learning()
     challengers: tuple[Challenger, ...] = Field(default=(), max_length=limits.CHALLENGERS_MAX)
     experiments: tuple[Experiment, ...] = Field(default=(), max_length=limits.EXPERIMENT_ENTRIES_MAX)
+    contact_policy: ContactPolicy | None = None
 
     @cached_property
     def all_features(self) -> tuple[Feature, ...]:

@@ -20,7 +20,7 @@ from engine.basis import GATE_OPEN, estimates_of
 from engine.catalogue import Catalogue
 from engine.choosing import chosen
 from engine.experiment_arms import arms_of, batch_of
-from engine.holds import Situation
+from engine.holds import CONTROL_GROUP, HELD_BACK, NOT_ELIGIBLE, Hold, Situation
 from engine.ladder import Rung, held_of
 from engine.ledger import Glance
 from engine.policyfacts import PolicyFacts
@@ -87,8 +87,8 @@ class Draft(NamedTuple):
     record: bytes
     arms: bytes = b""
     """Where the customer stands in experiments, as fields of a DecideResponse."""
-    spared: bool = False
-    """Whether there is nothing to offer because the customer is in a control group."""
+    nothing: str = ""
+    """Why there is nothing in the answer: the code of the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,8 @@ class Repeat:
 
 
 State = tuple[bytes | None, bytes | None]
+Linked = Sequence[tuple[int, bytes]]
+"""(partition, ledger) of the names linked to a customer."""
 
 
 def decide(
@@ -113,11 +115,13 @@ def decide(
     policy_known: bool = True,
     facts: PolicyFacts | None = None,
     prices: NDArray[np.float64] | None = None,
+    linked: Sequence[Linked] = (),
 ) -> list[Draft | Repeat]:
     """Decide for a batch. `states` are (features, ledger) bytes of each request's customer, None where unknown.
 
     `rolled` has the records of each request's entities, by kind, if the catalogue has features of entities. `facts` are
     those of the policy; None: nothing is told of it. `prices` (n,) are the shadow prices of the offers, if any.
+    `linked` has the ledgers of the names linked to each customer, if contacts under them count.
 
     A customer may be in a batch once only: two decisions from one ledger could not both be committed.
     """
@@ -130,6 +134,8 @@ def decide(
         except ledger.LedgerError:
             # A damaged ledger is replaced: its revision is unknown, but compare-and-set compares its bytes as they are.
             seen, ok = Glance(0, 0, None, ()), False
+        if linked and linked[len(glances)]:
+            seen = seen._replace(linked=_begun_elsewhere(linked[len(glances)], ask.time_ms))
         glances.append(seen)
         damaged.append(not ok)
         results.append(None if seen.repeated is None else Repeat(ask, seen.repeated, seen))
@@ -146,6 +152,7 @@ def decide(
             policy_known,
             facts or PolicyFacts.none(len(catalogue.ladder.offers)),
             prices,
+            [linked[at] for at in todo] if linked else (),
         )
         for at, draft in zip(todo, drafts, strict=True):
             results[at] = draft
@@ -163,6 +170,7 @@ def _decide_new(
     policy_known: bool,
     facts: PolicyFacts,
     prices: NDArray[np.float64] | None,
+    linked: Sequence[Linked],
 ) -> list[Draft]:
     count = len(asks)
     offers = len(catalogue.offers)
@@ -181,13 +189,21 @@ def _decide_new(
     ladder = catalogue.ladder
     awarded = ladder.climb(x, mean, sd, held_of(verdicts), facts) if ladder.offers else None
     lessons = ladder.record(policy)
+    contacts, look, surcharges = catalogue.contacts, None, None
+    if contacts is not None:
+        ledgers = [None if bad else data for (_, data), bad in zip(states, damaged, strict=True)]
+        others = [[data for _, data in ledgers_of] for ledgers_of in linked]
+        look = contacts.look(glances, ledgers, channels, times, limits, others)
+        surcharges = look.surcharges
     customers = [ask.customer for ask in asks]
     standings = arms_of(catalogue.experiments, customers, times.tolist())
     arms = batch_of(standings)
     if arms is not None:
         arms.estimates(catalogue.neutral, policy, facts.average, mean, sd)
     explorer = catalogue.explorer
-    situation = Situation(customers, glances, verdicts, channels, [ask.placement for ask in asks], times)
+    situation = Situation(
+        customers, glances, verdicts, channels, [ask.placement for ask in asks], times, contacts=look
+    )
     held = catalogue.holds.of(situation)
     seeds = [
         seed_of(ask.customer.encode(), data[:HEADER_STATE_BYTES] if data is not None else b"", seen.epoch)
@@ -207,6 +223,7 @@ def _decide_new(
         limits,
         seeds,
         held=held,
+        surcharges=surcharges,
         prices=prices,
         gates=gates,
         arms=arms,
@@ -229,7 +246,6 @@ def _decide_new(
     steps, dimension = x.tobytes(), x.shape[1]
     version = bytes.fromhex(catalogue.version)
     keys, windows_ms, cold = catalogue.offer_keys, catalogue.windows_ms, lessons.cold
-    spared = catalogue.holds.limits_of(catalogue.experiments.control)
     drafts = []
     for at, (ask, row) in enumerate(zip(asks, columns, strict=True)):
         picks: list[Pick] = []
@@ -252,8 +268,17 @@ def _decide_new(
             degraded = POLICY_UNAVAILABLE
         data, ledger_bytes = records[at], states[at][1]
         watermark, latest_ms = catalogue.layout.watermark(data) if data is not None else (Offset.ZERO, 0)
+        counted = None
+        if contacts is not None and look is not None:
+            counted = contacts.grown(look, at, ask.channel, [pick.offer for pick in picks])
         head, tail = ledger.opened(
-            None if damaged[at] else ledger_bytes, glances[at], ask.request_hash, ask.time_ms, opening, trials[at]
+            None if damaged[at] else ledger_bytes,
+            glances[at],
+            ask.request_hash,
+            ask.time_ms,
+            opening,
+            trials[at],
+            counted,
         )
         latest_ms = max(latest_ms, 0)
         packed = record.pack_decision(
@@ -281,6 +306,7 @@ def _decide_new(
                 *estimates[at],
                 held[at] if held is not None else (),
                 priced,
+                0.0 if surcharges is None else float(surcharges[at]),
                 gate=GATE_OPEN if gates is None else float(gates[at]),
                 seen=seen_values[at],
             ),
@@ -302,14 +328,33 @@ def _decide_new(
                 ledger_tail=tail,
                 record=packed,
                 arms=standings[at].wire if standings is not None else b"",
-                spared=not picks
-                and held is not None
-                and any(hold.limit in spared for hold in held[at])
-                and bool(any_eligible[at])
-                and not may[at, :-1].any(),
+                nothing="" if picks else _nothing(catalogue, bool(any_eligible[at]), may[at], held[at] if held else ()),
             )
         )
     return drafts
+
+
+def _nothing(catalogue: Catalogue, any_eligible: bool, may: NDArray[np.bool_], held: Sequence[Hold]) -> str:
+    """Why nothing is in an answer; `any_eligible` says whether the rules of any offer held, `may` what was left."""
+    if may[:-1].any():
+        return "silence"
+    if not any_eligible:
+        return NOT_ELIGIBLE
+    layers = {catalogue.holds.layer(hold) for hold in held}
+    return CONTROL_GROUP if CONTROL_GROUP in layers else HELD_BACK
+
+
+def _begun_elsewhere(
+    linked: Linked, now_ms: int
+) -> tuple[tuple[int, Sequence[tuple[Offset, int, int, int, int]]], ...]:
+    """(partition, open offers) of names linked to a customer."""
+    found = []
+    for partition, data in linked:
+        try:
+            found.append((partition, ledger.glance(data, 0, now_ms).open_offers))
+        except ledger.LedgerError:
+            continue
+    return tuple(found)
 
 
 def _values(

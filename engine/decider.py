@@ -26,7 +26,8 @@ from typing import Final, NamedTuple, Protocol
 
 from engine import metrics
 from engine.catalogue import Catalogue
-from engine.decide import STATE_UNREADABLE, Ask, Draft, Repeat, State, decide
+from engine.contact_links import LinkedLedgers, Named
+from engine.decide import STATE_UNREADABLE, Ask, Draft, Linked, Repeat, State, decide
 from engine.errors import Overloaded, Unavailable
 from engine.explain.kept import KeptBeliefs
 from engine.learner import prior_policy
@@ -106,6 +107,8 @@ class _Waiting:
     conflicts: int = 0
     hops: int = 0
     """Customers that it was sent on to, because the one before belongs to them."""
+    via: tuple[str, ...] = ()
+    """Those before."""
 
 
 class Decider:
@@ -117,8 +120,11 @@ class Decider:
         store: StateStore,
         outlet: Announcer | None = None,
         entities: EntityReader | None = None,
+        ledgers: LinkedLedgers | None = None,
     ) -> None:
-        """`entities` is needed if the catalogue has features of entities."""
+        """`entities` is needed if the catalogue has features of entities, `ledgers` if it has a contact policy and
+        names are linked to customers."""
+        self._ledgers = ledgers
         assert entities is not None or not catalogue.rollups
         self._entities = entities if catalogue.rollups else None
         self.catalogue = catalogue
@@ -202,6 +208,8 @@ class Decider:
         customers = [waiting.ask.customer for waiting in batch]
         # Under way at the same time: one round trip.
         links = None if self._entities is None else asyncio.ensure_future(self._entities.links(customers))
+        ledgers = None if self.catalogue.contacts is None else self._ledgers
+        names = None if ledgers is None else asyncio.ensure_future(ledgers.names(customers))
         try:
             states = await self._store.read(customers)
         except PartlyUnavailable as error:
@@ -214,10 +222,14 @@ class Decider:
             return
         finally:
             told = {} if links is None else await links
+            named = {} if names is None else await names
         batch, states = self._follow(batch, states)
         rolled: Sequence[Rolled] = ()
         if self._entities is not None:
             batch, states, rolled = await self._roll(self._entities, batch, states, told)
+        linked: Sequence[Linked] = ()
+        if ledgers is not None:
+            batch, states, rolled, linked = await self._linked(ledgers, batch, states, rolled, named)
         if not batch:
             return
         asks = [waiting.ask for waiting in batch]
@@ -229,6 +241,7 @@ class Decider:
             rolled=rolled,
             policy_known=self.policy_known,
             facts=self.facts,
+            linked=linked,
         )
         if any(isinstance(result, Draft) and result.degraded == STATE_UNREADABLE for result in results):
             self.on_unreadable()
@@ -282,7 +295,8 @@ class Decider:
         for waiting, to, state in zip(batch, targets, states, strict=True):
             if to and waiting.hops < LINK_HOPS_MAX:
                 ask = waiting.ask._replace(customer=to)
-                self._queue.appendleft(_Waiting(ask, waiting.answer, waiting.conflicts, waiting.hops + 1))
+                via = (*waiting.via, waiting.ask.customer)
+                self._queue.appendleft(_Waiting(ask, waiting.answer, waiting.conflicts, waiting.hops + 1, via))
             else:
                 staying.append(waiting)
                 there.append(state)
@@ -300,6 +314,34 @@ class Decider:
             else:
                 there.append((waiting, state, records))
         return [each[0] for each in there], [each[1] for each in there], [each[2] for each in there]
+
+    async def _linked(
+        self,
+        ledgers: LinkedLedgers,
+        batch: Sequence[_Waiting],
+        states: Sequence[State],
+        rolled: Sequence[Rolled],
+        named: Named,
+    ) -> tuple[Sequence[_Waiting], Sequence[State], Sequence[Rolled], Sequence[Linked]]:
+        """The ledgers of the names linked to customers; who has some that cannot be read falls back: a cap holds."""
+        # Ingest tells a customer of a name a moment after it has moved: who came through the name knows it already.
+        wanted = [(waiting.ask.customer, waiting.via) for waiting in batch]
+        found = await ledgers.read(wanted, named)
+        if not any(found):
+            return batch, states, rolled, ()
+        there = []
+        for at, each in enumerate(found):
+            if isinstance(each, StoreError):
+                self._fall_back([batch[at]], STATE_STORE_UNAVAILABLE, each)
+            else:
+                there.append((at, each))
+        places = [at for at, _ in there]
+        return (
+            [batch[at] for at in places],
+            [states[at] for at in places],
+            [rolled[at] for at in places] if rolled else (),
+            [each for _, each in there],
+        )
 
     def _again(self, waiting: _Waiting) -> None:
         metrics.DECIDE_CONFLICTS.inc()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from engine.config_schema import Config
 from engine.experiments_schema import CHAMPION, Arm, Experiment
-from engine.holds import Situation
+from engine.holds import CONTROL_GROUP, Situation
 from engine.limits import TIME_MS_MAX
 
 Bools = NDArray[np.bool_]
@@ -116,10 +116,6 @@ class _Spared:
     offers: Bools
     channels: frozenset[int]
     """Empty: all of them."""
-
-
-CONTROL_GROUP: Final = "control_group"
-"""The layer of "why not"."""
 
 
 class ControlGroups:

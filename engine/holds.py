@@ -8,17 +8,26 @@ decision record keeps the holds, so that "why not" can be told, and the decision
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.ledger import Glance
 from engine.rules import Verdict
+from models.exploration import Slates
+
+if TYPE_CHECKING:
+    from engine.contact_policy import Look
 
 Bools = NDArray[np.bool_]
 LAYER: Final = "contact_policy"
 """What limits belong to if they do not say."""
+CONTROL_GROUP: Final = "control_group"
+"""The layer of control groups, and why there is nothing in an answer to somebody who is in one."""
+HELD_BACK: Final = "held_back"
+NOT_ELIGIBLE: Final = "not_eligible"
+"""Why there is nothing in an answer: limits keep all of it back; the rules of nothing held."""
 
 
 class Hold(NamedTuple):
@@ -28,6 +37,10 @@ class Hold(NamedTuple):
     """Index of the limit in Holds.names."""
     scope: int
     """32 bits: what of the catalogue it keeps back."""
+    room: int = 0
+    """Of what it covers so many may still be in the answer; 0: it is kept back."""
+    until_ms: int = 0
+    """When it holds no longer if nothing happens until then; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +53,8 @@ class Situation:
     channels: NDArray[np.int64]
     placements: Sequence[int]
     times_ms: NDArray[np.int64]
+    contacts: "Look | None" = None
+    """What contact policy made of the ledgers; None: there is no contact policy."""
 
 
 class Holder(Protocol):
@@ -50,12 +65,34 @@ class Holder(Protocol):
         """What explanations call its limits."""
         ...
 
-    def holds(self, situation: Situation) -> Sequence[Sequence[tuple[int, int]]] | None:
-        """(limit, scope) of each decision, limits counted from 0; None: nothing is kept back from anybody."""
+    def holds(self, situation: Situation) -> Sequence[Sequence[tuple[int, ...]]] | None:
+        """The fields of the holds of each decision, limits counted from 0; None: nothing is kept back from anybody."""
         ...
 
     def covers(self, limit: int, scope: int) -> Bools:
         """(offers,) what a hold of this limit and scope keeps back."""
+        ...
+
+
+@runtime_checkable
+class Sparing(Protocol):
+    """A holder of which one hold may let pass what another one keeps back, and that may shorten a slate."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """As those of a holder."""
+        ...
+
+    def kept_back(self, holds: Sequence[Hold]) -> Bools:
+        """(offers,) what holds of this holder, limits counted from 0, keep back together."""
+        ...
+
+    def trim(self, slates: Slates, held: Sequence[Sequence[Hold]], channels: NDArray[np.int64]) -> Slates:
+        """The slates without the offers for which there was no room beside those before them."""
+        ...
+
+    def crowded(self, holds: Sequence[Hold], chosen: Sequence[int], channel: int) -> list[tuple[int, Hold]]:
+        """(offer, what left no room for it) of the offers for which an answer of the `chosen` ones left none."""
         ...
 
 
@@ -67,6 +104,7 @@ class Holds:
         self._starts = [0]
         for holder in self._holders:
             self._starts.append(self._starts[-1] + len(holder.names))
+        self._sparing = [holder if isinstance(holder, Sparing) else None for holder in self._holders]
         self.names = tuple(name for holder in self._holders for name in holder.names)
 
     def of(self, situation: Situation) -> list[tuple[Hold, ...]] | None:
@@ -78,15 +116,9 @@ class Holds:
                 continue
             found = found or [()] * len(told)
             for at, some in enumerate(told):
-                found[at] += tuple([Hold(start + limit, scope) for limit, scope in some])
+                if some:
+                    found[at] += tuple([Hold(start + limit, *more) for limit, *more in some])
         return found
-
-    def limits_of(self, holder: Holder) -> range:
-        """The limits of one of the holders, as holds have them."""
-        for start, there in zip(self._starts, self._holders, strict=False):
-            if there is holder:
-                return range(start, start + len(holder.names))
-        return range(0)
 
     def layer(self, hold: Hold) -> str:
         """The layer of "why not" that a hold belongs to: `layer` of its holder, if that has one."""
@@ -100,8 +132,56 @@ class Holds:
                 return holder.covers(hold.limit - start, hold.scope)
         raise LookupError(f"limit {hold.limit}: there are {len(self.names)}")
 
+    def kept_back(self, holds: Sequence[Hold]) -> Bools | None:
+        """(offers,) what the holds of one decision keep back; None: nothing."""
+        back: Bools | None = None
+        for start, holder, sparing in zip(self._starts, self._holders, self._sparing, strict=False):
+            mine = _within(holds, start, len(holder.names))
+            if not mine:
+                continue
+            if sparing is not None:
+                masks = [sparing.kept_back(mine)]
+            else:
+                masks = [holder.covers(hold.limit, hold.scope) for hold in mine if not hold.room]
+            for mask in masks:
+                back = mask if back is None else back | mask
+        return back
+
     def keep_back(self, held: Sequence[Sequence[Hold]], may: Bools) -> None:
         """Take what is kept back out of `may` (B, offers and silence)."""
         for at, holds in enumerate(held):
-            for hold in holds:
-                may[at, :-1] &= ~self.covers(hold)
+            back = self.kept_back(holds) if holds else None
+            if back is not None:
+                may[at, :-1] &= ~back
+
+    def keeping(self, holds: Sequence[Hold], offer: int) -> list[Hold]:
+        """Those of the holds of one decision that keep an offer back."""
+        back = self.kept_back(holds)
+        if back is None or not back[offer]:
+            return []
+        return [hold for hold in holds if not hold.room and self.covers(hold)[offer]]
+
+    def trim(self, slates: Slates, held: Sequence[Sequence[Hold]], channels: NDArray[np.int64]) -> Slates:
+        """The slates without the offers for which there was no room beside those before them."""
+        for start, sparing in zip(self._starts, self._sparing, strict=False):
+            if sparing is not None:
+                mine = [_within(holds, start, len(sparing.names)) for holds in held]
+                slates = sparing.trim(slates, mine, channels)
+        return slates
+
+    def crowded(self, holds: Sequence[Hold], chosen: Sequence[int], channel: int) -> list[tuple[int, Hold]]:
+        """(offer, what left no room for it) of the offers for which an answer of the `chosen` ones left none."""
+        found = []
+        for start, sparing in zip(self._starts, self._sparing, strict=False):
+            if sparing is not None:
+                mine = _within(holds, start, len(sparing.names))
+                told = sparing.crowded(mine, chosen, channel)
+                found += [(offer, hold._replace(limit=start + hold.limit)) for offer, hold in told]
+        return found
+
+
+def _within(holds: Sequence[Hold], start: int, count: int) -> list[Hold]:
+    """Those of one holder, limits counted from 0."""
+    if not start:
+        return [hold for hold in holds if hold.limit < count]
+    return [hold._replace(limit=hold.limit - start) for hold in holds if start <= hold.limit < start + count]

@@ -13,6 +13,9 @@ Bounded: LEDGER_DECISIONS_MAX decisions. Decisions with an open offer are kept b
 
 `explored` are the dice of answers that explored, where the configuration has a budget for that (engine.explorer); such
 a ledger has form 2, one without them form 1. They stand apart from the decisions, which may be let go before.
+
+Where there is a contact policy, the ledger has form 3: the contacts that it counts follow the decisions
+(engine.contact_rows). A ledger that has them keeps them, also if a configuration has no contact policy any more.
 """
 
 import struct
@@ -22,6 +25,8 @@ from hashlib import blake2b
 from operator import itemgetter
 from typing import Final, NamedTuple
 
+from engine import contact_rows
+from engine.contact_rows import Contact
 from engine.lifecycle import OPEN, Stage
 from engine.limits import LEDGER_DECISIONS_MAX, SLATE_MAX
 from features import Offset
@@ -35,6 +40,7 @@ _HASH: Final = struct.Struct("<Q")
 _TRIAL: Final = struct.Struct("<Qq")
 _FORM: Final = 1
 _FORM_EXPLORED: Final = 2
+_FORM_CONTACTS: Final = 3
 _SERVED: Final = int(Stage.SERVED)
 _OPEN: Final = frozenset(map(int, OPEN))
 
@@ -97,6 +103,10 @@ class Ledger:
     revision: int = 0
     decisions: tuple[DecisionEntry, ...] = field(default=())
     explored: tuple["Trial", ...] = ()
+    contacts: tuple[Contact, ...] | None = None
+    """What contact policy counts, oldest first; None: of a ledger that nobody counted contacts in."""
+    contact_clock_ms: int = 0
+    """Newest time of a decision that was counted."""
 
     @classmethod
     def unpack(cls, data: bytes | None) -> "Ledger":
@@ -118,6 +128,11 @@ class Ledger:
                     at += hashes * _HASH.size
                     offers.append(OfferEntry(key, Stage(stage), rank, end_ms, changed_ms, outcomes))
                 decisions.append(DecisionEntry(Offset(ms, seq), request_hash, time_ms, tuple(offers)))
+            if form == _FORM_CONTACTS:
+                clock_ms, rows = contact_rows.read(data, at)
+                newest = decisions[-1].position if decisions else Offset.ZERO
+                contacts = tuple(contact_rows.unpacked(contact_rows.placed(rows, newest)))
+                return cls(epoch, revision, tuple(decisions), explored, contacts, clock_ms)
         except (struct.error, ValueError) as error:
             raise LedgerError(f"ledger of {len(data)} bytes cannot be read: {error}") from error
         if at != len(data):
@@ -126,7 +141,8 @@ class Ledger:
 
     def pack(self) -> bytes:
         """The bytes that `unpack` reads."""
-        parts = [_head(len(self.decisions), self.explored, self.epoch, self.revision)]
+        counted = self.contacts is not None
+        parts = [_head(len(self.decisions), self.explored, self.epoch, self.revision, counted=counted)]
         parts += [
             _DECISION.pack(entry.position.ms, entry.position.seq, entry.request_hash, entry.time_ms, len(entry.offers))
             + b"".join(
@@ -136,6 +152,9 @@ class Ledger:
             )
             for entry in self.decisions
         ]
+        if self.contacts is not None:
+            rows = b"".join([contact.pack() for contact in self.contacts])
+            parts.append(contact_rows.section(self.contact_clock_ms, rows))
         return b"".join(parts)
 
     def find(self, position: Offset) -> DecisionEntry | None:
@@ -143,11 +162,18 @@ class Ledger:
         return next((entry for entry in self.decisions if entry.position == position), None)
 
     def moved(
-        self, position: Offset, rank: int, stage: Stage, now_ms: int, outcomes: tuple[int, ...]
+        self,
+        position: Offset,
+        rank: int,
+        stage: Stage,
+        now_ms: int,
+        outcomes: tuple[int, ...],
+        contact: Contact | None = None,
     ) -> "Ledger":
         """The ledger after an outcome: where the offer stands now and its outcomes.
 
-        A decision that it no longer remembers changes only epoch and revision.
+        A decision that it no longer remembers changes only epoch and revision, and the contacts: `contact` is added
+        where none of them is of this offer; None where nobody counts them.
         """
         decisions = tuple(
             entry
@@ -163,7 +189,15 @@ class Ledger:
             )
             for entry in self.decisions
         )
-        return replace(self, epoch=self.epoch + 1, revision=self.revision + 1, decisions=decisions)
+        contacts = self.contacts
+        if contacts is not None:
+            found = contact_rows.moved(contacts, position, rank, stage, now_ms)
+            if found is None and contact is not None:
+                found = contact_rows.joined([*contacts, contact])
+            contacts = contacts if found is None else tuple(found)
+        return replace(
+            self, epoch=self.epoch + 1, revision=self.revision + 1, decisions=decisions, contacts=contacts
+        )
 
 
 class Trial(NamedTuple):
@@ -174,9 +208,10 @@ class Trial(NamedTuple):
     time_ms: int
 
 
-def _head(count: int, explored: Sequence[Trial], epoch: int, revision: int) -> bytes:
+def _head(count: int, explored: Sequence[Trial], epoch: int, revision: int, *, counted: bool = False) -> bytes:
     """All before the decisions."""
-    header = _HEADER.pack(_FORM_EXPLORED if explored else _FORM, count, len(explored), epoch, revision)
+    form = _FORM_CONTACTS if counted else _FORM_EXPLORED if explored else _FORM
+    header = _HEADER.pack(form, count, len(explored), epoch, revision)
     return b"".join([header, *(_TRIAL.pack(*trial) for trial in explored)])
 
 
@@ -184,8 +219,8 @@ def _explored(data: bytes, form: int, count: int) -> tuple[tuple[Trial, ...], in
     """The answers that explored, and where the decisions begin."""
     if form == _FORM:
         return (), _HEADER.size
-    if form != _FORM_EXPLORED:
-        raise LedgerError(f"ledger of form {form}, expected {_FORM} or {_FORM_EXPLORED}")
+    if form not in (_FORM_EXPLORED, _FORM_CONTACTS):
+        raise LedgerError(f"ledger of form {form}, expected {_FORM} to {_FORM_CONTACTS}")
     end = _HEADER.size + count * _TRIAL.size
     if len(data) < end:
         raise LedgerError(f"ledger of {len(data)} bytes is cut short")
@@ -202,6 +237,15 @@ class Glance(NamedTuple):
     open_offers: Sequence[tuple[Offset, int, int, int, int]]
     """(position, offer key, stage, served_ms, window_end_ms) of each offer still open, oldest first."""
     explored: tuple[Trial, ...] = ()
+    contacts: bytes | None = None
+    """Rows of engine.contact_rows; None: of a ledger that nobody counted contacts in."""
+    contact_clock_ms: int = 0
+    newest: Offset = Offset.ZERO
+    """Position of the newest decision."""
+    end: int = 0
+    """Where the decisions end."""
+    linked: tuple[tuple[int, Sequence[tuple[Offset, int, int, int, int]]], ...] = ()
+    """(partition, open offers) of names linked to the customer: begun under them."""
 
 
 _NOTHING: Final = Glance(0, 0, None, ())
@@ -217,6 +261,7 @@ def glance(data: bytes | None, request_hash: int, now_ms: int) -> Glance:
         explored, at = _explored(data, form, trials)
         repeated = None
         open_offers = []
+        position = Offset.ZERO
         for _ in range(count):
             ms, seq, asked, time_ms, offers_count = _DECISION.unpack_from(data, at)
             at += _DECISION.size
@@ -228,11 +273,14 @@ def glance(data: bytes | None, request_hash: int, now_ms: int) -> Glance:
                 at += _OFFER.size + hashes * _HASH.size
                 if now_ms < end_ms and stage in _OPEN:
                     open_offers.append((position, key, stage, time_ms, end_ms))
+        if form == _FORM_CONTACTS:
+            clock_ms, rows = contact_rows.read(data, at)
+            return Glance(epoch, revision, repeated, open_offers, explored, rows, clock_ms, position, at)
     except struct.error as error:
         raise LedgerError(f"ledger of {len(data)} bytes cannot be read: {error}") from error
     if at != len(data):
         raise LedgerError(f"ledger of {len(data)} bytes ends at {at}")
-    return Glance(epoch, revision, repeated, open_offers, explored)
+    return Glance(epoch, revision, repeated, open_offers, explored, newest=position, end=at)
 
 
 def scan(data: bytes) -> list[tuple[int, int, int, int, int]]:
@@ -263,21 +311,27 @@ def opened(
     time_ms: int,
     offers: Sequence[tuple[int, int]],
     explored: Sequence[Trial] = (),
+    contacts: bytes | None = None,
 ) -> tuple[bytes, bytes]:
     """(head, tail) of the ledger with a decision added, around the 12 bytes of the position it will get.
 
     `seen` is what `glance` saw of `data`; `offers` are (offer key, window_end_ms) in rank order, served at `time_ms`;
-    `explored` are the answers that explored as they are after this decision.
+    `explored` are the answers that explored as they are after this decision, `contacts` the section of the contacts;
+    None: those that the ledger has stay as they are.
     """
     start = CAS_BYTES + _TRIAL.size * len(seen.explored)
-    count, body = (data[1], data[start:]) if data else (0, b"")
+    count, body = (data[1], data[start : seen.end]) if data else (0, b"")
     if data and count >= LEDGER_DECISIONS_MAX:
         count, body = LEDGER_DECISIONS_MAX - 1, _most_worth_keeping(data, start, LEDGER_DECISIONS_MAX - 1, time_ms)
     fields = [request_hash, time_ms, len(offers)]
     for rank, (key, end_ms) in enumerate(offers, 1):
         fields += (key, _SERVED, rank, end_ms, time_ms, 0)
     tail = _TAILS[len(offers)].pack(*fields)
-    return _head(count + 1, explored, seen.epoch, seen.revision + 1) + body, tail
+    if contacts is None and seen.contacts is not None:
+        contacts = contact_rows.section(seen.contact_clock_ms, contact_rows.placed(seen.contacts, seen.newest))
+    counted = contacts is not None
+    head = _head(count + 1, explored, seen.epoch, seen.revision + 1, counted=counted) + body
+    return head, tail + contacts if contacts is not None else tail
 
 
 def _most_worth_keeping(data: bytes, at: int, count: int, now_ms: int) -> bytes:

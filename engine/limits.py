@@ -45,6 +45,10 @@ CHALLENGERS_MAX: Final = 8
 EXPERIMENT_ENTRIES_MAX: Final = 16
 EXPERIMENT_ARM_ENTRIES_MAX: Final = 8
 """Arms of one experiment, the champion's not counted."""
+CONTACT_RULES_MAX: Final = 64
+"""Caps of a contact policy, and cool-offs."""
+CONTACT_WINDOW_MS_MAX: Final = 366 * 86_400_000
+"""The longest time that a cap, a cool-off or the half-life of a pressure may ask for."""
 
 # --- one customer ---------------------------------------------------------------------------------------------------
 LEDGER_DECISIONS_MAX: Final = 16
@@ -53,6 +57,8 @@ COURSE_ENTRIES_MAX: Final = 32
 """Outcomes of one offer of one decision, instalments and corrections included."""
 EXPLORED_ENTRIES_MAX: Final = 64
 """Answers that explored which a customer's ledger remembers, where there is a budget for them."""
+CONTACTS_ENTRIES_MAX: Final = 256
+"""Contacts that a customer's ledger counts one by one, where there is a contact policy; more of them count together."""
 CUSTOMER_KEY_TTL_MS: Final = 400 * 86_400_000
 """State of a customer of whom nothing was heard for this long goes away."""
 CUSTOMER_IDENTITIES_MAX: Final = 64
@@ -200,6 +206,8 @@ DISK_LOOK_MS: Final = 500
 assert CONTEXT_BYTES_MAX < 1 << 16
 # A ledger keeps the number of outcomes of an offer in one byte.
 assert COURSE_ENTRIES_MAX < 256
+# A contact that a cap asks for is still in the store.
+assert CONTACT_WINDOW_MS_MAX < CUSTOMER_KEY_TTL_MS
 # One entry never empties a timeline.
 assert TIMELINE_ENTRY_BYTES_MAX * 4 <= TIMELINE_BYTES_MAX
 assert TIMELINE_PAGE_ENTRIES <= TIMELINE_PAGE_ENTRIES_MAX

@@ -14,11 +14,13 @@ from typing import Any, Final
 import numpy as np
 from google.protobuf.message import Message
 
-from engine import answers, answers_timeline, metrics
+from engine import answers, answers_contact, answers_timeline, metrics
 from engine.answerwire import AnswerWriter
 from engine.catalogue import Catalogue
 from engine.config import parse
 from engine.config_schema import Channel
+from engine.contact_links import LinkedLedgers
+from engine.contact_rows import Contact
 from engine.course import Told, is_known, problem, standing, tag_of, taken
 from engine.decide import Ask, Repeat
 from engine.decider import Answer, Decided, Decider, Fallback, Promise
@@ -108,7 +110,8 @@ class Service:
         self.inlet: Inlet = inlet or store
         self._outlet = outlet
         self.entities = EntityReader(catalogue.rollups, store)
-        self.decider = Decider(catalogue, store, None if outlet is None else self, self.entities)
+        ledgers = LinkedLedgers(store, store.partitions)
+        self.decider = Decider(catalogue, store, None if outlet is None else self, self.entities, ledgers)
         self._beliefs = BeliefFinder(self.decider.kept, store)
         self._writer = AnswerWriter(catalogue)
         self._catalogues = {catalogue.version: catalogue}
@@ -220,7 +223,8 @@ class Service:
             raise NotFound(f"request_id {shown(ask.request_id)} was answered before, but its record was retired")
         curve = self.decider.kept.curve(record.policy_version, record.transform_version)
         response = answers.repeated(catalogue, record, partition, answer.position, ask, curve)
-        written = b"".join((response.SerializeToString(), *self._writer.open_offers(partition, answer.seen)))
+        begun = self._writer.open_offers(partition, answer.seen.open_offers)
+        written = b"".join((response.SerializeToString(), *begun))
         if self._outlet is not None:
             # The first answer may have got lost between the store and the outlet.
             with _store_errors():
@@ -304,9 +308,10 @@ class Service:
                     f"decision {outcome.decision_id} is too old: its window closed at {last_ms} and outcomes are "
                     f"taken for {LATE_OUTCOME_MS_MAX} ms after that; this one is of {outcome.time_ms}"
                 )
+            contact = await self._contact_of(record, position, rank, outcome)
             for _ in range(DECIDE_CONFLICT_RETRIES_MAX):
                 response = await self._record_outcome(
-                    partition, position, record.customer, rank, window_end_ms, outcome
+                    partition, position, record.customer, rank, window_end_ms, outcome, contact
                 )
                 if response is not None:
                     if self._outlet is not None:
@@ -318,6 +323,26 @@ class Service:
                             await self._outlet.outcome(record.customer, told.SerializeToString())
                     return response
         raise Unavailable("the customer's ledger kept changing; report it again with the same outcome_id")
+
+    async def _contact_of(
+        self, record: DecisionRecord, position: Offset, rank: int, outcome: CheckedOutcome
+    ) -> Contact | None:
+        """What the ledger counts of an outcome if it has no contact of its offer; None: nobody counts contacts."""
+        contacts = self.catalogue.contacts
+        if contacts is None:
+            return None
+        channels: Sequence[Channel] = ()
+        with suppress(ConfigError):
+            channels = await self._channels_of(record.config_version)
+        return contacts.resumed(
+            position,
+            rank,
+            key=outcome.offer_key,
+            channel=channels[record.channel].id if channels else "",
+            time_ms=record.time_ms,
+            stage=outcome.stage,
+            now_ms=outcome.time_ms,
+        )
 
     def _place_in(self, record: DecisionRecord, outcome: CheckedOutcome) -> tuple[int, int]:
         for rank, choice in enumerate(record.slate, 1):
@@ -331,7 +356,14 @@ class Service:
         )
 
     async def _record_outcome(
-        self, partition: int, position: Offset, customer: str, rank: int, window_end_ms: int, outcome: CheckedOutcome
+        self,
+        partition: int,
+        position: Offset,
+        customer: str,
+        rank: int,
+        window_end_ms: int,
+        outcome: CheckedOutcome,
+        contact: Contact | None,
     ) -> feedback_pb2.ReportResponse | None:
         """One try; None if somebody else changed the ledger meanwhile."""
         with _store_errors():
@@ -359,7 +391,10 @@ class Service:
                 raise NotAllowed(f"{field}: offer {outcome.offer_id} of decision {outcome.decision_id}: {refusal}")
         told = taken(told, new, outcome.corrects)
         stage = standing(told)
-        moved = ledger.moved(position, rank, stage, outcome.time_ms, tuple(tag for tag, _ in told))
+        tags = tuple(tag for tag, _ in told)
+        if contact is not None:
+            contact = contact._replace(stage=int(stage))
+        moved = ledger.moved(position, rank, stage, outcome.time_ms, tags, contact)
         record = OutcomeRecord(
             position,
             outcome.offer_key,
@@ -511,6 +546,7 @@ class Service:
         response.next_page_token = token_of(request, customer, place)
         answers_timeline.fill_cases(response, cases, events, now_ms)
         response.timeline_floor_ms = timeline.floor_ms or 0
+        answers_contact.fill_contacts(response, catalogue, [ledger_bytes, *(data for _, data in others)], now_ms)
         return response
 
     async def _places(self, partition: int, ledger: Ledger) -> dict[str, tuple[str, str]]:

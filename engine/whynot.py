@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from engine.catalogue import Catalogue
-from engine.experiments import CONTROL_GROUP
+from engine.holds import CONTROL_GROUP, HELD_BACK, NOT_ELIGIBLE
 from engine.record import DecisionRecord
 
 
@@ -51,11 +51,7 @@ class WhyNot:
         self._record = record
         self._held = int.from_bytes(record.rules_held, "little")
         self._failed = int.from_bytes(record.rules_failed, "little")
-        holds = catalogue.holds
-        self._holds = [
-            (Unmet(holds.layer(hold), holds.names[hold.limit]), holds.covers(hold))
-            for hold in (record.basis.holds if record.basis is not None else ())
-        ]
+        self._holds = record.basis.holds if record.basis is not None else ()
 
     def of(self, offer: int) -> list[Unmet]:
         """What kept an offer away; nothing if it could be chosen."""
@@ -69,14 +65,19 @@ class WhyNot:
             found.append(Unmet("channel" if elsewhere else "treatment", asked=asked))
         if not declared.starts_ms <= record.time_ms < declared.ends_ms:
             found.append(Unmet("validity", asked="within starts_ms and ends_ms"))
-        found += [unmet for unmet, covered in self._holds if covered[offer]]
-        return found
+        holds = catalogue.holds
+        found += [Unmet(holds.layer(hold), holds.names[hold.limit]) for hold in holds.keeping(self._holds, offer)]
+        return list(dict.fromkeys(found))
 
-    def spared(self) -> bool:
-        """Whether nothing was left to offer, and a control group is a reason for it."""
+    def nothing(self) -> str:
+        """Why nothing is in the answer, if nothing is: the code of the reason."""
         found = [self.of(offer) for offer in range(len(self._catalogue.offers))]
+        if not all(found):
+            return "silence"
         kept_back = [unmet for unmet in found if all(one.limit for one in unmet)]
-        return all(kept_back) and any(one.layer == CONTROL_GROUP for unmet in kept_back for one in unmet)
+        if not kept_back:
+            return NOT_ELIGIBLE
+        return CONTROL_GROUP if any(one.layer == CONTROL_GROUP for unmet in kept_back for one in unmet) else HELD_BACK
 
     def any_left(self) -> bool:
         """Whether any offer could be chosen."""

@@ -5,7 +5,7 @@ configuration that decided. So a target policy chooses among what the log could 
 configuration is recomputed from what each decision saw.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
@@ -111,6 +111,14 @@ class EngineLog(Log):
         # Where it may offer nothing at all, nothing is what it does.
         shares[:, self.names.index(NOTHING)] += np.maximum(1.0 - shares.sum(axis=1), 0.0)
         return shares
+
+    def _kept_back(self, rows: Ints, catalogue: Catalogue) -> Iterator[tuple[int, Bools]]:
+        """(place, offers kept back by what is no rule), of the decisions of which some were."""
+        for place, row in enumerate(rows.tolist()):
+            basis = self.bases[row]
+            back = None if basis is None else catalogue.holds.kept_back(basis.holds)
+            if back is not None:
+                yield place, back
 
     def _by_version(self, rows: Ints) -> list[tuple[Catalogue, Ints]]:
         versions = self.versions[rows]

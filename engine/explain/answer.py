@@ -13,7 +13,7 @@ from engine.explain.contributions import REST
 from engine.explain.kept import Belief
 from engine.explain.languages import words_for
 from engine.explain.standing import Standing
-from engine.explain.story import Story
+from engine.explain.story import Story, free_again_ms
 from engine.limits import EXPLAIN_ENTRIES_MAX, EXPLAIN_OFFER_ENTRIES_MIN
 from engine.policyfacts import PolicyFacts
 from engine.record import DecisionRecord
@@ -103,7 +103,8 @@ def _candidate(case: Case, story: Story, at: int, sds: dict[str, float]) -> deci
     catalogue = case.catalogue
     offer = catalogue.offers[at]
     unmet = case.unmet[at]
-    candidate = decisions_pb2.Candidate(offer_id=offer.id, eligible=not unmet, unmet_rules=[one.plain for one in unmet])
+    rules = [one.plain for one in unmet if not one.limit]
+    candidate = decisions_pb2.Candidate(offer_id=offer.id, eligible=not rules, unmet_rules=rules)
     for one in unmet:
         told = {"layer": one.layer, "name": one.name, "expression": one.expression, "failed": one.failed}
         candidate.unmet.add(text=story.unmet(one), **told)
@@ -123,6 +124,9 @@ def _candidate(case: Case, story: Story, at: int, sds: dict[str, float]) -> deci
     if rung is not None and not case.unmet[at]:
         candidate.reasons.add(code=rung.code, text=rung.text, weight=rung.worth)
     candidate.text = story.of_offer(at, reason)
+    held = case.held[at] if at not in case.chosen else []
+    candidate.held_by.extend(dict.fromkeys(catalogue.holds.names[hold.limit] for hold in held))
+    candidate.free_again_ms = free_again_ms(held)
     return candidate
 
 
@@ -143,7 +147,7 @@ def _fill_parts(case: Case, story: Story, at: int, candidate: decisions_pb2.Cand
             value=offer.value,
             lever=offer.lever if case.standing.levers else 1.0,
             contact_cost=cost,
-            worth=estimate * gain - cost,
+            worth=estimate * gain - cost - case.surcharge,
         )
     )
     if at not in case.chosen:

@@ -11,6 +11,7 @@ from engine.experiment_arms import neutral_input
 from engine.experiments import Standing
 from engine.explain.contributions import POINTS, Decomposition, decompose, groups_of
 from engine.explain.kept import Belief
+from engine.holds import Hold
 from engine.record import Choice, DecisionRecord
 from engine.whynot import Unmet, WhyNot
 from models.calibration import read
@@ -62,6 +63,27 @@ class Case:
             return self.x
         average = () if self.belief.average is None else self.belief.average
         return neutral_input(len(self.x), np.array(average, np.float64))
+
+    @cached_property
+    def held(self) -> list[list[Hold]]:
+        """By offer: what kept it back although its rules held, or left no room for it beside what was chosen."""
+        holds, basis = self.catalogue.holds, self.record.basis
+        found: list[list[Hold]] = [[] for _ in self.catalogue.offers]
+        if basis is None:
+            return found
+        back = holds.kept_back(basis.holds)
+        if back is not None:
+            for at in np.flatnonzero(back).tolist():
+                found[at] = holds.keeping(basis.holds, at)
+        for at, hold in holds.crowded(basis.holds, list(self.chosen), self.record.channel):
+            if not found[at]:
+                found[at] = [hold]
+        return found
+
+    @cached_property
+    def surcharge(self) -> float:
+        """What contact pressure added to the cost of every offer."""
+        return 0.0 if self.record.basis is None else self.record.basis.surcharge
 
     @cached_property
     def chosen(self) -> Mapping[int, tuple[int, Choice]]:
@@ -119,7 +141,9 @@ class Case:
         if at in self.chosen:
             return self.chosen[at][1].score
         estimate = self.estimate(at)
-        return None if estimate is None else estimate * self.gain(at) - float(self.catalogue.costs[at])
+        if estimate is None:
+            return None
+        return estimate * self.gain(at) - float(self.catalogue.costs[at]) - self.surcharge
 
     def gain(self, at: int) -> float:
         """What one sure acceptance adds: value × lever × context weight."""
@@ -194,7 +218,7 @@ class Case:
         before = {other for other, (place, _) in self.chosen.items() if place <= rank}
         left: list[tuple[float, int | None]] = [(0.0, None)] if self.catalogue.config.silence else []
         for other, unmet in enumerate(self.unmet):
-            worth = None if unmet or other in before else self.worth(other)
+            worth = None if unmet or self.held[other] or other in before else self.worth(other)
             if worth is not None:
                 left.append((worth, other))
         if not left:

@@ -168,6 +168,9 @@ _SERBIAN: Final = Words(
         "treatment": "",
         "validity": "",
     },
+    offer_held_back="{offer}: dozvoljeno, ali zadržano: {limits}.",
+    offer_held_back_until="{offer}: dozvoljeno, ali zadržano do {until}: {limits}.",
+    all_held_back="Sve što je bilo dozvoljeno je zadržano.",
 )
 
 _CZECH: Final = Words(
@@ -256,6 +259,9 @@ _CZECH: Final = Words(
         "treatment": "",
         "validity": "",
     },
+    offer_held_back="{offer}: přípustné, ale zadržené: {limits}.",
+    offer_held_back_until="{offer}: přípustné, ale zadržené do {until}: {limits}.",
+    all_held_back="Vše, co bylo přípustné, je zadrženo.",
 )
 
 _SLOVENIAN: Final = Words(
@@ -346,6 +352,9 @@ _SLOVENIAN: Final = Words(
         "treatment": "",
         "validity": "",
     },
+    offer_held_back="{offer}: dovoljeno, vendar zadržano: {limits}.",
+    offer_held_back_until="{offer}: dovoljeno, vendar zadržano do {until}: {limits}.",
+    all_held_back="Vse, kar je bilo dovoljeno, je zadržano.",
 )
 
 _BULGARIAN: Final = Words(
@@ -438,6 +447,9 @@ _BULGARIAN: Final = Words(
         "treatment": "",
         "validity": "",
     },
+    offer_held_back="{offer}: допустимо, но задържано: {limits}.",
+    offer_held_back_until="{offer}: допустимо, но задържано до {until}: {limits}.",
+    all_held_back="Всичко допустимо е задържано.",
 )
 
 _NARROW_SPACE: Final = "\N{NARROW NO-BREAK SPACE}"

@@ -3,16 +3,18 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from engine.experiments import CONTROL_GROUP
 from engine.explain.case import Case
 from engine.explain.contributions import COMBINED, POINTS
 from engine.explain.standing import Standing
 from engine.explain.words import Number, Words, amount
+from engine.holds import CONTROL_GROUP, HELD_BACK, Hold
 from engine.ladder import Rung
 from engine.whynot import Unmet
 from models import STEPS
@@ -30,6 +32,11 @@ class Reason(NamedTuple):
     text: str
     worth: float = 0.0
     """At stake."""
+
+
+def free_again_ms(holds: Sequence[Hold]) -> int:
+    """When none of these holds any longer; 0: it is not known, or there are none."""
+    return max((hold.until_ms for hold in holds), default=0) if all(hold.until_ms for hold in holds) else 0
 
 
 class Story:
@@ -73,15 +80,19 @@ class Story:
         """Why an offer is in the answer, or is not."""
         case, words = self.case, self.words
         unmet = case.unmet[at]
-        groups = [one.name for one in unmet if one.layer == CONTROL_GROUP]
-        if groups and all(one.limit for one in unmet):
+        if unmet and all(one.limit for one in unmet):
+            groups = [one.name for one in unmet if one.layer == CONTROL_GROUP]
+            if not groups:
+                return Reason(HELD_BACK, self._held(at))
             text = words.control_group.format(offer=self._offer(at), group=", ".join(groups))
-            return Reason("control_group", text)
+            return Reason(CONTROL_GROUP, text)
         if unmet:
             text = words.not_eligible.format(offer=self._offer(at), rules=self._rules(at))
             return Reason("not_eligible", text)
         if at in case.chosen:
             return self._of_chosen(at)
+        if case.held[at]:
+            return Reason(HELD_BACK, self._held(at))
         worth = case.worth(at)
         if worth is None:
             return Reason("not_chosen", words.not_chosen_unknown.format(offer=self._offer(at)))
@@ -127,7 +138,7 @@ class Story:
     def of_offer(self, at: int, reason: Reason) -> str:
         """An offer in a few sentences."""
         case, words = self.case, self.words
-        if case.unmet[at]:
+        if case.unmet[at] or case.held[at]:
             return reason.text
         estimate, worth = case.estimate(at), case.worth(at)
         if estimate is None or worth is None:
@@ -187,6 +198,19 @@ class Story:
             template = self.words.combined if name == COMBINED else self.words.by_points
             return template.format(points=points)
         return self.words.part.format(input=name, value=self.values[name], points=points)
+
+    def _held(self, at: int) -> str:
+        """What keeps an offer back, and until when."""
+        holds, words = self.case.held[at], self.words
+        names = self.case.catalogue.holds.names
+        told = {"offer": self._offer(at), "limits": "; ".join(dict.fromkeys(names[hold.limit] for hold in holds))}
+        until_ms = free_again_ms(holds)
+        if not until_ms:
+            return words.offer_held_back.format(**told)
+        # Told to the minute, and not too early.
+        zone = ZoneInfo(self.case.catalogue.config.timezone)
+        until = datetime.fromtimestamp(-(-until_ms // 60_000) * 60, zone)
+        return words.offer_held_back_until.format(until=f"{until:%Y-%m-%d %H:%M}", **told)
 
     def _rules(self, at: int) -> str:
         """What kept an offer away; the layer is said once for all that follow in it."""
@@ -264,14 +288,17 @@ class Story:
         return " ".join(part for part in parts if part)
 
     def _nothing_left(self) -> str:
-        """Why there was nothing to choose from: what kept back an offer whose rules held, if there is one."""
-        unmet = self.case.unmet
-        kept_back = [at for at in range(len(unmet)) if all(one.limit for one in unmet[at])]
-        return self.reason(kept_back[0]).text if kept_back else self.words.nothing_eligible
+        """Why there was nothing to choose from."""
+        case, words = self.case, self.words
+        kept_back = [at for at, unmet in enumerate(case.unmet) if all(one.limit for one in unmet)]
+        for at in kept_back:
+            if (reason := self.reason(at)).code == CONTROL_GROUP:
+                return reason.text
+        return words.all_held_back if kept_back else words.nothing_eligible
 
     def _why_silence(self) -> str:
         case, words = self.case, self.words
-        worths = [(case.worth(at), at) for at, unmet in enumerate(case.unmet) if not unmet]
+        worths = [(case.worth(at), at) for at, unmet in enumerate(case.unmet) if not unmet and not case.held[at]]
         known = [(worth, at) for worth, at in worths if worth is not None]
         if not known:
             return ""

@@ -45,6 +45,8 @@ class Words:
     rule_named: str
     no_consent: str
     held_back: str
+    offer_held_back: str
+    offer_held_back_until: str
     wrong_channel: str
     no_treatment: str
     wrong_time: str
@@ -54,6 +56,7 @@ class Words:
     known: str
     unknown: str
     nothing_eligible: str
+    all_held_back: str
     silence_drawn: str
     silence_best: str
     silence_explored: str
@@ -118,6 +121,8 @@ ENGLISH: Final = Words(
     rule_named="{name} ({rule})",
     no_consent="{rule} asks for what needs the customer's consent, and {consent} was not given",
     held_back="{limit} kept it back",
+    offer_held_back="{offer}: eligible, but kept back: {limits}.",
+    offer_held_back_until="{offer}: eligible, but kept back until {until}: {limits}.",
     wrong_channel="it is not offered in channel {channel}",
     no_treatment="it has no treatment for channel {channel}",
     wrong_time="it was not within its starts_ms and ends_ms",
@@ -135,6 +140,7 @@ ENGLISH: Final = Words(
     known="whose state was known",
     unknown="of whom nothing was known",
     nothing_eligible="There was nothing to choose from.",
+    all_held_back="All that was eligible was kept back.",
     silence_drawn="Saying nothing was chosen with propensity {propensity:.3g}.",
     silence_best="No eligible offer was expected to be worth its contact.",
     silence_explored="Explored: {other} was expected to be worth {worth}.",

@@ -164,7 +164,7 @@ class Feature(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[_Union[_common_pb2.Value, _Mapping]] = ..., unit: _Optional[str] = ..., defaulted: _Optional[bool] = ..., latest_event_ms: _Optional[int] = ..., age_ms: _Optional[int] = ...) -> None: ...
 
 class Customer(_message.Message):
-    __slots__ = ("customer_id", "state", "features", "offers", "events", "duplicates", "late", "bytes", "profile", "identities", "segments", "timeline", "next_page_token", "cases", "timeline_floor_ms")
+    __slots__ = ("customer_id", "state", "features", "offers", "events", "duplicates", "late", "bytes", "profile", "identities", "segments", "timeline", "next_page_token", "cases", "timeline_floor_ms", "contacts", "caps", "contact_pressure", "contact_surcharge", "cool_offs")
     CUSTOMER_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +180,11 @@ class Customer(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     CASES_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_FLOOR_MS_FIELD_NUMBER: _ClassVar[int]
+    CONTACTS_FIELD_NUMBER: _ClassVar[int]
+    CAPS_FIELD_NUMBER: _ClassVar[int]
+    CONTACT_PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    CONTACT_SURCHARGE_FIELD_NUMBER: _ClassVar[int]
+    COOL_OFFS_FIELD_NUMBER: _ClassVar[int]
     customer_id: str
     state: _decisions_pb2.StateFreshness
     features: _containers.RepeatedCompositeFieldContainer[Feature]
@@ -195,4 +200,45 @@ class Customer(_message.Message):
     next_page_token: str
     cases: _containers.RepeatedCompositeFieldContainer[ComplaintCase]
     timeline_floor_ms: int
-    def __init__(self, customer_id: _Optional[str] = ..., state: _Optional[_Union[_decisions_pb2.StateFreshness, _Mapping]] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., offers: _Optional[_Iterable[_Union[_decisions_pb2.OpenOffer, _Mapping]]] = ..., events: _Optional[int] = ..., duplicates: _Optional[int] = ..., late: _Optional[int] = ..., bytes: _Optional[int] = ..., profile: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., identities: _Optional[_Iterable[_Union[_common_pb2.Identity, _Mapping]]] = ..., segments: _Optional[_Iterable[str]] = ..., timeline: _Optional[_Iterable[_Union[TimelineEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., cases: _Optional[_Iterable[_Union[ComplaintCase, _Mapping]]] = ..., timeline_floor_ms: _Optional[int] = ...) -> None: ...
+    contacts: _containers.RepeatedCompositeFieldContainer[ContactCount]
+    caps: _containers.RepeatedCompositeFieldContainer[CapUse]
+    contact_pressure: float
+    contact_surcharge: float
+    cool_offs: _containers.RepeatedCompositeFieldContainer[CoolOffInForce]
+    def __init__(self, customer_id: _Optional[str] = ..., state: _Optional[_Union[_decisions_pb2.StateFreshness, _Mapping]] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., offers: _Optional[_Iterable[_Union[_decisions_pb2.OpenOffer, _Mapping]]] = ..., events: _Optional[int] = ..., duplicates: _Optional[int] = ..., late: _Optional[int] = ..., bytes: _Optional[int] = ..., profile: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., identities: _Optional[_Iterable[_Union[_common_pb2.Identity, _Mapping]]] = ..., segments: _Optional[_Iterable[str]] = ..., timeline: _Optional[_Iterable[_Union[TimelineEntry, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., cases: _Optional[_Iterable[_Union[ComplaintCase, _Mapping]]] = ..., timeline_floor_ms: _Optional[int] = ..., contacts: _Optional[_Iterable[_Union[ContactCount, _Mapping]]] = ..., caps: _Optional[_Iterable[_Union[CapUse, _Mapping]]] = ..., contact_pressure: _Optional[float] = ..., contact_surcharge: _Optional[float] = ..., cool_offs: _Optional[_Iterable[_Union[CoolOffInForce, _Mapping]]] = ...) -> None: ...
+
+class ContactCount(_message.Message):
+    __slots__ = ("days", "channel", "contacts", "offers")
+    DAYS_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    CONTACTS_FIELD_NUMBER: _ClassVar[int]
+    OFFERS_FIELD_NUMBER: _ClassVar[int]
+    days: int
+    channel: str
+    contacts: int
+    offers: int
+    def __init__(self, days: _Optional[int] = ..., channel: _Optional[str] = ..., contacts: _Optional[int] = ..., offers: _Optional[int] = ...) -> None: ...
+
+class CapUse(_message.Message):
+    __slots__ = ("name", "of", "used", "most", "free_again_ms")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OF_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    FREE_AGAIN_MS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    of: str
+    used: int
+    most: int
+    free_again_ms: int
+    def __init__(self, name: _Optional[str] = ..., of: _Optional[str] = ..., used: _Optional[int] = ..., most: _Optional[int] = ..., free_again_ms: _Optional[int] = ...) -> None: ...
+
+class CoolOffInForce(_message.Message):
+    __slots__ = ("name", "of", "until_ms")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OF_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    of: str
+    until_ms: int
+    def __init__(self, name: _Optional[str] = ..., of: _Optional[str] = ..., until_ms: _Optional[int] = ...) -> None: ...

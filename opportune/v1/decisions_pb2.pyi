@@ -204,7 +204,7 @@ class Unmet(_message.Message):
     def __init__(self, layer: _Optional[str] = ..., name: _Optional[str] = ..., expression: _Optional[str] = ..., failed: _Optional[bool] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Candidate(_message.Message):
-    __slots__ = ("offer_id", "eligible", "unmet_rules", "rank", "propensity", "score", "acceptance_probability", "acceptance_probability_sd", "base_rate", "contributions", "factors", "reasons", "text", "unmet")
+    __slots__ = ("offer_id", "eligible", "unmet_rules", "rank", "propensity", "score", "acceptance_probability", "acceptance_probability_sd", "base_rate", "contributions", "factors", "reasons", "text", "unmet", "held_by", "free_again_ms")
     OFFER_ID_FIELD_NUMBER: _ClassVar[int]
     ELIGIBLE_FIELD_NUMBER: _ClassVar[int]
     UNMET_RULES_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +219,8 @@ class Candidate(_message.Message):
     REASONS_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     UNMET_FIELD_NUMBER: _ClassVar[int]
+    HELD_BY_FIELD_NUMBER: _ClassVar[int]
+    FREE_AGAIN_MS_FIELD_NUMBER: _ClassVar[int]
     offer_id: str
     eligible: bool
     unmet_rules: _containers.RepeatedScalarFieldContainer[str]
@@ -233,7 +235,9 @@ class Candidate(_message.Message):
     reasons: _containers.RepeatedCompositeFieldContainer[Reason]
     text: str
     unmet: _containers.RepeatedCompositeFieldContainer[Unmet]
-    def __init__(self, offer_id: _Optional[str] = ..., eligible: _Optional[bool] = ..., unmet_rules: _Optional[_Iterable[str]] = ..., rank: _Optional[int] = ..., propensity: _Optional[float] = ..., score: _Optional[float] = ..., acceptance_probability: _Optional[float] = ..., acceptance_probability_sd: _Optional[float] = ..., base_rate: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., factors: _Optional[_Union[Factors, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., text: _Optional[str] = ..., unmet: _Optional[_Iterable[_Union[Unmet, _Mapping]]] = ...) -> None: ...
+    held_by: _containers.RepeatedScalarFieldContainer[str]
+    free_again_ms: int
+    def __init__(self, offer_id: _Optional[str] = ..., eligible: _Optional[bool] = ..., unmet_rules: _Optional[_Iterable[str]] = ..., rank: _Optional[int] = ..., propensity: _Optional[float] = ..., score: _Optional[float] = ..., acceptance_probability: _Optional[float] = ..., acceptance_probability_sd: _Optional[float] = ..., base_rate: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Contribution, _Mapping]]] = ..., factors: _Optional[_Union[Factors, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., text: _Optional[str] = ..., unmet: _Optional[_Iterable[_Union[Unmet, _Mapping]]] = ..., held_by: _Optional[_Iterable[str]] = ..., free_again_ms: _Optional[int] = ...) -> None: ...
 
 class Input(_message.Message):
     __slots__ = ("name", "steps")

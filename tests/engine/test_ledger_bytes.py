@@ -1,9 +1,12 @@
 """The ledger: what is packed comes back, the quick look sees what the whole sees, and it stays small."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.contact_rows import Contact
 from engine.ledger import CAS_BYTES, DecisionEntry, Ledger, LedgerError, OfferEntry, glance, hash_of, opened
 from engine.lifecycle import Stage
 from engine.limits import LEDGER_DECISIONS_MAX, SLATE_MAX
@@ -25,7 +28,31 @@ def decisions(draw: st.DrawFn) -> DecisionEntry:
     return DecisionEntry(position, draw(st.sampled_from([0, 1, 2, 3])), draw(times), offers)
 
 
-ledgers = st.builds(Ledger, u32, st.integers(0, 2**63), st.lists(decisions(), max_size=LEDGER_DECISIONS_MAX).map(tuple))
+contacts = st.builds(
+    Contact,
+    st.builds(Offset, st.integers(1, 2**48), u32),
+    u32,
+    u32,
+    u32,
+    times,
+    times,
+    st.integers(1, 15),
+    st.integers(0, 15),
+    st.integers(1, 255),
+    st.integers(1, 2**16 - 1),
+)
+
+
+@st.composite
+def ledgers_of(draw: st.DrawFn) -> Ledger:
+    entries = tuple(draw(st.lists(decisions(), max_size=LEDGER_DECISIONS_MAX)))
+    ledger = Ledger(draw(u32), draw(st.integers(0, 2**63)), entries)
+    if draw(st.booleans()):
+        return ledger
+    return replace(ledger, contacts=tuple(draw(st.lists(contacts, max_size=5))), contact_clock_ms=draw(times))
+
+
+ledgers = ledgers_of()
 
 
 @given(ledgers)
@@ -74,6 +101,7 @@ def test_a_new_decision_is_the_newest_and_the_rest_keeps_its_order(
     assert all(any(entry is not None and entry == old for old in kept) for entry in grown.decisions[:-1])
     assert after[:CAS_BYTES] != before, "whoever compares must see the change"
     assert (grown.epoch, grown.revision) == (ledger.epoch, ledger.revision + 1)
+    assert grown.contacts == ledger.contacts, "also without a contact policy"
 
 
 @given(ledgers, times)

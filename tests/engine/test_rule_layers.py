@@ -72,7 +72,7 @@ async def unmet(
     placement = str(facts.pop("placement", ""))
     answer = await engine.decide(customer, channel, context=facts, placement=placement)
     told = {candidate.offer_id: candidate for candidate in (await engine.explain(answer.decision_id)).candidates}
-    assert told[offer].eligible == (not told[offer].unmet)
+    assert told[offer].eligible == (not told[offer].unmet_rules)
     return list(told[offer].unmet)
 
 
@@ -368,13 +368,13 @@ async def test_a_limit_that_kept_an_offer_back_is_a_layer_of_its_own() -> None:
     engine.catalogue.__dict__["holds"] = Holds([Cap(), Control()])
     answer = await engine.decide("bea", "branch", context={"age": 30}, request_id="once")
     again = await engine.decide("bea", "branch", context={"age": 30}, request_id="once")
-    assert answer.nothing_reason.code == again.nothing_reason.code == "not_eligible"
+    assert answer.nothing_reason.code == again.nothing_reason.code == "control_group"
     found = await unmet(engine, "card", customer="bea", age=30)
     assert [one.layer for one in found] == ["contact_policy", "control_group"]
     story = await engine.explain(answer.decision_id)
-    assert "contact policy: card once a week kept it back; control group: control group kept it back" in next(
-        candidate.text for candidate in story.candidates if candidate.offer_id == "card"
-    )
+    [card] = [candidate for candidate in story.candidates if candidate.offer_id == "card"]
+    assert card.eligible and list(card.held_by) == ["card once a week", "control group"]
+    assert card.reasons[0].code == "control_group" and "kept back by control group" in card.text
 
 
 def test_the_nearest_of_many_places_is_found_as_one_by_one() -> None:
