@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.basis import Basis, recorded
 from engine.catalogue import Catalogue
-from engine.choosing import chosen
+from engine.choosing import drawn, weighed
 from engine.experiment_arms import arms_of, batch_of
 from engine.record import Choice, DecisionRecord
 from engine.valuecode import ValueCodeError, decoded
@@ -42,7 +42,7 @@ def missing(catalogue: Catalogue, one: DecisionRecord) -> str:
             f"{catalogue.transform.version:016x} of the same configuration"
         )
     try:
-        decoded([one.basis.seen], len(catalogue.columns))
+        decoded([one.basis.seen], len(catalogue.rule_columns))
     except ValueCodeError as error:
         return f"what it saw cannot be read: {error}"
     return ""
@@ -55,8 +55,8 @@ def made_again(catalogue: Catalogue, kept: Sequence[DecisionRecord]) -> list[lis
     """
     bases = [one.basis or Basis() for one in kept]
     offers = len(catalogue.offers)
-    values = decoded([basis.seen for basis in bases], len(catalogue.columns))
-    x = catalogue.transform.apply(values)
+    values = decoded([basis.seen for basis in bases], len(catalogue.rule_columns))
+    x = catalogue.transform.apply(np.ascontiguousarray(values[:, : len(catalogue.columns)]))
     verdicts = catalogue.rule_batch.evaluate(values)
     mean, sd, unknown, prices = recorded(bases, offers)
     for at, one in enumerate(kept):
@@ -65,30 +65,45 @@ def made_again(catalogue: Catalogue, kept: Sequence[DecisionRecord]) -> list[lis
             offer = catalogue.index_of_key.get(choice.key)
             if offer is not None:
                 mean[at, offer], sd[at, offer], unknown[at, offer] = choice.mean, choice.sd, False
-    slates, score, *_ = chosen(
+    channels = np.array([one.channel for one in kept], np.int64)
+    arms = batch_of(arms_of(catalogue.experiments, [one.customer for one in kept], [one.time_ms for one in kept]))
+    held = [basis.holds for basis in bases]
+    weights = weighed(
         catalogue,
         mean,
         sd,
         verdicts,
-        np.array([one.channel for one in kept], np.int64),
+        channels,
         np.array([one.time_ms for one in kept], np.int64),
-        np.array([one.limit for one in kept], np.int64),
-        [one.seed for one in kept],
-        held=[basis.holds for basis in bases],
+        held=held,
         surcharges=np.array([basis.surcharge for basis in bases]),
         prices=prices,
-        gates=np.array([basis.gate for basis in bases]),
-        arms=batch_of(arms_of(catalogue.experiments, [one.customer for one in kept], [one.time_ms for one in kept])),
+        arms=arms,
         unknown=unknown,
+    )
+    score = weights.score
+    for at, basis in enumerate(bases):
+        for offer, value in basis.values:
+            if not unknown[at, offer]:
+                score[at, offer] += value
+    slates, _ = drawn(
+        catalogue,
+        weights,
+        channels,
+        np.array([one.limit for one in kept], np.int64),
+        [one.seed for one in kept],
+        held=held,
+        gates=np.array([basis.gate for basis in bases]),
+        arms=arms,
     )
     found = []
     for at, one in enumerate(kept):
         differences = []
         if x[at].tobytes() != one.x:
             differences.append(_vectors(catalogue, one.x, x[at]))
-        held = verdicts[at].held, verdicts[at].failed
-        if held != (one.rules_held, one.rules_failed):
-            differences.append(_rules(catalogue, one, *held))
+        bits = verdicts[at].held, verdicts[at].failed
+        if bits != (one.rules_held, one.rules_failed):
+            differences.append(_rules(catalogue, one, *bits))
         row = slates.picks[at].tolist(), slates.propensities[at].tolist()
         slate, nothing = _slate(catalogue, one.time_ms, *row, score[at], mean[at], sd[at])
         if slate != one.slate:
@@ -113,7 +128,7 @@ def _slate(
     for offer, propensity in zip(picks, propensities, strict=True):
         if offer < 0 or offer == len(catalogue.offers):
             return tuple(slate), propensity
-        end_ms = time_ms + catalogue.windows_ms[offer]
+        end_ms = 0 if offer in catalogue.silent.offers else time_ms + catalogue.windows_ms[offer]
         estimate = float(np.float32(score[offer])), float(mean[offer]), float(sd[offer])
         slate.append(Choice(catalogue.offer_keys[offer], propensity, *estimate, end_ms))
     return tuple(slate), 0.0

@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.answerwire import reason
+from engine.answerwire import asked, reason
 from engine.catalogue import Catalogue
 from engine.decide import Ask
 from engine.decider import Fallback
@@ -75,6 +75,8 @@ def repeated(
             value=offer.value,
             contact_cost=offer.contact_cost,
             expires_ms=choice.window_end_ms,
+            asks=asked(offer),
+            bundles=offer.bundle.offers if offer.bundle is not None else (),
         )
     if not record.slate:
         # Silence is drawn for sure when nothing was eligible: the propensity alone does not tell the two apart.

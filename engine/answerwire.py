@@ -10,6 +10,7 @@ from struct import Struct
 from typing import Final
 
 from engine.catalogue import Catalogue
+from engine.config_schema import Offer
 from engine.decide import Draft
 from engine.holds import CONTROL_GROUP, HELD_BACK, NOT_ELIGIBLE
 from engine.ladder import Rung
@@ -101,7 +102,8 @@ class AnswerWriter:
                 numbers = _OFFER_NUMBERS.pack(
                     0x10, rank, 0x31, pick.propensity, 0x39, pick.score, 0x41, pick.shown, 0x61, pick.window_end_ms
                 )
-                rung = self._rungs[pick.rung] + _WEIGHT.pack(0x19, pick.evidence)
+                # Of what has no window nothing is estimated (engine.silent).
+                rung = self._rungs[pick.rung] + _WEIGHT.pack(0x19, pick.evidence) if pick.window_end_ms else b""
                 size = len(fixed) + len(numbers) + len(reasons) + len(rung)
                 parts += (_OFFER, _length(size), fixed, numbers, reasons, rung)
         else:
@@ -140,7 +142,14 @@ def _offer_constants(catalogue: Catalogue, at: int, treatment: str) -> bytes:
         treatment=treatment,
         value=offer.value,
         contact_cost=offer.contact_cost,
+        asks=asked(offer),
+        bundles=offer.bundle.offers if offer.bundle is not None else (),
     ).SerializeToString()
+
+
+def asked(offer: Offer) -> decisions_pb2.AskedFact | None:
+    """What a question asks for."""
+    return None if offer.asks is None else decisions_pb2.AskedFact(fact=offer.asks.fact, answers=[*offer.asks.answers])
 
 
 def _reason_begun(code: str) -> bytes:

@@ -1,8 +1,9 @@
 """Arbitration: which offers may be made, and what each is worth. Compiled, for a lone request as for a full batch.
 
-    score = P × C × V × L − (contact cost + surcharge + shadow price)
+    score = P × (C × V × L − risk) − (contact cost + surcharge + shadow price)
 
-P is the model's belief about an acceptance, C the context weight of the channel, V the value, L the lever. The
+P is the model's belief about an acceptance, C the context weight of the channel, V the value, L the lever and all other
+weights, see engine.weights; of saying something without an offer (kind silence) P is 1. The
 surcharge is the customer's, for contacts had; a shadow price is the offer's, for budgets that run short. One more
 column stands for silence, which is worth 0 for sure. Compiled because as a dozen array operations this takes 60 µs for
 a lone request, and 3 µs so.
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine.config_schema import Config
 from engine.rules import Verdict
+from engine.weights import Weighing
 from models.compiled import BOOLS_2D, FLOAT, FLOATS32_2D, FLOATS_2D, INTS, compiled, read_only
 
 _WORDS: Final = read_only(types.uint64, 2)
@@ -34,7 +36,10 @@ class Arbitration:
         in_channel: NDArray[np.bool_],
         gain: NDArray[np.float64],
         costs: NDArray[np.float64],
+        weighing: Weighing | None = None,
     ) -> None:
+        """`gain` (channels, offers) are the gains of everybody; `weighing` those by rule, if there are any."""
+        self._weighing = weighing
         self._masks = mask_words
         self._in_channel = in_channel
         self._gain = gain
@@ -42,6 +47,8 @@ class Arbitration:
         self._starts_ms = np.array([offer.starts_ms for offer in config.offers], dtype=np.int64)
         self._ends_ms = np.array([offer.ends_ms for offer in config.offers], dtype=np.int64)
         self._silence = config.silence
+        self.contact = np.array([float(offer.kind != "silence") for offer in config.offers])
+        """(offers,) 1 for what is a contact, 0 for silence with a text."""
         self._rule_bytes = 8 * mask_words.shape[1]
 
     def score(
@@ -59,19 +66,24 @@ class Arbitration:
         """(score, spread, may, any_eligible) of B decisions over n offers and silence: (B, n + 1) three times, (B,).
 
         `spread` is the standard deviation of the score times `strength`; `may` says what can be chosen. `surcharges`
-        (B,) add to the contact cost of every offer, `prices` (n,) or (B, n) to that of each.
+        (B,) add to the contact cost of every offer that is a contact, `prices` (n,) or (B, n) to that of each.
         """
         held = b"".join([verdict.held.ljust(self._rule_bytes, b"\0") for verdict in verdicts])
         words = np.frombuffer(held, dtype=np.uint64).reshape(len(verdicts), -1)
+        gain, gain_rows = self._gain, channels
+        if self._weighing is not None:
+            gain, gain_rows = self._weighing.gains(words, verdicts, channels), np.arange(len(verdicts))
         scores: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]] = _score(
             mean,
             sd,
             words,
             self._masks,
             self._in_channel,
-            self._gain,
+            gain,
+            gain_rows,
             np.atleast_2d(self._costs if prices is None else self._costs + prices),
             np.zeros(len(verdicts)) if surcharges is None else surcharges,
+            self.contact,
             self._starts_ms,
             self._ends_ms,
             channels,
@@ -89,7 +101,9 @@ class Arbitration:
     _WORDS,
     BOOLS_2D,
     FLOATS_2D,
+    INTS,
     FLOATS_2D,
+    _FLOATS,
     _FLOATS,
     INTS,
     INTS,
@@ -105,8 +119,10 @@ def _score(
     masks: Any,
     in_channel: Any,
     gain: Any,
+    gain_rows: Any,
     costs: Any,
     surcharges: Any,
+    contact: Any,
     starts_ms: Any,
     ends_ms: Any,
     channels: Any,
@@ -123,8 +139,8 @@ def _score(
         channel, now_ms = channels[row], times_ms[row]
         cost = costs[min(row, len(costs) - 1)]
         for offer in range(offers):
-            worth = gain[channel, offer]
-            score[row, offer] = mean[row, offer] * worth - (cost[offer] + surcharges[row])
+            worth = gain[gain_rows[row], offer]
+            score[row, offer] = mean[row, offer] * worth - (cost[offer] + surcharges[row] * contact[offer])
             spread[row, offer] = sd[row, offer] * abs(worth) * strength
             eligible = in_channel[channel, offer] and starts_ms[offer] <= now_ms < ends_ms[offer]
             for word in range(masks.shape[1]):

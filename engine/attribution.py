@@ -147,7 +147,8 @@ class Attribution:
         return None if reward is None else reward / terms.value
 
     def _open(self, position: Offset, decision: Served) -> None:
-        offers = decision.offers
+        # An offer without a window offers nothing (engine.silent): nothing is waited for, and nothing learnt.
+        offers = [one for one in decision.offers if one[1]]
         if not offers:
             return
         rows = bytearray(b"".join([_ROW.pack(key, Stage.SERVED, _NO_LESSON, end_ms) for key, end_ms in offers]))

@@ -7,6 +7,8 @@
     price     u16 offer, f64 shadow price of the budgets that it draws on
     JSON of the parameters of the offers in the answer, by offer id; empty if they have none
     what was seen: the row of the value matrix, as engine.valuecode has it
+    and, if any question might be asked: u16 values
+    value     u16 offer, f64 what knowing its answer added to its score (engine.questions)
 
 The estimates are those of the offers that could have been drawn: the candidates of the race, and as many of the highest
 means as the slate has places and one more, for whoever is given the best one that is left. Of all others the draw needs
@@ -30,6 +32,7 @@ _HEADER: Final = struct.Struct("<HHHHHdd")
 _ESTIMATE: Final = struct.Struct("<Hff")
 _HOLD: Final = struct.Struct("<HIBq")
 _PRICE: Final = struct.Struct("<Hd")
+_VALUES: Final = struct.Struct("<H")
 
 GATE_OPEN: Final = 1.0
 
@@ -55,6 +58,8 @@ class Basis:
     """JSON object by offer id."""
     seen: bytes = b""
     """The values that rules and inputs saw, see engine.valuecode."""
+    values: tuple[tuple[int, float], ...] = ()
+    """(offer, what knowing the answer added to its score), of the questions that might have been asked."""
 
     def pack(self) -> bytes:
         """The bytes that `unpack` reads."""
@@ -67,6 +72,7 @@ class Basis:
             self.gate,
             self.parameters,
             self.seen,
+            self.values,
         )
 
     @classmethod
@@ -79,8 +85,14 @@ class Basis:
             third = second + holds * _HOLD.size
             fourth = third + prices * _PRICE.size
             last = fourth + parameters_n
-            if len(data) != last + seen_n:
-                raise BasisError(f"{len(data)} bytes, expected {last + seen_n}")
+            end = last + seen_n
+            values: tuple[tuple[int, float], ...] = ()
+            if rest := data[end:]:
+                [count] = _VALUES.unpack_from(rest)
+                values = tuple(_PRICE.iter_unpack(rest[_VALUES.size :]))
+                end += _VALUES.size + count * _PRICE.size
+            if len(data) != end:
+                raise BasisError(f"{len(data)} bytes, expected {end}")
             return cls(
                 data[first:second],
                 tuple([Hold(*row) for row in _HOLD.iter_unpack(data[second:third])]),
@@ -88,10 +100,21 @@ class Basis:
                 surcharge,
                 gate,
                 data[fourth:last],
-                data[last:],
+                data[last : last + seen_n],
+                values,
             )
         except struct.error as error:
             raise BasisError(str(error)) from error
+
+
+def holds_in(data: bytes, at: int) -> tuple[Hold, ...]:
+    """The holds of the basis that begins at a place of `data`, without the rest. Raises BasisError."""
+    try:
+        estimates, holds, *_ = _HEADER.unpack_from(data, at)
+        at += _HEADER.size + estimates * _ESTIMATE.size
+        return tuple([Hold(*_HOLD.unpack_from(data, at + row * _HOLD.size)) for row in range(holds)])
+    except struct.error as error:
+        raise BasisError(str(error)) from error
 
 
 _ROW: Final = np.dtype([("offer", "<u2"), ("mean", "<f4"), ("sd", "<f4")])
@@ -143,9 +166,12 @@ def packed(
     gate: float = GATE_OPEN,
     parameters: bytes = b"",
     seen: bytes = b"",
+    values: tuple[tuple[int, float], ...] = (),
 ) -> bytes:
     """The bytes of a Basis, whose `count` estimates are packed already."""
     head = _HEADER.pack(count, len(holds), len(prices), len(parameters), len(seen), surcharge, gate)
+    if values:
+        seen = b"".join((seen, _VALUES.pack(len(values)), *[_PRICE.pack(*value) for value in values]))
     if not holds and not prices:
         return b"".join((head, estimates, parameters, seen))
     rows = [_HOLD.pack(*hold) for hold in holds] + [_PRICE.pack(*price) for price in prices]

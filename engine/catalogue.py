@@ -12,6 +12,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from engine import weights_schema
 from engine.arbitration import Arbitration
 from engine.config import Places
 from engine.config_base import CUSTOMER
@@ -21,24 +22,29 @@ from engine.errors import ConfigError
 from engine.experiment_arms import Neutral
 from engine.experiments import Experiments
 from engine.explorer import Explorer
-from engine.holds import Holds
+from engine.guard import WelfareGuard
+from engine.holds import Holder, Holds
 from engine.identity import EntityKind
 from engine.ladder import Ladder
+from engine.questions import Questions
 from engine.rollups import Rollup, rollups_of
 from engine.rulebatch import RuleBatch
 from engine.rulebook import OfferRule, RuleBook
 from engine.rules import RuleError, Rules, Variable, words_of
 from engine.rulevalues import RuleValues, Surroundings
 from engine.segments import Segments
+from engine.silent import Silent
+from engine.slates import bundles_of, caps_of
 from engine.terms import Terms, terms_of
 from engine.timeline import Keeper
+from engine.weights import Weighing
 from features import Layout
-from models import DIMENSION_MAX, InputSpec, Structure, Transform
+from models import DIMENSION_MAX, Caps, InputSpec, Structure, Transform
 
 ANY_PLACEMENT: Final = 0
 """Index that a record keeps for "the channel as a whole"."""
 
-OFFER_KINDS: Final = {"sale": 1, "service": 2, "retention": 3, "question": 4}
+OFFER_KINDS: Final = {"sale": 1, "service": 2, "retention": 3, "question": 4, "silence": 5}
 """Numbers of opportune.v1.OfferKind."""
 
 WAVES_AUTO: Final = 64
@@ -98,8 +104,8 @@ class Catalogue:
     placement_index: Mapping[tuple[str, str], int]
     in_channel: NDArray[np.bool_]
     """(channels, offers) whether the offer may be made there: allowed, and with a treatment that fits."""
-    gain: NDArray[np.float64]
-    """(channels, offers) value × lever × context weight: what one sure acceptance adds to the score."""
+    weighing: Weighing
+    """Weights and risks; who asks for what a score is made of asks `arbitration`."""
     costs: NDArray[np.float64]
     windows_ms: tuple[int, ...]
     treatments: Mapping[tuple[int, str], tuple[str, ...]]
@@ -164,6 +170,7 @@ class Catalogue:
             for at, offer in enumerate(config.offers)
             for i, rule in enumerate(offer.points.rules if offer.points else ())
         ]
+        others += weights_schema.rules_of(config)
         book = RuleBook(config, {column.name: at for at, column in enumerate(columns)}, samples)
         book.read_other(others)
         problems = [str(problem(place, error)) for place, error in book.problems]
@@ -181,12 +188,28 @@ class Catalogue:
         except RuleError as error:
             raise problem(("offers",), error) from error
         offer_rules = book.by_offer(rules)
-        offer_masks = tuple(sum(1 << at for at in {rule.at for rule in own}) for own in offer_rules)
+        masks = [sum(1 << at for at in {rule.at for rule in own}) for own in offer_rules]
         channels = [channel.id for channel in config.channels]
         languages = frozenset(
             [config.language, *(t.language for offer in config.offers for t in offer.treatments if t.language)]
         )
         ids = tuple(offer.id for offer in config.offers)
+        in_channel = np.array(
+            [
+                [
+                    (not o.channels or c in o.channels) and _treatment(o, c, config.language, config.language) != ""
+                    for o in config.offers
+                ]
+                for c in channels
+            ]
+        )
+        for bundle, parts in bundles_of(config):
+            # It stands for its parts: it is for whom, and where, each of them is.
+            for part in parts:
+                masks[bundle] |= masks[part]
+                in_channel[:, bundle] &= in_channel[:, part]
+        offer_masks = tuple(masks)
+        mask_words = words_of(offer_masks, len(rules))
         return cls(
             config=config,
             version=version,
@@ -198,7 +221,7 @@ class Catalogue:
             rule_columns=(*columns, *(Column(*own) for own in book.own_columns(rules))),
             surroundings=book.surroundings,
             offer_masks=offer_masks,
-            mask_words=words_of(offer_masks, len(rules)),
+            mask_words=mask_words,
             offers=config.offers,
             offer_ids=ids,
             offer_keys=tuple(key_of(offer) for offer in ids),
@@ -210,18 +233,8 @@ class Catalogue:
                 for channel in config.channels
                 for at, placement in enumerate(("", *channel.placements))
             },
-            in_channel=np.array(
-                [
-                    [
-                        (not o.channels or c in o.channels) and _treatment(o, c, config.language, config.language) != ""
-                        for o in config.offers
-                    ]
-                    for c in channels
-                ]
-            ),
-            gain=np.array(
-                [[o.value * o.lever * o.context_weight.get(c, 1.0) for o in config.offers] for c in channels]
-            ),
+            in_channel=in_channel,
+            weighing=Weighing(config, rules, mask_words.shape[1]),
             costs=np.array([offer.contact_cost for offer in config.offers]),
             windows_ms=tuple(offer.answer_window for offer in config.offers),
             treatments={
@@ -329,12 +342,41 @@ class Catalogue:
     @cached_property
     def arbitration(self) -> Arbitration:
         """The scores of the offers."""
-        return Arbitration(self.config, self.mask_words, self.in_channel, self.gain, self.costs)
+        weighing = self.weighing if self.weighing.effects else None
+        return Arbitration(self.config, self.mask_words, self.in_channel, self.weighing.gain, self.costs, weighing)
 
     @cached_property
     def holds(self) -> Holds:
         """What keeps offers back although their rules hold."""
-        return Holds([self.experiments.control, *([self.contacts] if self.contacts is not None else [])])
+        limits_of_contacts = [] if self.contacts is None else [self.contacts]
+        holders: list[Holder] = [self.guard, self.questions, self.experiments.control, *limits_of_contacts]
+        return Holds(holders, bundles_of(self.config))
+
+    @property
+    def gain(self) -> NDArray[np.float64]:
+        """(channels, offers) what one sure acceptance adds to the score of whom no rule of a weight or risk holds."""
+        gain: NDArray[np.float64] = self.weighing.gain
+        return gain
+
+    @cached_property
+    def guard(self) -> WelfareGuard:
+        """Who is not to be sold to."""
+        return WelfareGuard(self.config, self.rules)
+
+    @cached_property
+    def questions(self) -> Questions:
+        """What may be asked."""
+        return Questions(self.config, dict(self.fact_columns))
+
+    @cached_property
+    def silent(self) -> Silent:
+        """Offers of kind silence."""
+        return Silent(self.config)
+
+    @cached_property
+    def caps(self) -> Caps | None:
+        """What may not stand beside what in one answer."""
+        return caps_of(self.config, self.silent.offers)
 
     @cached_property
     def experiments(self) -> Experiments:
@@ -345,11 +387,6 @@ class Catalogue:
     def neutral(self) -> Neutral:
         """What is expected of the average customer."""
         return Neutral()
-
-    @cached_property
-    def values(self) -> NDArray[np.float64]:
-        """(offers,) declared values."""
-        return np.array([offer.value for offer in self.offers])
 
     @cached_property
     def contacts(self) -> ContactPolicy | None:

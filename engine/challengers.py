@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 
 from engine import rivermodel
 from engine.attribution import Lesson
-from engine.catalogue import Catalogue
+from engine.catalogue import OFFER_KINDS, Catalogue
 from engine.config_schema import Challenger
 from engine.forget.entry import KIND, ForgetRecord
 from engine.learner import Due, Learner, Position, posterior_options
@@ -148,6 +148,7 @@ class Challengers:
         for key, terms in catalogue.terms.items():
             self._scales[catalogue.index_of_key[key]] = terms.scale
         self._values = np.array([offer.value for offer in catalogue.offers])
+        self._values[list(catalogue.silent.offers)] = 0.0  # nothing comes of them
         self._costs = np.array([offer.contact_cost for offer in catalogue.offers])
         self._open: dict[Position, Open] = {}
         self._ends: dict[int, deque[Position]] = {}
@@ -228,8 +229,9 @@ class Challengers:
         return max((one.fulfilled_window_ms or 0 for one in terms if one is not None), default=0)
 
     def _possible(self, record: DecisionRecord, mean: NDArray[np.float32]) -> NDArray[np.bool_]:
+        verdict = Verdict(record.rules_held, record.rules_failed)
         _, _, may, _ = self._catalogue.arbitration.score(
-            mean, mean, [Verdict(record.rules_held, b"")], np.array([record.channel]), np.array([record.time_ms])
+            mean, mean, [verdict], np.array([record.channel]), np.array([record.time_ms])
         )
         if record.basis is not None and record.config_version == self._catalogue.version:
             self._catalogue.holds.keep_back([record.basis.holds], may)
@@ -237,8 +239,18 @@ class Challengers:
         return found
 
     def _scores(self, record: DecisionRecord, mean: NDArray[np.float32]) -> Floats:
-        gain = np.asarray(self._catalogue.gain)[record.channel]
-        return np.append(mean * gain - self._costs, 0.0)
+        catalogue, basis = self._catalogue, record.basis
+        mean = mean.copy()
+        mean[list(catalogue.silent.offers)] = 1.0
+        gain, _ = catalogue.weighing.row(Verdict(record.rules_held, record.rules_failed), record.channel)
+        scores = np.append(mean * gain - self._costs, 0.0)
+        if basis is not None:
+            scores[:-1] -= np.where(np.array(catalogue.kinds) == OFFER_KINDS["silence"], 0.0, basis.surcharge)
+            for offer, price in basis.prices:
+                scores[offer] -= price
+            for offer, value in basis.values:
+                scores[offer] += value
+        return scores
 
     def _thought(
         self,

@@ -19,10 +19,9 @@ Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 
-class Chosen(NamedTuple):
-    """Slates of B decisions over n offers and silence, and what they were drawn from."""
+class Weighed(NamedTuple):
+    """What each of n offers, and silence, is worth in B decisions, and what may be chosen."""
 
-    slates: Slates
     score: Floats
     """(B, n + 1)"""
     spread: Floats
@@ -31,24 +30,29 @@ class Chosen(NamedTuple):
     """(B,) whether the rules of any offer held."""
 
 
-def chosen(
+class Drawn(NamedTuple):
+    """Slates of B decisions."""
+
+    slates: Slates
+    picks: NDArray[np.int16]
+    """As they were drawn, before limits shortened any slate."""
+
+
+def weighed(
     catalogue: Catalogue,
     mean: Floats32,
     sd: Floats32,
     verdicts: list[Verdict],
     channels: Ints,
     times_ms: Ints,
-    limits: Ints,
-    seeds: Sequence[int],
     *,
     held: Sequence[Sequence[Hold]] | None = None,
     surcharges: Floats | None = None,
     prices: Floats | None = None,
-    gates: Floats | None = None,
     arms: BatchArms | None = None,
     unknown: Bools | None = None,
-) -> Chosen:
-    """Draw slates from estimates (B, n) and all that stands between an estimate and an answer.
+) -> Weighed:
+    """Weigh estimates (B, n) with all that stands between them and an answer.
 
     `unknown` (B, n) are offers of which no estimate was kept, because none of the draws depended on it.
     """
@@ -57,28 +61,49 @@ def chosen(
         mean, sd, verdicts, channels, times_ms, explorer.strength, surcharges=surcharges, prices=prices
     )
     if arms is not None:
-        costs = catalogue.costs if prices is None else catalogue.costs + prices
-        arms.scores(score, spread, mean, sd, catalogue.values, costs, explorer.strength)
+        costs = np.broadcast_to(catalogue.costs if prices is None else catalogue.costs + prices, mean.shape)
+        if surcharges is not None:
+            costs = costs + surcharges[:, None] * catalogue.arbitration.contact
+        gains = catalogue.weighing.unweighted(verdicts, channels)
+        arms.scores(score, spread, mean, sd, gains, costs, explorer.strength)
     if held is not None:
         catalogue.holds.keep_back(held, may)
     if unknown is not None:
         score[:, :offers][unknown], spread[:, :offers][unknown] = -VALUE_MAX, 0.0
+    return Weighed(score, spread, may, any_eligible)
+
+
+def drawn(
+    catalogue: Catalogue,
+    weights: Weighed,
+    channels: Ints,
+    limits: Ints,
+    seeds: Sequence[int],
+    *,
+    held: Sequence[Sequence[Hold]] | None = None,
+    gates: Floats | None = None,
+    arms: BatchArms | None = None,
+) -> Drawn:
+    """Draw slates of at most `limits` (B,) places."""
+    explorer = catalogue.explorer
     governed = not explorer.open
     how: dict[str, Any] = {
         "candidates_max": catalogue.config.exploration.candidates,
         "floor": explorer.floor(explorer.strength),
-        "silence": offers if catalogue.config.silence else None,
+        "silence": len(catalogue.offers) if catalogue.config.silence else None,
         "method": explorer.method,
         "keeps": explorer.keeps,
+        "caps": catalogue.caps,
     }
     uniforms = dice(np.array(seeds, dtype=np.uint64), int(limits.max(initial=0)))
-    arguments = score, spread, may, limits, uniforms
+    arguments = weights.score, weights.spread, weights.may, limits, uniforms
     if arms is None:
         slates = choose(*arguments, gates=gates if governed else None, **how)
     else:
         opened = np.ones(len(limits)) if gates is None else gates
         slates = arms.choose(*arguments, gates=opened, governed=governed, **how)
+    picks = slates.picks
     if catalogue.contacts is not None:
         # Last: what stays in a slate keeps the propensity that it was drawn with.
         slates = catalogue.holds.trim(slates, held if held is not None else [()] * len(limits), channels)
-    return Chosen(slates, score, spread, may, any_eligible)
+    return Drawn(slates, picks)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine import limits
+from engine import limits, weights_schema
 from engine.config_base import CUSTOMER
 from engine.config_schema import Config, EventType, Feature, Offer, key_of
 from engine.contact_schema import problems_of_contacts
@@ -64,6 +64,7 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
             found.append((("fallback", at), f"no offer {fallback!r}"))
     found += rule_problems(config)
     found += problems_of_contacts(config)
+    found += weights_schema.problems(config)
     return found + _check_exploration(config, channels, offers)
 
 

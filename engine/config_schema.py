@@ -26,6 +26,7 @@ from engine.contact_schema import ContactPolicy
 from engine.experiments_schema import Experiment
 from engine.groups import Group
 from engine.rules_schema import CustomerLocation, GlobalRule, LayerRules, Place, Trigger
+from engine.weights_schema import Asks, Bundle, Guard, OfferKindName, Risk, SlateShape, Weight, WeightRule, Weights
 from features import FeatureSpec, Function
 
 
@@ -325,13 +326,18 @@ class Offer(Part):
     """One action that can be offered."""
 
     id: Id
-    kind: Literal["sale", "service", "retention", "question"] = "sale"
+    kind: OfferKindName = "sale"
     group: Annotated[tuple[Id, ...], BeforeValidator(_several)] = ()
     category: Id = "general"
     value: Finite
     contact_cost: Annotated[Finite, Field(ge=0)] = 0.0
-    lever: Annotated[Finite, Field(ge=0)] = 1.0
-    context_weight: dict[Id, Annotated[Finite, Field(ge=0)]] = Field(default_factory=dict)
+    lever: Weight = 1.0
+    levers: tuple[WeightRule, ...] = Field(default=(), max_length=limits.WEIGHT_RULES_MAX)
+    context_weight: dict[Id, Weight] = Field(default_factory=dict)
+    context_weights: tuple[WeightRule, ...] = Field(default=(), max_length=limits.WEIGHT_RULES_MAX)
+    risk: Risk = Risk()
+    asks: Asks | None = None
+    bundle: Bundle | None = None
     channels: tuple[Id, ...] = ()
     eligibility: LayerRules = ()
     applicability: LayerRules = ()
@@ -482,6 +488,9 @@ class Config(Part):
     location: CustomerLocation | None = None
     rules: tuple[GlobalRule, ...] = Field(default=(), max_length=limits.RULES_MAX)
     groups: tuple[Group, ...] = Field(default=(), max_length=limits.OFFER_GROUP_ENTRIES_MAX)
+    weights: Weights = Weights()
+    guard: tuple[Guard, ...] = Field(default=(), max_length=limits.GUARD_RULES_MAX)
+    slate: SlateShape = SlateShape()
     offers: tuple[Offer, ...] = Field(min_length=1, max_length=limits.OFFERS_MAX)
     fallback: tuple[Id, ...] = Field(default=(), max_length=limits.SLATE_MAX)
     exploration: Exploration = Exploration()

@@ -2,9 +2,10 @@
 
     state → value matrix → quantised vector → rules as bit masks → posterior scores → arbitration → exploration → slate
 
-Arbitration is P × C × V × L − contact cost: propensity, context weight, value, lever. Saying nothing takes part with
-the score 0. The clock is in the requests, the dice are seeded by person, state and ledger epoch: whoever asks again
-before anything has changed gets the same answer, while across people the draws are independent, as exploration needs.
+Arbitration is P × C × V × L − contact cost: propensity, context weight, value, lever (engine.arbitration). Saying
+nothing takes part with the score 0, a question with what its answer would change (engine.questions). The clock is in
+the requests, the dice are seeded by person, state and ledger epoch: whoever asks again before anything has changed gets
+the same answer, while across people the draws are independent, as exploration needs.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from engine import basis, ledger, record
 from engine.arbitration import of_picks
 from engine.basis import GATE_OPEN, estimates_of
 from engine.catalogue import Catalogue
-from engine.choosing import chosen
+from engine.choosing import drawn, weighed
 from engine.experiment_arms import arms_of, batch_of
 from engine.holds import CONTROL_GROUP, HELD_BACK, NOT_ELIGIBLE, Hold, Situation
 from engine.ladder import Rung, held_of
@@ -200,36 +201,50 @@ def _decide_new(
     arms = batch_of(standings)
     if arms is not None:
         arms.estimates(catalogue.neutral, policy, facts.average, mean, sd)
+    catalogue.silent.surely(mean, sd)
     explorer = catalogue.explorer
+    sound = [not bad and not lost for bad, lost in zip(unreadable, damaged, strict=True)]
     situation = Situation(
-        customers, glances, verdicts, channels, [ask.placement for ask in asks], times, contacts=look
+        customers,
+        glances,
+        verdicts,
+        channels,
+        [ask.placement for ask in asks],
+        times,
+        contacts=look,
+        facts=[ask.facts for ask in asks],
+        sound=sound,
     )
     held = catalogue.holds.of(situation)
+    weights = weighed(
+        catalogue, mean, sd, verdicts, channels, times, held=held, surcharges=surcharges, prices=prices, arms=arms
+    )
+    score, spread, may, any_eligible = weights
+    answers: list[tuple[tuple[int, float], ...]] = []
+    if catalogue.questions.asked:
+        answers = imagine(
+            catalogue, policy, situation, held, values, score, may, facts=facts, prices=prices, surcharges=surcharges
+        )
+        catalogue.questions.add(score, answers)
     seeds = [
         seed_of(ask.customer.encode(), data[:HEADER_STATE_BYTES] if data is not None else b"", seen.epoch)
         for ask, data, seen in zip(asks, records, glances, strict=True)
     ]
-    sound = [not bad and not lost for bad, lost in zip(unreadable, damaged, strict=True)]
     gates = explorer.gates(channels, verdicts, seeds, glances, times, sound)
     if arms is not None:
         gates = arms.gates(gates, explorer.closed(verdicts, sound))
-    slates, score, spread, may, any_eligible = chosen(
-        catalogue,
-        mean,
-        sd,
-        verdicts,
-        channels,
-        times,
-        limits,
-        seeds,
-        held=held,
-        surcharges=surcharges,
-        prices=prices,
-        gates=gates,
-        arms=arms,
+    slates, as_drawn = drawn(
+        catalogue, weights, channels, limits, seeds, held=held, gates=gates, arms=arms
     )
     counting_columns = counting(
-        score, spread, may, limits, candidates_max=config.exploration.candidates, method=explorer.method
+        score,
+        spread,
+        may,
+        limits,
+        candidates_max=config.exploration.candidates,
+        method=explorer.method,
+        caps=catalogue.caps,
+        picks=as_drawn,
     )
     seen_values = coded(values)
     estimates = estimates_of(*counting_columns, mean, sd)
@@ -246,6 +261,7 @@ def _decide_new(
     steps, dimension = x.tobytes(), x.shape[1]
     version = bytes.fromhex(catalogue.version)
     keys, windows_ms, cold = catalogue.offer_keys, catalogue.windows_ms, lessons.cold
+    silent = catalogue.silent.offers
     drafts = []
     for at, (ask, row) in enumerate(zip(asks, columns, strict=True)):
         picks: list[Pick] = []
@@ -260,9 +276,14 @@ def _decide_new(
                 break
             key, end_ms = keys[offer], ask.time_ms + windows_ms[offer]
             rung, evidence = ladder.rung(offer, at, points, lessons)
-            picks.append(Pick(offer, propensity, worth, shown, end_ms, explored, cold[offer], rung, evidence))
+            if offer in silent:
+                # Nothing is offered, so nothing is waited for.
+                picks.append(Pick(offer, propensity, worth, shown, 0, explored, False, rung, evidence))
+                end_ms = 0
+            else:
+                picks.append(Pick(offer, propensity, worth, shown, end_ms, explored, cold[offer], rung, evidence))
+                opening.append((key, end_ms))
             slate.append((key, propensity, worth, likely, unsure, end_ms))
-            opening.append((key, end_ms))
         degraded = STATE_UNREADABLE if unreadable[at] or damaged[at] else NOT_DEGRADED
         if not degraded and not policy_known:
             degraded = POLICY_UNAVAILABLE
@@ -270,7 +291,8 @@ def _decide_new(
         watermark, latest_ms = catalogue.layout.watermark(data) if data is not None else (Offset.ZERO, 0)
         counted = None
         if contacts is not None and look is not None:
-            counted = contacts.grown(look, at, ask.channel, [pick.offer for pick in picks])
+            made = [pick.offer for pick in picks if pick.window_end_ms]
+            counted = contacts.grown(look, at, ask.channel, made)
         head, tail = ledger.opened(
             None if damaged[at] else ledger_bytes,
             glances[at],
@@ -309,6 +331,7 @@ def _decide_new(
                 0.0 if surcharges is None else float(surcharges[at]),
                 gate=GATE_OPEN if gates is None else float(gates[at]),
                 seen=seen_values[at],
+                values=answers[at] if answers else (),
             ),
         )
         drafts.append(
@@ -355,6 +378,55 @@ def _begun_elsewhere(
         except ledger.LedgerError:
             continue
     return tuple(found)
+def imagine(
+    catalogue: Catalogue,
+    policy: Policy,
+    situation: Situation,
+    held: Sequence[tuple[Hold, ...]] | None,
+    values: NDArray[np.float64],
+    score: NDArray[np.float64],
+    may: NDArray[np.bool_],
+    *,
+    facts: PolicyFacts,
+    prices: NDArray[np.float64] | None = None,
+    surcharges: NDArray[np.float64] | None = None,
+) -> list[tuple[tuple[int, float], ...]]:
+    """What knowing the answers would add to the scores of questions (engine.questions): the decision, thought through.
+
+    `values` is the value matrix of the batch; the rest is as it was arbitrated: `score` and `may` over the offers and
+    silence, after what was `held`. Limits stay as they are, but for the guard: an answer may tell whom to leave alone.
+    """
+
+    def think(
+        rows: NDArray[np.int64], imagined: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        x = catalogue.transform.apply(np.ascontiguousarray(imagined[:, : len(catalogue.columns)]))
+        verdicts = catalogue.rule_batch.evaluate(imagined)
+        mean, sd = policy.score(x)
+        if catalogue.ladder.offers:
+            catalogue.ladder.climb(x, mean, sd, held_of(verdicts), facts)
+        catalogue.silent.surely(mean, sd)
+        scores, _, possible, _ = catalogue.arbitration.score(
+            mean,
+            sd,
+            verdicts,
+            situation.channels[rows],
+            situation.times_ms[rows],
+            surcharges=None if surcharges is None else surcharges[rows],
+            prices=prices,
+        )
+        guard, holds = catalogue.guard, catalogue.holds
+        anew = [
+            guard.anew(holds, held[row] if held is not None else (), verdict, situation.sound[row])
+            for row, verdict in zip(rows.tolist(), verdicts, strict=True)
+        ]
+        holds.keep_back(anew, possible)
+        return scores, possible
+
+    def weights(row: int) -> NDArray[np.float64]:
+        return catalogue.weighing.row(situation.verdicts[row], int(situation.channels[row]))[1]
+
+    return catalogue.questions.worth(values, score, may, weights, think)
 
 
 def _values(

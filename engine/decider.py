@@ -357,7 +357,8 @@ class Decider:
         metrics.DECISIONS.labels("yes").inc(len(batch))
         for waiting in batch:
             ask = waiting.ask
-            there = self.catalogue.in_channel[ask.channel]
+            # Nothing is known of the customer, so whoever may have to be left alone is.
+            there = self.catalogue.in_channel[ask.channel] & ~self.catalogue.guard.of_unread()
             kept = self.catalogue.experiments.kept_back(ask.customer, ask.time_ms, ask.channel)
             if kept is not None:
                 there = there & ~kept

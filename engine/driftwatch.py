@@ -110,9 +110,9 @@ class DriftWatch:
                 record = served(entry.data)
             except RecordError:
                 continue
-            for key, _ in record.offers if isinstance(record, Served) else ():
+            for key, end_ms in record.offers if isinstance(record, Served) else ():
                 at = self._catalogue.index_of_key.get(key)
-                if at is not None:
+                if at is not None and end_ms:  # without a window nobody is asked for anything
                     self._cohort(at, record.time_ms).served += 1
 
     def learn(self, lesson: Lesson, record: DecisionRecord) -> None:

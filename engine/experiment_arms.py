@@ -1,7 +1,7 @@
 """What the arms of experiments change in a batch of decisions. Pure.
 
     no_model          estimates are those for the average customer: what each offer comes to over everybody
-    no_levers         the score is P × V − cost
+    no_levers         the score is P × (V − risk) − cost
     greedy            the best offer for sure
     eligibility_only  every offer that may be made is equally likely, silence only where none may
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.experiments import Experiments, Standing
-from models import STEPS, Policy, Slates, choose
+from models import STEPS, Caps, Policy, Slates, choose
 
 Floats = NDArray[np.float64]
 
@@ -78,19 +78,18 @@ class BatchArms:
         spread: Floats,
         mean: NDArray[np.float32],
         sd: NDArray[np.float32],
-        values: Floats,
+        gains: Floats,
         costs: Floats,
         strength: float,
     ) -> None:
         """Replace scores (B, offers and silence) of arms without levers.
 
-        `costs` (offers,) or (B, offers) are with shadow prices.
+        `gains` (B, offers) are value − risk, `costs` (B, offers) are with shadow prices and surcharges.
         """
         rows = self._without_levers
         if len(rows):
-            costs = np.broadcast_to(costs, mean.shape)[rows]
-            score[rows, :-1] = mean[rows].astype(np.float64) * values - costs
-            spread[rows, :-1] = sd[rows].astype(np.float64) * np.abs(values) * strength
+            score[rows, :-1] = mean[rows].astype(np.float64) * gains[rows] - costs[rows]
+            spread[rows, :-1] = sd[rows].astype(np.float64) * np.abs(gains[rows]) * strength
 
     def gates(self, gates: Floats | None, closed: NDArray[np.bool_]) -> Floats:
         """The gates, which budgets of exploration do not close for arms that draw evenly; `closed` (B,) stays so."""
@@ -110,6 +109,7 @@ class BatchArms:
         governed: bool,
         silence: int | None,
         candidates_max: int,
+        caps: Caps | None,
         **champion: Any,
     ) -> Slates:
         """models.choose, each row by the rules of its arm; rows do not depend on who else is in the batch.
@@ -126,7 +126,7 @@ class BatchArms:
             if not len(rows):
                 return
             args = score[rows], spread[rows], allowed, limits[rows], uniforms[rows]
-            drawn = choose(*args, silence=silence, candidates_max=candidates_max, **how)
+            drawn = choose(*args, silence=silence, candidates_max=candidates_max, caps=caps, **how)
             slates.picks[rows], slates.propensities[rows], slates.explored[rows] = drawn
 
         others = np.flatnonzero(rest)

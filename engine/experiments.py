@@ -126,6 +126,7 @@ class ControlGroups:
         self._groups = groups
         self.names = tuple(group.name for group in groups)
         self.layer = CONTROL_GROUP
+        self.derived = True
 
     def holds(self, situation: Situation) -> Sequence[Sequence[tuple[int, int]]] | None:
         """(limit, scope) of each decision; None: nobody is in a control group."""

@@ -97,6 +97,10 @@ class ExplorationWatch:
         eligible &= (self._starts_ms <= times_ms) & (times_ms < self._ends_ms)
         for word in range(masks.shape[1]):
             eligible &= (words[:, word, None] & masks[:, word]) == masks[:, word]
+        if any(row.holds for row in rows):
+            may = np.column_stack([eligible, np.ones(len(rows), np.bool_)])
+            self._catalogue.holds.keep_back([tuple(row.holds) for row in rows], may)
+            eligible = may[:, :-1]
         return eligible
 
     def _judge(self) -> None:

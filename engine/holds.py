@@ -55,6 +55,10 @@ class Situation:
     times_ms: NDArray[np.int64]
     contacts: "Look | None" = None
     """What contact policy made of the ledgers; None: there is no contact policy."""
+    facts: Sequence[tuple[tuple[int, float], ...]] = ()
+    """(column of the value matrix, value) of the facts given in each; empty: of none are they told."""
+    sound: Sequence[bool] = ()
+    """Whose state and ledger could be read; empty: all."""
 
 
 class Holder(Protocol):
@@ -99,7 +103,9 @@ class Sparing(Protocol):
 class Holds:
     """All limits of one configuration."""
 
-    def __init__(self, holders: Sequence[Holder]) -> None:
+    def __init__(self, holders: Sequence[Holder], bundles: Sequence[tuple[int, Sequence[int]]] = ()) -> None:
+        """`bundles` are offers with those that they stand for: what keeps one of these back keeps the bundle back."""
+        self._bundles = bundles
         self._holders = [holder for holder in holders if holder.names]
         self._starts = [0]
         for holder in self._holders:
@@ -122,14 +128,14 @@ class Holds:
 
     def layer(self, hold: Hold) -> str:
         """The layer of "why not" that a hold belongs to: `layer` of its holder, if that has one."""
-        at = bisect_right(self._starts, hold.limit) - 1
-        return str(getattr(self._holders[at], "layer", LAYER))
+        return str(getattr(self._holders[self._at(hold)], "layer", LAYER))
 
     def covers(self, hold: Hold) -> Bools:
         """(offers,) what a hold keeps back. Raises LookupError for one of another configuration."""
         for start, holder in zip(reversed(self._starts[:-1]), reversed(self._holders), strict=True):
             if start <= hold.limit < start + len(holder.names):
-                return holder.covers(hold.limit - start, hold.scope)
+                covered = holder.covers(hold.limit - start, hold.scope)
+                return covered if not self._bundles else self._spread(covered)
         raise LookupError(f"limit {hold.limit}: there are {len(self.names)}")
 
     def kept_back(self, holds: Sequence[Hold]) -> Bools | None:
@@ -145,7 +151,30 @@ class Holds:
                 masks = [holder.covers(hold.limit, hold.scope) for hold in mine if not hold.room]
             for mask in masks:
                 back = mask if back is None else back | mask
-        return back
+        return back if back is None or not self._bundles else self._spread(back)
+
+    def _spread(self, covered: Bools) -> Bools:
+        covered = covered.copy()
+        for bundle, members in self._bundles:
+            covered[bundle] |= covered[list(members)].any()
+        return covered
+
+    def anew(self, held: Sequence[Sequence[Hold]], situation: Situation) -> list[tuple[Hold, ...]]:
+        """The holds of decisions with those that follow from rules, person and place worked out again."""
+        derived = [getattr(holder, "derived", False) for holder in self._holders]
+        kept = [tuple([hold for hold in holds if not derived[self._at(hold)]]) for holds in held]
+        for start, holder, again in zip(self._starts, self._holders, derived, strict=False):
+            told = holder.holds(situation) if again else None
+            for at, some in enumerate(told or ()):
+                kept[at] += tuple([Hold(start + limit, *more) for limit, *more in some])
+        return kept
+
+    def derived(self, name: str) -> bool:
+        """Whether a limit follows from rules, person and place alone."""
+        return bool(getattr(self._holders[self._at(Hold(self.names.index(name), 0))], "derived", False))
+
+    def _at(self, hold: Hold) -> int:
+        return bisect_right(self._starts, hold.limit) - 1
 
     def keep_back(self, held: Sequence[Sequence[Hold]], may: Bools) -> None:
         """Take what is kept back out of `may` (B, offers and silence)."""

@@ -38,6 +38,17 @@ OFFER_GROUP_ENTRIES_MAX: Final = 256
 PLACE_ENTRIES_MAX: Final = 4_096
 POINTS_RULES_MAX: Final = 64
 """Rules that add points to one offer, and places that are declared of its rate."""
+WEIGHT_TIMES_MAX: Final = 1_000_000
+"""Times that one lever or weight, and all those of an offer together, may scale what it is worth."""
+WEIGHT_RULES_MAX: Final = 64
+"""Rules of levers, of context weights or of risk of one offer, and of weights for many offers."""
+GUARD_RULES_MAX: Final = 32
+QUESTION_OFFERS_MAX: Final = 4
+"""Offers that ask for a fact."""
+QUESTION_ENTRIES_MAX: Final = 8
+"""Answers to one of them: a decision is thought through once for each."""
+BUNDLE_OFFERS_MAX: Final = 8
+"""Offers that a bundle stands for."""
 FEATURES_MAX: Final = 512
 CONTEXT_FACTS_MAX: Final = 64
 OBJECTIVE_ENTRIES_MAX: Final = 16

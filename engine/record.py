@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, NamedTuple
 
-from engine.basis import Basis, BasisError
+from engine.basis import Basis, BasisError, holds_in
 from engine.forget.entry import KIND as FORGET_KIND
 from engine.forget.entry import ForgetRecord
+from engine.holds import Hold
 from engine.lifecycle import Stage
 from engine.limits import SLATE_MAX
 from features import Offset
@@ -372,6 +373,8 @@ class Drawn(NamedTuple):
     nothing_propensity: float
     slate: Sequence[tuple[int, float]]
     """(offer key, propensity) in rank order."""
+    holds: Sequence[Hold] = ()
+    """What was kept back although its rules held."""
 
 
 def drawn(data: bytes) -> Drawn | None:
@@ -388,7 +391,11 @@ def drawn(data: bytes) -> Drawn | None:
     if not _fits(data, end):
         return None
     slate = [(row[0], row[1]) for row in _CHOICE.iter_unpack(data[start:end])]
-    return Drawn(config, time_ms, channel, data[at : at + rules_n], nothing, slate)
+    try:
+        holds = holds_in(data, end) if data[1] == _FORM_BASIS else ()
+    except BasisError:
+        return None
+    return Drawn(config, time_ms, channel, data[at : at + rules_n], nothing, slate, holds)
 
 
 class Basics(NamedTuple):
@@ -397,6 +404,7 @@ class Basics(NamedTuple):
     config_version: bytes
     customer: bytes
     channel: int
+    placement: int
     time_ms: int
     limit: int
     seed: int
@@ -411,14 +419,14 @@ def basics(data: bytes) -> Basics | None:
     if data[:1] != _DECISION_START or len(data) < _FIXED.size or data[1] != _FORM_BASIS:
         return None
     fields = _FIXED.unpack_from(data)
-    (_, _, time_ms, seed, config, _, _, _, _, _, channel, _, _, _, limit, rows, *lengths, rules, _) = fields
+    (_, _, time_ms, seed, config, _, _, _, _, _, channel, placement, _, _, limit, rows, *lengths, rules, _) = fields
     start = _FIXED.size + sum(lengths) + (rules & ~_FAILED_TOO) * (2 if rules & _FAILED_TOO else 1)
     end = start + rows * _CHOICE.size
     if len(data) <= end:
         return None
     keys = [row[0] for row in _CHOICE.iter_unpack(data[start:end])]
     customer = data[_FIXED.size : _FIXED.size + lengths[0]]
-    return Basics(config, customer, channel, time_ms, limit, seed, keys, data[end:])
+    return Basics(config, customer, channel, placement, time_ms, limit, seed, keys, data[end:])
 
 
 def is_decision(data: bytes) -> bool:

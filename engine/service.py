@@ -296,6 +296,8 @@ class Service:
         with self._write():
             partition, position, record = await self._found(outcome.decision_id)
             rank, window_end_ms = self._place_in(record, outcome)
+            if not window_end_ms:
+                raise NotAllowed(f"offer_id: {request.offer_id} is of kind silence: nothing was offered")
             if outcome.time_ms < record.time_ms - self.catalogue.config.clock.future:
                 before = record.time_ms - outcome.time_ms
                 raise InvalidArgument(f"time_ms: {before} ms before the decision it is about")

@@ -32,7 +32,7 @@ and erasure change no bit, and whatever was learnt can be recomputed from the lo
 """
 
 from models.errors import CheckpointError
-from models.exploration import Slates, choose, counting, dice, seed_of, thompson_probabilities
+from models.exploration import Caps, Slates, choose, counting, dice, seed_of, thompson_probabilities
 from models.policy import Policy, pack_offer, unpack_offer
 from models.posterior import Beliefs, OfferPosterior, PosteriorOptions, Strengths, Structure, fit, learn_strengths
 from models.statistics import TARGET_STEPS, Statistics
@@ -43,6 +43,7 @@ __all__ = [
     "STEPS",
     "TARGET_STEPS",
     "Beliefs",
+    "Caps",
     "CheckpointError",
     "InputSpec",
     "OfferPosterior",

@@ -36,13 +36,18 @@ first, or the best.
 **Silence** is a column like any other: it competes with its value, commonly a point mass at zero. Drawn first, the
 slate says nothing; drawn later, the slate ends before it.
 
+**What stands beside what.** `Caps` says how many columns of a group one slate may have, and which stand alone. A pick
+shuts others out, and the next position is the choice among those that are left, as if the others were not there: its
+own candidates, its own race. So propensities are exact as ever.
+
 Values in are finite or not: NaN in mean takes a column out of the race, NaN in sd counts as 0, and everything is held
 within ±`VALUE_MAX`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +60,8 @@ from models.maximum import (
     THOMPSON,
     VALUE_MAX,
     columns_that_count,
+    columns_that_counted,
+    draw_capped,
     draw_governed,
     draw_slates,
     first_shares,
@@ -65,6 +72,7 @@ __all__ = [
     "CANDIDATES_MAX",
     "METHODS",
     "VALUE_MAX",
+    "Caps",
     "Slates",
     "choose",
     "counting",
@@ -103,6 +111,51 @@ class Slates(NamedTuple):
     explored: Bools
 
 
+Ints = npt.NDArray[np.int64]
+
+
+class Caps(NamedTuple):
+    """What may not stand beside what in one slate of n columns; made by `of`."""
+
+    of_column: Ints
+    """(n + 1,) where the groups of each column begin in `groups_of`."""
+    groups_of: Ints
+    of_group: Ints
+    """(groups + 1,) where the columns of each group begin in `columns_of`."""
+    columns_of: Ints
+    most: Ints
+    """(groups,) how many columns of each a slate may have."""
+    alone: Bools
+    """(n,) made at the first place or not at all, and nothing beside it."""
+
+    @classmethod
+    def of(cls, columns: int, groups: Sequence[tuple[Sequence[int], int]], alone: Sequence[int] = ()) -> Self:
+        """Groups as (columns, how many of them). Raises ValueError for columns that are none, or fewer than one.
+
+        >>> mean, sd = np.array([[3.0, 2.0, 1.0]]), np.zeros((1, 3))
+        >>> every, three = np.ones((1, 3), bool), np.array([3])
+        >>> caps = Caps.of(3, [([0, 1], 1)])
+        >>> choose(mean, sd, every, three, np.full((1, 3), 0.5), caps=caps).picks.tolist()
+        [[0, 2, -1]]
+        """
+        belongs: list[list[int]] = [[] for _ in range(columns)]
+        for group, (members, most) in enumerate(groups):
+            if most < 1 or not all(0 <= column < columns for column in members):
+                raise ValueError(f"group {group}: expected columns of {columns} and at least one of them in a slate")
+            for column in members:
+                belongs[column].append(group)
+        single = np.zeros(columns, np.bool_)
+        single[list(alone)] = True
+        every = [list(members) for members, _ in groups]
+        return cls(*_joined(belongs), *_joined(every), np.array([most for _, most in groups], np.int64), single)
+
+
+def _joined(lists: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
+    """Where each list begins, and all of them joined."""
+    starts = np.cumsum([0, *map(len, lists)])
+    return starts.astype(np.int64), np.array([one for some in lists for one in some], np.int64)
+
+
 def choose(
     mean: Real,
     sd: Real,
@@ -116,6 +169,7 @@ def choose(
     method: str = "thompson",
     gates: Floats | None = None,
     keeps: Floats | None = None,
+    caps: Caps | None = None,
 ) -> Slates:
     """Draw a slate for every customer of a batch.
 
@@ -137,6 +191,7 @@ def choose(
         method: one of `METHODS`.
         gates: (B,), chance of each slate to explore at all, 0 .. 1; all of them if None.
         keeps: (n,), what each column keeps of its chance where it is not the best, 0 .. 1; all of it if None.
+        caps: what may not stand beside what; everything may if None.
 
     Returns:
         Picks, propensities and which picks explored. Rows with nothing eligible are all -1.
@@ -166,11 +221,16 @@ def choose(
         floor,
         -1 if silence is None else silence,
     )
-    if method == "thompson" and gates is None and keeps is None:
+    if method == "thompson" and gates is None and keeps is None and caps is None:
         return Slates(*draw_slates(*arguments))
     if method not in METHODS:
         raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
     shares = _shares("gates", gates, rows), _shares("keeps", keeps, columns)
+    if caps is not None:
+        if len(caps.alone) != columns:
+            raise ValueError(f"caps of {len(caps.alone)} columns, there are {columns}")
+        lists = caps.of_column, caps.groups_of, caps.of_group, caps.columns_of, caps.most
+        return Slates(*draw_capped(*arguments, METHODS[method], *shares, *lists, caps.alone))
     return Slates(*draw_governed(*arguments, METHODS[method], *shares))
 
 
@@ -182,11 +242,14 @@ def counting(
     *,
     candidates_max: int = CANDIDATES_MAX,
     method: str = "thompson",
+    caps: Caps | None = None,
+    picks: npt.NDArray[np.int16] | None = None,
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
     """The columns on whose means and standard deviations the slates of `choose` depend.
 
     `choose` gives the same picks and propensities if the means of all other columns are -`VALUE_MAX` and their
-    standard deviations 0. Arguments as for `choose`, with slates of max(limits) places.
+    standard deviations 0. Arguments as for `choose`, with slates of max(limits) places. With `caps` they depend on what
+    was drawn, so `picks` are needed.
 
     Returns:
         (B, W) columns, ascending, padded with -1, and (B,) how many there are.
@@ -197,6 +260,16 @@ def counting(
     """
     positions = int(limits.max(initial=0))
     most = mean.shape[1] if method == "inverse_gap" else candidates_max
+    if caps is not None:
+        assert picks is not None
+        lists = caps.of_column, caps.groups_of, caps.of_group, caps.columns_of, caps.most
+        return columns_that_counted(
+            *_checked(mean, sd, eligible, 0.0),
+            np.ascontiguousarray(picks),
+            most,
+            *lists,
+            caps.alone,
+        )
     found: tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]] = columns_that_count(
         *_checked(mean, sd, eligible, 0.0), np.ascontiguousarray(limits, np.int64), positions, most
     )

@@ -28,8 +28,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from numba import types
 
-from models.compiled import BOOLS_2D, FLOAT, FLOATS_1D, FLOATS_2D, INT, INTS, compiled, inlined
+from models.compiled import BOOLS_2D, FLOAT, FLOATS_1D, FLOATS_2D, INT, INTS, compiled, inlined, read_only
 
 NODES: Final = (-1.8, -0.6, 0.4, 1.3, 2.3)
 """Grid points of a candidate in its standard deviations; more lie above, where races are decided."""
@@ -553,3 +554,180 @@ def draw_governed(
             if column == silence:
                 break
     return picks, propensities, explored
+
+
+# --- slates of which not everything may stand beside everything -------------------------------------------------------
+
+
+BOOLS_1D: Final = read_only(types.boolean, 1)
+_PICKS: Final = read_only(types.int16, 2)
+
+
+@inlined()
+def _shut_out(
+    column: int,
+    first: bool,
+    of_column: Ints,
+    groups_of: Ints,
+    of_group: Ints,
+    columns_of: Ints,
+    room: Ints,
+    alone: Bools,
+    hoped: Floats,
+) -> None:
+    """Take a pick out of `hoped`, and with it whatever may not stand beside it."""
+    hoped[column] = -np.inf
+    if first:
+        for other in range(len(hoped)):
+            if alone[other] or alone[column]:
+                hoped[other] = -np.inf
+    for at in range(of_column[column], of_column[column + 1]):
+        group = groups_of[at]
+        room[group] -= 1
+        if room[group] <= 0:
+            for place in range(of_group[group], of_group[group + 1]):
+                hoped[columns_of[place]] = -np.inf
+
+
+@compiled(
+    FLOATS_2D,
+    FLOATS_2D,
+    BOOLS_2D,
+    INTS,
+    FLOATS_2D,
+    INT,
+    FLOAT,
+    INT,
+    INT,
+    FLOATS_1D,
+    FLOATS_1D,
+    INTS,
+    INTS,
+    INTS,
+    INTS,
+    INTS,
+    BOOLS_1D,
+)
+def draw_capped(
+    mean: Floats,
+    sd: Floats,
+    eligible: Bools,
+    limits: Ints,
+    uniforms: Floats,
+    candidates_max: int,
+    floor: float,
+    silence: int,
+    method: int,
+    gates: Floats,
+    keeps: Floats,
+    of_column: Ints,
+    groups_of: Ints,
+    of_group: Ints,
+    columns_of: Ints,
+    caps: Ints,
+    alone: Bools,
+) -> tuple[Picks, Floats, Bools]:
+    """`draw_governed` where a pick shuts others out, see `models.exploration.Caps`.
+
+    Whom it shuts out differs from pick to pick, and so do the candidates: each position holds a race of its own.
+    """
+    rows, columns = mean.shape
+    positions = uniforms.shape[1]
+    picks = np.full((rows, positions), -1, np.int16)
+    propensities = np.zeros((rows, positions))
+    explored = np.zeros((rows, positions), np.bool_)
+    hoped, unsure, dense = np.empty(columns), np.empty(columns), np.empty(columns)
+    left_over, possible = np.empty(columns), np.empty(columns, np.bool_)
+    taken = np.zeros(columns, np.bool_)  # who is taken has no hope any more
+    most = min(candidates_max, columns)
+    found, racing = np.empty(most, np.int64), np.ones(most, np.bool_)
+    shares = np.empty(most)
+    log_f, scratch = np.empty((most, _EACH * most + 1)), np.empty((2, _EACH * most + 1))
+    total, room = np.empty(_EACH * most + 1), np.empty(len(caps), np.int64)
+    for row in range(rows):
+        gate, gamma = gates[row], 0.0
+        possible[:] = eligible[row]
+        room[:] = caps
+        for position in range(min(limits[row], positions)):
+            left, count = _candidates(mean[row], sd[row], possible, hoped, unsure, found)
+            if not left:
+                break
+            if method == INVERSE_GAP and not position:
+                gamma = _sharpness(hoped, unsure, left)
+            best = _best_left(hoped, taken)
+            dense[:] = 0.0
+            if method == THOMPSON and gate > 0.0:
+                cells = _start(hoped, unsure, found[:count], log_f, total, scratch)
+                _winners(log_f, total, racing[:count], cells, scratch, shares)
+                for i in range(count):
+                    dense[found[i]] = shares[i]
+            _spread_out(method, hoped, taken, best, left, gamma, floor, dense)
+            column = _drawn(dense, uniforms[row, position], best, gate, keeps)
+            if column == best:
+                kept = _kept(dense, best, keeps)
+                propensities[row, position] = max(1.0 - gate * kept, _ROUNDING)
+                gate = gate * max(1.0 - kept, 0.0) / propensities[row, position]
+            else:
+                propensities[row, position] = gate * keeps[column] * dense[column]
+                gate = 1.0
+            if column == silence and position:
+                break
+            for other in range(columns):
+                explored[row, position] |= hoped[other] > hoped[column]
+            picks[row, position] = column
+            if column == silence:
+                break
+            left_over[:] = hoped
+            _shut_out(column, position == 0, of_column, groups_of, of_group, columns_of, room, alone, left_over)
+            for other in range(columns):
+                possible[other] = left_over[other] > -np.inf
+    return picks, propensities, explored
+
+
+@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, _PICKS, INT, INTS, INTS, INTS, INTS, INTS, BOOLS_1D)
+def columns_that_counted(
+    mean: Floats,
+    sd: Floats,
+    eligible: Bools,
+    picks: Picks,
+    candidates_max: int,
+    of_column: Ints,
+    groups_of: Ints,
+    of_group: Ints,
+    columns_of: Ints,
+    caps: Ints,
+    alone: Bools,
+) -> tuple[Picks, Ints]:
+    """(B, n) columns, ascending, on which the draws of these slates depended, and (B,) how many there are.
+
+    The candidates of every position up to the one after the last pick: the best one left is always among them.
+    """
+    rows, columns = mean.shape
+    positions = picks.shape[1]
+    found = np.empty(min(candidates_max, columns), np.int64)
+    hoped, unsure = np.empty(columns), np.empty(columns)
+    possible, chosen = np.empty(columns, np.bool_), np.empty(columns, np.bool_)
+    room = np.empty(len(caps), np.int64)
+    counts = np.zeros(rows, np.int64)
+    kept = np.full((rows, columns), -1, np.int16)
+    for row in range(rows):
+        possible[:] = eligible[row]
+        chosen[:] = False
+        room[:] = caps
+        for position in range(positions):
+            left, count = _candidates(mean[row], sd[row], possible, hoped, unsure, found)
+            if not left:
+                break
+            for i in range(count):
+                chosen[found[i]] = True
+            column = picks[row, position]
+            if column < 0:
+                break
+            _shut_out(int(column), position == 0, of_column, groups_of, of_group, columns_of, room, alone, hoped)
+            for other in range(columns):
+                possible[other] = hoped[other] > -np.inf
+        for column in range(columns):
+            if chosen[column]:
+                kept[row, counts[row]] = column
+                counts[row] += 1
+    return kept, counts

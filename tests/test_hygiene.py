@@ -84,7 +84,7 @@ def test_every_limit_has_its_unit_in_its_name() -> None:
     """A bound ends in _MAX or _MIN; what it counts or measures stands before that."""
     constants = {name for name in vars(limits) if name.isupper()}
     units = r"(BYTES|MS|ENTRIES|EVENTS?_PER_CALL|SLATE|IDENTITIES|PURPOSES|OFFERS|RULES|FEATURES|FACTS|DECISIONS|"
-    units += r"CHALLENGERS|BATCH(ES)?|QUEUE|RETRIES|QUEUED|LETTERS|BACKLOG|TRACKED|RESTARTS|HOPS)_?"
+    units += r"CHALLENGERS|BATCH(ES)?|QUEUE|RETRIES|QUEUED|LETTERS|BACKLOG|TRACKED|RESTARTS|HOPS|TIMES)_?"
     odd = {name for name in constants if not re.search(rf"{units}(MS)?(_MAX|_MIN)?$", name)} - {"PARTITIONS"}
     assert odd == set()
     assert all(isinstance(getattr(limits, name), int) and getattr(limits, name) > 0 for name in constants)

@@ -19,6 +19,7 @@ from engine.catalogue import Catalogue
 from engine.errors import InvalidArgument
 from engine.evaluate.log import NOTHING, Bools, Floats, Ints, Log
 from engine.history.decisions import Decided, Written
+from engine.holds import Situation
 from engine.learner import posterior_options
 from engine.rules import Verdict
 from engine.valuecode import decoded
@@ -45,6 +46,9 @@ class EngineLog(Log):
     """(n,) what else it rested on; None in records of an earlier release."""
     accepted: Floats = field(default_factory=lambda: np.zeros(0))
     """(n,) 1 for a yes."""
+    failed: list[bytes] = field(default_factory=list)
+    """(n,) rules that could not be evaluated, likewise."""
+    placements: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @cached_property
     def beliefs(self) -> list[Policy]:
@@ -92,15 +96,21 @@ class EngineLog(Log):
             where = self._where(rows[part], catalogue, target)
             bridge, bases = Bridge(catalogue, target), self._bases(rows[part])
             _, _, _, prices = recorded(bases, len(catalogue.offers))
+            likely, unsure = mean[part], sd[part]
+            target.silent.surely(likely, unsure)
             score, spread, may, _ = target.arbitration.score(
-                mean[part],
-                sd[part],
+                likely,
+                unsure,
                 verdicts,
                 *where,
                 surcharges=np.array([basis.surcharge for basis in bases]),
                 prices=bridge.prices(prices),
             )
-            target.holds.keep_back(bridge.holds([basis.holds for basis in bases]), may)
+            bridge.add_values([basis.values for basis in bases], score)
+            people = [self.people[row] for row in rows[part].tolist()]
+            situation = Situation(people, (), verdicts, where[0], self.placements[rows[part]].tolist(), where[1])
+            held = bridge.holds([basis.holds for basis in bases])
+            target.holds.keep_back(target.holds.anew(held, situation), may)
             shares[np.ix_(part, columns)] = thompson_probabilities(
                 score,
                 np.zeros_like(spread) if greedy else spread,
@@ -147,14 +157,14 @@ class EngineLog(Log):
     def _verdicts(self, rows: Ints, target: Catalogue | None, catalogue: Catalogue) -> list[Verdict]:
         """Which rules of the target held: as recorded, or evaluated on what the decisions saw."""
         if target is None or target.rules.expressions == catalogue.rules.expressions:
-            return [Verdict(self.held[row], b"") for row in rows.tolist()]
+            return [Verdict(self.held[row], self.failed[row]) for row in rows.tolist()]
         seen = [basis.seen for basis in self._bases(rows)]
         if not all(seen):
             raise InvalidArgument(
                 f"configuration {target.config.name}: its rules are not those of the log, and there are records of an "
                 "earlier release, which do not say what their decisions saw"
             )
-        values = decoded(seen, len(catalogue.columns))
+        values = decoded(seen, len(catalogue.rule_columns))
         return target.rule_batch.evaluate(Bridge(catalogue, target).values(values))
 
 
@@ -180,6 +190,8 @@ async def read(
     people: list[str] = []
     vectors: list[bytes] = []
     held: list[bytes] = []
+    failed: list[bytes] = []
+    places: list[int] = []
     bases: list[Basis | None] = []
     offers: list[str] = []
     numbers: list[tuple[int, int, float, float, float]] = []  # time, channel, propensity, reward, acceptance
@@ -208,9 +220,12 @@ async def read(
             people.append(record.customer)
             vectors.append(record.x)
             held.append(record.rules_held)
+            failed.append(record.rules_failed)
+            places.append(record.placement)
             bases.append(record.basis)
             offers.append(made_with.offer_name(record.slate[0].key) if record.slate else NOTHING)
-            unpaid.append(bool(first) and paid is None)
+            # Silence with a text has no window: nothing was to come of it.
+            unpaid.append(paid is None and any(choice.window_end_ms for choice in record.slate[:1]))
             numbers.append((record.time_ms, record.channel, propensity, paid or 0.0, first.get("target") or 0.0))
     remarks = list(written.caveats)
     if other:
@@ -257,4 +272,6 @@ async def read(
         [held[at] for at in kept],
         [bases[at] for at in kept],
         table[:, 4].copy(),
+        [failed[at] for at in kept],
+        np.array([places[at] for at in kept]),
     )

@@ -137,6 +137,7 @@ def _fill_parts(case: Case, story: Story, at: int, candidate: decisions_pb2.Cand
         return
     told = case.contributions(at)
     offer, gain, cost = catalogue.offers[at], case.gain(at), float(catalogue.costs[at])
+    told_factors = catalogue.weighing.told(case.verdict, case.record.channel, at)
     channel = catalogue.config.channels[case.record.channel].id
     estimate = base_rate + sum(value for _, value in told)
     candidate.base_rate = base_rate
@@ -147,7 +148,14 @@ def _fill_parts(case: Case, story: Story, at: int, candidate: decisions_pb2.Cand
             value=offer.value,
             lever=offer.lever if case.standing.levers else 1.0,
             contact_cost=cost,
-            worth=estimate * gain - cost - case.surcharge,
+            worth=estimate * gain + case.added(at),
+            weight=case.weight(at),
+            risk_customer=sum(one.amount for one in told_factors if one.source == "risk_customer"),
+            risk_company=sum(one.amount for one in told_factors if one.source == "risk_company"),
+            information=case.information(at),
+            factors=[decisions_pb2.Factor(**one._asdict()) for one in told_factors],
+            surcharge=case.surcharge(at),
+            shadow_price=case.shadow_price(at),
         )
     )
     if at not in case.chosen:

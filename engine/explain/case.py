@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from engine.explain.contributions import POINTS, Decomposition, decompose, group
 from engine.explain.kept import Belief
 from engine.holds import Hold
 from engine.record import Choice, DecisionRecord
+from engine.rules import Verdict
 from engine.whynot import Unmet, WhyNot
 from models.calibration import read
 
@@ -81,11 +83,6 @@ class Case:
         return found
 
     @cached_property
-    def surcharge(self) -> float:
-        """What contact pressure added to the cost of every offer."""
-        return 0.0 if self.record.basis is None else self.record.basis.surcharge
-
-    @cached_property
     def chosen(self) -> Mapping[int, tuple[int, Choice]]:
         """(rank, choice) by index of the offer, in the order of the ranks."""
         index = self.catalogue.index_of_key
@@ -119,6 +116,8 @@ class Case:
         """The estimated acceptance of an offer: of the record if it was chosen, else by the belief."""
         if at in self.chosen:
             return self.chosen[at][1].mean
+        if at in self.catalogue.silent.offers:
+            return 1.0
         if at in self.with_points:
             return self.with_points[at]
         return self.believed(at)
@@ -141,25 +140,58 @@ class Case:
         if at in self.chosen:
             return self.chosen[at][1].score
         estimate = self.estimate(at)
-        if estimate is None:
-            return None
-        return estimate * self.gain(at) - float(self.catalogue.costs[at]) - self.surcharge
+        return None if estimate is None else estimate * self.gain(at) + self.added(at)
 
     def gain(self, at: int) -> float:
-        """What one sure acceptance adds: value × lever × context weight."""
-        if not self.standing.levers:
-            return self.catalogue.offers[at].value
-        return float(self.catalogue.gain[self.record.channel, at])
+        """What one sure acceptance adds: value × weight − risk."""
+        return float(self._weighed[0][at])
+
+    def weight(self, at: int) -> float:
+        """All weights of an offer together."""
+        return float(self._weighed[1][at])
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Which rules held."""
+        return Verdict(self.record.rules_held, self.record.rules_failed)
+
+    @cached_property
+    def _weighed(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        weighing, channel = self.catalogue.weighing, self.record.channel
+        if self.standing.levers:
+            return weighing.row(self.verdict, channel)
+        [gains] = weighing.unweighted([self.verdict], np.array([channel], np.int64))
+        return gains, np.ones(len(gains))
+
+    def added(self, at: int) -> float:
+        """What an offer is worth whether it is accepted or not."""
+        cost = float(self.catalogue.costs[at]) + self.shadow_price(at) + self.surcharge(at)
+        return self.information(at) - cost
+
+    def information(self, at: int) -> float:
+        """What knowing the answer to a question adds."""
+        return 0.0 if self.record.basis is None else dict(self.record.basis.values).get(at, 0.0)
+
+    def shadow_price(self, at: int) -> float:
+        """What the budgets that an offer draws on cost then."""
+        return 0.0 if self.record.basis is None else dict(self.record.basis.prices).get(at, 0.0)
+
+    def surcharge(self, at: int) -> float:
+        """What contacts had cost then; silence is none."""
+        silent = at in self.catalogue.silent.offers
+        return 0.0 if silent or self.record.basis is None else self.record.basis.surcharge
 
     def base_rate(self, at: int) -> float | None:
-        """What the acceptance of an offer is estimated at for the average customer."""
+        """What the acceptance of an offer is estimated at for the average customer; of silence it is sure."""
+        if at in self.catalogue.silent.offers:
+            return None if self.parts is None else 1.0
         column = self.column_of.get(self.catalogue.offer_ids[at])
         return None if column is None or self.parts is None else float(self.parts.base[column])
 
     def contributions(self, at: int) -> list[tuple[str, float]]:
         """(input, what it added to the estimate), the largest first; those that added nothing are left out."""
         column = self.column_of.get(self.catalogue.offer_ids[at])
-        if column is None or self.parts is None:
+        if column is None or self.parts is None or at in self.catalogue.silent.offers:
             return []
         own = self.parts.parts[:, column]
         points = self._of_points(at)
@@ -189,7 +221,7 @@ class Case:
             column = self.column_of.get(self.catalogue.offer_ids[at])
             if column is None:
                 return False
-            if at in self.catalogue.ladder.place:
+            if at in self.catalogue.ladder.place or at in self.catalogue.silent.offers:
                 continue  # weights alone do not give it
             own = self.belief.weights[:, column]
             size = float(np.abs(self.scored[: len(own)] * own).sum())

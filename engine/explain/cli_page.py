@@ -25,7 +25,7 @@ def show(console: Console, explained: decisions_pb2.ExplainResponse, contributio
         f"configuration {explained.config_version}"
     )
     table = Table()
-    for heading in ("rank", "offer", "why", "acceptance", "× context", "× value", "× lever", "− cost", "= worth"):
+    for heading in ("rank", "offer", "why", "acceptance", "× (value", "× weight", "− risk)", "− cost", "= worth"):
         table.add_column(heading, justify="left" if heading in ("offer", "why") else "right")
     table.add_column("propensity", justify="right")
     for candidate in explained.candidates:
@@ -47,10 +47,11 @@ def _row(candidate: decisions_pb2.Candidate) -> tuple[str, ...]:
         sd = f" ± {candidate.acceptance_probability_sd:.1%}" if candidate.acceptance_probability_sd else ""
         numbers = [
             f"{factors.estimate:.1%}{sd}",
-            f"{factors.context_weight:g}",
             amount(factors.value),
-            f"{factors.lever:g}",
-            amount(factors.contact_cost),
+            f"{factors.weight:g}",
+            amount(factors.risk_customer + factors.risk_company),
+            # What an answer would add costs less than nothing.
+            amount(factors.contact_cost + factors.surcharge + factors.shadow_price - factors.information),
             amount(factors.worth),
         ]
     elif candidate.rank:

@@ -171,6 +171,11 @@ _SERBIAN: Final = Words(
     offer_held_back="{offer}: dozvoljeno, ali zadržano: {limits}.",
     offer_held_back_until="{offer}: dozvoljeno, ali zadržano do {until}: {limits}.",
     all_held_back="Sve što je bilo dozvoljeno je zadržano.",
+    weighs="Ponderisano: {factors}.",
+    weight="{name} × {times:g}",
+    risk_customer="rizik klijenta {loss} ({name})",
+    risk_company="rizik preduzeća {loss} ({name})",
+    information="Znati odgovor vredi {amount}.",
 )
 
 _CZECH: Final = Words(
@@ -262,6 +267,11 @@ _CZECH: Final = Words(
     offer_held_back="{offer}: přípustné, ale zadržené: {limits}.",
     offer_held_back_until="{offer}: přípustné, ale zadržené do {until}: {limits}.",
     all_held_back="Vše, co bylo přípustné, je zadrženo.",
+    weighs="Váženo: {factors}.",
+    weight="{name} × {times:g}",
+    risk_customer="riziko klienta {loss} ({name})",
+    risk_company="riziko společnosti {loss} ({name})",
+    information="Znát odpověď má hodnotu {amount}.",
 )
 
 _SLOVENIAN: Final = Words(
@@ -355,6 +365,11 @@ _SLOVENIAN: Final = Words(
     offer_held_back="{offer}: dovoljeno, vendar zadržano: {limits}.",
     offer_held_back_until="{offer}: dovoljeno, vendar zadržano do {until}: {limits}.",
     all_held_back="Vse, kar je bilo dovoljeno, je zadržano.",
+    weighs="Uteženo: {factors}.",
+    weight="{name} × {times:g}",
+    risk_customer="tveganje stranke {loss} ({name})",
+    risk_company="tveganje podjetja {loss} ({name})",
+    information="Poznati odgovor je vredno {amount}.",
 )
 
 _BULGARIAN: Final = Words(
@@ -450,6 +465,11 @@ _BULGARIAN: Final = Words(
     offer_held_back="{offer}: допустимо, но задържано: {limits}.",
     offer_held_back_until="{offer}: допустимо, но задържано до {until}: {limits}.",
     all_held_back="Всичко допустимо е задържано.",
+    weighs="Претеглено: {factors}.",
+    weight="{name} × {times:g}",
+    risk_customer="риск за клиента {loss} ({name})",
+    risk_company="риск за дружеството {loss} ({name})",
+    information="Да се знае отговорът струва {amount}.",
 )
 
 _NARROW_SPACE: Final = "\N{NARROW NO-BREAK SPACE}"

@@ -112,7 +112,7 @@ class Story:
 
     def rung(self, at: int) -> Reason | None:
         """What the estimate of an offer rests on; None where that is not known."""
-        if self.standing is None:
+        if self.standing is None or at in self.case.catalogue.silent.offers:
             return None
         words, foothold = self.words, self.standing.footholds[at]
         template = {Rung.POINTS: words.rung_points, Rung.CATEGORY: words.rung_category, Rung.OWN: words.rung_own}
@@ -154,16 +154,34 @@ class Story:
         shown = case.shown(at)
         if shown is not None and abs(shown - min(max(estimate, 0.0), 1.0)) >= _PART_MIN:
             parts.append(words.calibrated.format(shown=shown))
+        parts += self._weighed(at)
         rung = self.rung(at)
         if rung is not None:
             parts.append(rung.text)
         base_rate = case.base_rate(at)
-        if base_rate is not None:
+        if base_rate is not None and at not in case.catalogue.silent.offers:
             average = case.belief is not None and case.belief.average is not None
             base = words.base_average if average else words.base_middle
             parts.append(base.format(estimated=self._estimated(at), base=base_rate))
             parts += self._parts(at, words.speaks_for, words.speaks_against)
         return " ".join(parts)
+
+    def _weighed(self, at: int) -> list[str]:
+        """Which weights and risks an offer had, and what the answer to a question was worth."""
+        case, words = self.case, self.words
+        sentences = []
+        told = []
+        for one in case.catalogue.weighing.told(case.verdict, case.record.channel, at):
+            if one.source in ("risk_customer", "risk_company"):
+                template = words.risk_customer if one.source == "risk_customer" else words.risk_company
+                told.append(template.format(name=one.name, loss=amount(one.amount)))
+            else:
+                told.append(words.weight.format(name=one.name, times=one.amount))
+        if told:
+            sentences.append(words.weighs.format(factors=", ".join(told)))
+        if case.information(at):
+            sentences.append(words.information.format(amount=amount(case.information(at))))
+        return sentences
 
     def _estimated(self, at: int) -> str:
         """What the model estimates of an offer."""

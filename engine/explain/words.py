@@ -68,6 +68,12 @@ class Words:
     rung_points: str
     rung_category: str
     rung_own: str
+    # What an offer weighs.
+    weighs: str
+    weight: str
+    risk_customer: str
+    risk_company: str
+    information: str
     # What is not as it was.
     other_version: str
     disagrees: str
@@ -156,6 +162,11 @@ ENGLISH: Final = Words(
         "The estimate rests on category {category}: {others:.0f} lessons of the others there, {own:.0f} of its own."
     ),
     rung_own="The estimate rests on {own:.0f} lessons of its own.",
+    weighs="Weighed: {factors}.",
+    weight="{name} × {times:g}",
+    risk_customer="risk of the customer {loss} ({name})",
+    risk_company="risk of the company {loss} ({name})",
+    information="Knowing the answer is worth {amount}.",
     other_version=(
         "Policy {version}, which decided, is no longer kept; policy {used}, the nearest one, explains. What was "
         "chosen is as decided; contributions and offers that were not chosen are approximate."

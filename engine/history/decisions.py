@@ -351,6 +351,9 @@ def _offered(rank: int, choice: Choice, fate: _Fate, catalogue: Catalogue | None
 
 def _fates(entry: LogEntry, record: DecisionRecord, found: _Partition, catalogue: Catalogue | None) -> list[_Fate]:
     """What became of each offer of a decision, at the end of the log."""
+    if any(not choice.window_end_ms for choice in record.slate):
+        # Nothing was offered (engine.silent), so nothing comes of it.
+        return [_Fate(Stage.SERVED, None, math.nan, None, True)] * len(record.slate)
     terms = {} if catalogue is None else catalogue.terms
     stages = [Stage.SERVED] * len(record.slate)
     told: list[tuple[int | None, float]] = [(None, math.nan)] * len(record.slate)

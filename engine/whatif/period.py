@@ -41,6 +41,9 @@ class Decisions:
     """(n, offers)"""
     surcharges: Floats
     gates: Floats
+    placements: list[int]
+    answers: list[tuple[tuple[int, float], ...]]
+    """(offer, what knowing the answer to it was worth) of questions."""
 
     def __len__(self) -> int:
         return len(self.people)
@@ -61,6 +64,8 @@ class Decisions:
             self.prices[rows],
             self.surcharges[rows],
             self.gates[rows],
+            [self.placements[row] for row in at],
+            [self.answers[row] for row in at],
         )
 
 
@@ -126,7 +131,7 @@ async def _catalogue(store: Store, version: str) -> Catalogue | str:
 
 def columns_of(made_with: Catalogue, some: Sequence[Basics], left: Left) -> Decisions:
     """Decisions of one configuration, those of them that can be read."""
-    columns, offers = len(made_with.columns), len(made_with.offers)
+    columns, offers = len(made_with.rule_columns), len(made_with.offers)
     good: list[tuple[Basics, Basis]] = []
     for one in some:
         try:
@@ -157,6 +162,8 @@ def columns_of(made_with: Catalogue, some: Sequence[Basics], left: Left) -> Deci
         prices,
         np.array([basis.surcharge for _, basis in good]),
         np.array([basis.gate for _, basis in good]),
+        [one.placement for one, _ in good],
+        [basis.values for _, basis in good],
     )
 
 

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from engine.bridge import Bridge
 from engine.catalogue import Catalogue
-from engine.choosing import chosen
+from engine.choosing import drawn, weighed
 from engine.experiment_arms import arms_of, batch_of
+from engine.holds import Situation
 from engine.ladder import held_of
 from engine.policyfacts import PolicyFacts
 from engine.whatif.period import Decisions
@@ -52,7 +53,7 @@ class Scenario:
         """The slates of decisions all of whose channels it has."""
         bridge, catalogue = self.bridge(asked.made_with), self.catalogue
         values = bridge.values(asked.values)
-        x = catalogue.transform.apply(values)
+        x = catalogue.transform.apply(np.ascontiguousarray(values[:, : len(catalogue.columns)]))
         verdicts = catalogue.rule_batch.evaluate(values)
         mean, sd = self._policy.score(x)
         if catalogue.ladder.offers:
@@ -61,21 +62,26 @@ class Scenario:
         arms = batch_of(arms_of(catalogue.experiments, people, asked.times_ms.tolist()))
         if arms is not None:
             arms.estimates(catalogue.neutral, self._policy, self._facts.average, mean, sd)
-        slates = chosen(
+        catalogue.silent.surely(mean, sd)
+        channels = bridge.channels[asked.channels]
+        situation = Situation(people, (), verdicts, channels, asked.placements, asked.times_ms)
+        held = catalogue.holds.anew(bridge.holds(asked.holds), situation)
+        weights = weighed(
             catalogue,
             mean,
             sd,
             verdicts,
-            bridge.channels[asked.channels],
+            channels,
             asked.times_ms,
-            asked.limits,
-            asked.seeds,
-            held=bridge.holds(asked.holds),
+            held=held,
             surcharges=asked.surcharges,
             prices=bridge.prices(asked.prices),
-            gates=asked.gates,
             arms=arms,
-        ).slates
+        )
+        bridge.add_values(asked.answers, weights.score)
+        slates, _ = drawn(
+            catalogue, weights, channels, asked.limits, asked.seeds, held=held, gates=asked.gates, arms=arms
+        )
         offers = len(catalogue.offers)
         picks = np.where(slates.picks == offers, np.int16(-1), slates.picks)
         at = np.maximum(picks, 0).astype(np.intp)

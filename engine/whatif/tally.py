@@ -121,11 +121,11 @@ class _InSegments:
 
     def __init__(self, base: Catalogue) -> None:
         samples: dict[str, Any] = {}
-        for column in base.columns:
+        for column in base.rule_columns:
             samples[column.name] = {"number": 0.0, "flag": False, "text": ""}[column.kind]
         rules = Rules([segment.when for segment in base.config.segments], samples)
         self._bits = [rules.mask([segment.when]) for segment in base.config.segments]
-        self._batch = RuleBatch(rules, base.columns)
+        self._batch = RuleBatch(rules, base.rule_columns)
 
     def of(self, values: Floats) -> Bools:
         """(n, segments)"""

@@ -63,7 +63,7 @@ class Reason(_message.Message):
     def __init__(self, code: _Optional[str] = ..., text: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class RankedOffer(_message.Message):
-    __slots__ = ("offer_id", "rank", "kind", "category", "treatment", "propensity", "score", "acceptance_probability", "value", "contact_cost", "reasons", "expires_ms", "parameters")
+    __slots__ = ("offer_id", "rank", "kind", "category", "treatment", "propensity", "score", "acceptance_probability", "value", "contact_cost", "reasons", "expires_ms", "parameters", "asks", "bundles")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +84,8 @@ class RankedOffer(_message.Message):
     REASONS_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_MS_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    ASKS_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
     offer_id: str
     rank: int
     kind: _common_pb2.OfferKind
@@ -97,7 +99,17 @@ class RankedOffer(_message.Message):
     reasons: _containers.RepeatedCompositeFieldContainer[Reason]
     expires_ms: int
     parameters: _containers.MessageMap[str, _common_pb2.Value]
-    def __init__(self, offer_id: _Optional[str] = ..., rank: _Optional[int] = ..., kind: _Optional[_Union[_common_pb2.OfferKind, str]] = ..., category: _Optional[str] = ..., treatment: _Optional[str] = ..., propensity: _Optional[float] = ..., score: _Optional[float] = ..., acceptance_probability: _Optional[float] = ..., value: _Optional[float] = ..., contact_cost: _Optional[float] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., expires_ms: _Optional[int] = ..., parameters: _Optional[_Mapping[str, _common_pb2.Value]] = ...) -> None: ...
+    asks: AskedFact
+    bundles: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, offer_id: _Optional[str] = ..., rank: _Optional[int] = ..., kind: _Optional[_Union[_common_pb2.OfferKind, str]] = ..., category: _Optional[str] = ..., treatment: _Optional[str] = ..., propensity: _Optional[float] = ..., score: _Optional[float] = ..., acceptance_probability: _Optional[float] = ..., value: _Optional[float] = ..., contact_cost: _Optional[float] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., expires_ms: _Optional[int] = ..., parameters: _Optional[_Mapping[str, _common_pb2.Value]] = ..., asks: _Optional[_Union[AskedFact, _Mapping]] = ..., bundles: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class AskedFact(_message.Message):
+    __slots__ = ("fact", "answers")
+    FACT_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    fact: str
+    answers: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, fact: _Optional[str] = ..., answers: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StateFreshness(_message.Message):
     __slots__ = ("known", "watermark", "latest_event_ms", "age_ms")
@@ -174,20 +186,46 @@ class Contribution(_message.Message):
     def __init__(self, input: _Optional[str] = ..., value: _Optional[str] = ..., probability: _Optional[float] = ..., worth: _Optional[float] = ...) -> None: ...
 
 class Factors(_message.Message):
-    __slots__ = ("estimate", "context_weight", "value", "lever", "contact_cost", "worth")
+    __slots__ = ("estimate", "context_weight", "value", "lever", "contact_cost", "worth", "weight", "risk_customer", "risk_company", "information", "factors", "surcharge", "shadow_price")
     ESTIMATE_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     LEVER_FIELD_NUMBER: _ClassVar[int]
     CONTACT_COST_FIELD_NUMBER: _ClassVar[int]
     WORTH_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    RISK_CUSTOMER_FIELD_NUMBER: _ClassVar[int]
+    RISK_COMPANY_FIELD_NUMBER: _ClassVar[int]
+    INFORMATION_FIELD_NUMBER: _ClassVar[int]
+    FACTORS_FIELD_NUMBER: _ClassVar[int]
+    SURCHARGE_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_PRICE_FIELD_NUMBER: _ClassVar[int]
     estimate: float
     context_weight: float
     value: float
     lever: float
     contact_cost: float
     worth: float
-    def __init__(self, estimate: _Optional[float] = ..., context_weight: _Optional[float] = ..., value: _Optional[float] = ..., lever: _Optional[float] = ..., contact_cost: _Optional[float] = ..., worth: _Optional[float] = ...) -> None: ...
+    weight: float
+    risk_customer: float
+    risk_company: float
+    information: float
+    factors: _containers.RepeatedCompositeFieldContainer[Factor]
+    surcharge: float
+    shadow_price: float
+    def __init__(self, estimate: _Optional[float] = ..., context_weight: _Optional[float] = ..., value: _Optional[float] = ..., lever: _Optional[float] = ..., contact_cost: _Optional[float] = ..., worth: _Optional[float] = ..., weight: _Optional[float] = ..., risk_customer: _Optional[float] = ..., risk_company: _Optional[float] = ..., information: _Optional[float] = ..., factors: _Optional[_Iterable[_Union[Factor, _Mapping]]] = ..., surcharge: _Optional[float] = ..., shadow_price: _Optional[float] = ...) -> None: ...
+
+class Factor(_message.Message):
+    __slots__ = ("source", "name", "rule", "amount")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    name: str
+    rule: str
+    amount: float
+    def __init__(self, source: _Optional[str] = ..., name: _Optional[str] = ..., rule: _Optional[str] = ..., amount: _Optional[float] = ...) -> None: ...
 
 class Unmet(_message.Message):
     __slots__ = ("layer", "name", "expression", "failed", "text")

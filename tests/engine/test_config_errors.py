@@ -40,7 +40,7 @@ OFFER = b"  - {id: extra, value: 1, treatments: [{text: x}]}\nfallback: [card]"
         (b"window: 3d", b"window: 999999999999d", "window: 999999999999d", "less than or equal to 253402300799999"),
         (b"value: 40", b"value: 40\n    ends_ms: 253402300800000", "ends_ms", "offers[0].ends_ms: expected less than"),
         (b"value: 40", b"value: 40\n    starts_ms: -1", "starts_ms", "offers[0].starts_ms: expected greater than or"),
-        (b"kind: service", b"kind: gift", "kind: gift", "offers[2].kind: expected 'sale', 'service', 'retention' or"),
+        (b"kind: service", b"kind: gift", "kind: gift", "expected 'sale', 'service', 'retention', 'question' or"),
         (b"contact_cost: 1", b"contact_cost: -1", "contact_cost: -1", "expected greater than or equal to 0"),
         (b"name: spent_30d", b"name: Spent", "name: Spent", "features[0].name: expected a name of a-z"),
         (b"name: minutes,", b"name: for,", "name: for,", "context[1].name: 'for' is a word of the rule language"),

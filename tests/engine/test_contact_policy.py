@@ -41,6 +41,7 @@ timezone: Europe/Prague
 limit: 30
 silence: false
 exploration: {method: greedy}
+weights: {kinds: {retention: 1}}
 channels: [{id: web}, {id: branch}, {id: call}]
 """
 
