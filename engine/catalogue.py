@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engine import weights_schema
 from engine.arbitration import Arbitration
+from engine.budgets import Budgets
 from engine.config import Places
 from engine.config_base import CUSTOMER
 from engine.config_schema import Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
@@ -349,7 +350,8 @@ class Catalogue:
     def holds(self) -> Holds:
         """What keeps offers back although their rules hold."""
         limits_of_contacts = [] if self.contacts is None else [self.contacts]
-        holders: list[Holder] = [self.guard, self.questions, self.experiments.control, *limits_of_contacts]
+        holders: list[Holder]
+        holders = [self.guard, self.questions, self.experiments.control, *limits_of_contacts, self.budgets]
         return Holds(holders, bundles_of(self.config))
 
     @property
@@ -394,6 +396,11 @@ class Catalogue:
         if self.config.contact_policy is None:
             return None
         return ContactPolicy(self.config, [offer.category for offer in self.offers], self.windows_ms)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        """What the offers use up."""
+        return Budgets(self.config)
 
     @cached_property
     def explorer(self) -> Explorer:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from engine import cli_customer
 from engine.catalogue import Catalogue
+from engine.cli_budgets import budgets
 from engine.cli_challengers import challengers
 from engine.cli_drift import drift
 from engine.cli_exploration import exploration
@@ -463,6 +464,7 @@ main.add_command(explain)
 main.add_command(backfill)
 main.add_command(dataset)
 main.add_command(challengers)
+main.add_command(budgets)
 main.add_command(drift)
 main.add_command(exploration)
 main.add_command(evaluate)

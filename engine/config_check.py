@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine import limits, weights_schema
+from engine import budgets_schema, limits, weights_schema
 from engine.config_base import CUSTOMER
 from engine.config_schema import Config, EventType, Feature, Offer, key_of
 from engine.contact_schema import problems_of_contacts
@@ -58,6 +58,7 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
         found += [
             (loc, f"no channel {c!r}; there are {', '.join(sorted(channels))}") for loc, c in named if c not in channels
         ]
+    found += budgets_schema.problems_of(config.budgets, {offer.id: offer.category for offer in config.offers})
     offers = {offer.id for offer in config.offers}
     for at, fallback in enumerate(config.fallback):
         if fallback not in offers:

@@ -10,6 +10,7 @@ from zlib import crc32
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from engine import limits
+from engine.budgets_schema import Budget
 from engine.config_base import (
     CUSTOMER,
     DurationMs,
@@ -492,6 +493,7 @@ class Config(Part):
     guard: tuple[Guard, ...] = Field(default=(), max_length=limits.GUARD_RULES_MAX)
     slate: SlateShape = SlateShape()
     offers: tuple[Offer, ...] = Field(min_length=1, max_length=limits.OFFERS_MAX)
+    budgets: tuple[Budget, ...] = Field(default=(), max_length=limits.BUDGET_ENTRIES_MAX)
     fallback: tuple[Id, ...] = Field(default=(), max_length=limits.SLATE_MAX)
     exploration: Exploration = Exploration()
     learning: Learning = Learning()

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine import basis, ledger, record
 from engine.arbitration import of_picks
 from engine.basis import GATE_OPEN, estimates_of
+from engine.budgets import Left
 from engine.catalogue import Catalogue
 from engine.choosing import drawn, weighed
 from engine.experiment_arms import arms_of, batch_of
@@ -117,12 +118,14 @@ def decide(
     facts: PolicyFacts | None = None,
     prices: NDArray[np.float64] | None = None,
     linked: Sequence[Linked] = (),
+    left: Sequence[Left] | None = None,
 ) -> list[Draft | Repeat]:
     """Decide for a batch. `states` are (features, ledger) bytes of each request's customer, None where unknown.
 
     `rolled` has the records of each request's entities, by kind, if the catalogue has features of entities. `facts` are
-    those of the policy; None: nothing is told of it. `prices` (n,) are the shadow prices of the offers, if any.
-    `linked` has the ledgers of the names linked to each customer, if contacts under them count.
+    those of the policy; None: nothing is told of it. `prices` (n,) are the shadow prices of the offers, if any; `left`
+    says which budgets run short for each request, None: none of them. `linked` has the ledgers of the names linked to
+    each customer, if contacts under them count.
 
     A customer may be in a batch once only: two decisions from one ledger could not both be committed.
     """
@@ -154,6 +157,7 @@ def decide(
             facts or PolicyFacts.none(len(catalogue.ladder.offers)),
             prices,
             [linked[at] for at in todo] if linked else (),
+            None if left is None else [left[at] for at in todo],
         )
         for at, draft in zip(todo, drafts, strict=True):
             results[at] = draft
@@ -172,6 +176,7 @@ def _decide_new(
     facts: PolicyFacts,
     prices: NDArray[np.float64] | None,
     linked: Sequence[Linked],
+    left: Sequence[Left] | None,
 ) -> list[Draft]:
     count = len(asks)
     offers = len(catalogue.offers)
@@ -214,6 +219,7 @@ def _decide_new(
         contacts=look,
         facts=[ask.facts for ask in asks],
         sound=sound,
+        left=left,
     )
     held = catalogue.holds.of(situation)
     weights = weighed(

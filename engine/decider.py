@@ -25,6 +25,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from engine import metrics
+from engine.budgeting import decide_within
+from engine.budgetkeeper import BudgetKeeper
+from engine.budgets import Left
 from engine.catalogue import Catalogue
 from engine.contact_links import LinkedLedgers, Named
 from engine.decide import STATE_UNREADABLE, Ask, Draft, Linked, Repeat, State, decide
@@ -41,8 +44,9 @@ from engine.limits import (
 from engine.links import moved_to
 from engine.policyfacts import PolicyFacts
 from engine.rolled import EntityReader, Rolled, Told
-from engine.store.base import Conflict, DecisionCommit, PartlyUnavailable, StoreError
+from engine.store.base import Conflict, DecisionCommit, PartlyUnavailable, StoreError, StoreFull
 from engine.store.base import State as StateStore
+from engine.store.budgetboard import Fenced, Take
 from features import Offset
 
 log = logging.getLogger(__name__)
@@ -121,9 +125,10 @@ class Decider:
         outlet: Announcer | None = None,
         entities: EntityReader | None = None,
         ledgers: LinkedLedgers | None = None,
+        keeper: BudgetKeeper | None = None,
     ) -> None:
         """`entities` is needed if the catalogue has features of entities, `ledgers` if it has a contact policy and
-        names are linked to customers."""
+        names are linked to customers, `keeper` if it has budgets."""
         self._ledgers = ledgers
         assert entities is not None or not catalogue.rollups
         self._entities = entities if catalogue.rollups else None
@@ -135,6 +140,7 @@ class Decider:
         """Weights of the policies that were in service, for explaining; filled by whoever sets `policy`."""
         self.policy_known = True
         """False while the policy that was learnt cannot be loaded; decisions are then marked as degraded."""
+        self._keeper = keeper
         self._store = store
         self._outlet = outlet
         self._queue: deque[_Waiting] = deque()
@@ -233,22 +239,15 @@ class Decider:
         if not batch:
             return
         asks = [waiting.ask for waiting in batch]
-        results = decide(
-            self.catalogue,
-            self.policy,
-            asks,
-            states,
-            rolled=rolled,
-            policy_known=self.policy_known,
-            facts=self.facts,
-            linked=linked,
-        )
+        results, takes = self._made(asks, states, rolled, linked)
         if any(isinstance(result, Draft) and result.degraded == STATE_UNREADABLE for result in results):
             self.on_unreadable()
         drafted: list[tuple[_Waiting, Draft]] = []
-        for waiting, result in zip(batch, results, strict=True):
+        taken: list[tuple[Take, ...]] = []
+        for waiting, result, units in zip(batch, results, takes, strict=True):
             if isinstance(result, Draft):
                 drafted.append((waiting, result))
+                taken.append(units)
             else:
                 metrics.DECISIONS_REPEATED.inc()
                 _answer(waiting, result)
@@ -256,20 +255,22 @@ class Decider:
             return
         commits = [
             DecisionCommit(
-                draft.ask.customer, draft.ledger_expected, draft.ledger_head, draft.ledger_tail, draft.record
+                draft.ask.customer, draft.ledger_expected, draft.ledger_head, draft.ledger_tail, draft.record, units
             )
-            for _, draft in drafted
+            for (_, draft), units in zip(drafted, taken, strict=True)
         ]
         try:
             positions = await self._store.commit_decisions(commits)
         except StoreError as error:
+            self._settle(taken, [error] * len(taken))
             self._fall_back([waiting for waiting, _ in drafted], COMMIT_FAILED, error)
             return
+        self._settle(taken, positions)
         decided: list[tuple[_Waiting, Decided]] = []
         for (waiting, draft), position in zip(drafted, positions, strict=True):
             if isinstance(position, Offset):
                 decided.append((waiting, Decided(draft, position)))
-            elif isinstance(position, Conflict):
+            elif isinstance(position, Conflict | Fenced):
                 self._again(waiting)
             else:
                 self._fall_back([waiting], COMMIT_FAILED, position)
@@ -282,6 +283,45 @@ class Decider:
         for waiting, each in decided:
             _answer(waiting, each)
         metrics.DECISIONS.labels("no").inc(len(decided))
+
+    def _made(
+        self, asks: Sequence[Ask], states: Sequence[State], rolled: Sequence[Rolled], linked: Sequence[Linked]
+    ) -> tuple[Sequence[Draft | Repeat], Sequence[tuple[Take, ...]]]:
+        """Decide, and take the units that it needs."""
+        catalogue, keeper = self.catalogue, self._keeper
+        budgeted = keeper is not None and bool(catalogue.budgets)
+
+        def made(at: Sequence[int], some: Sequence[Ask], left: Sequence[Left] | None) -> list[Draft | Repeat]:
+            every = len(at) == len(asks)
+            return decide(
+                catalogue,
+                self.policy,
+                some,
+                states if every else [states[place] for place in at],
+                rolled=rolled if every or not rolled else [rolled[place] for place in at],
+                linked=linked if every or not linked else [linked[place] for place in at],
+                policy_known=self.policy_known,
+                facts=self.facts,
+                prices=keeper.prices if keeper is not None and budgeted else None,
+                left=left,
+            )
+
+        if keeper is None or not budgeted:
+            return made(range(len(asks)), asks, None), [()] * len(asks)
+        within = decide_within(catalogue.budgets, keeper.stock, asks, keeper.clock(), made)
+        return [each.result for each in within], [each.takes for each in within]
+
+    def _settle(
+        self, taken: Sequence[tuple[Take, ...]], replies: Sequence[Offset | Conflict | Fenced | StoreError]
+    ) -> None:
+        """What became of the units of a batch."""
+        if self._keeper is None or not any(taken):
+            return
+        stock = self._keeper.stock
+        for units, reply in zip(taken, replies, strict=True):
+            stock.settle(units, done=not isinstance(reply, Conflict | Fenced | StoreFull))
+            if isinstance(reply, Fenced):
+                stock.drop(reply.lease)
 
     def _follow(
         self, batch: Sequence[_Waiting], states: Sequence[State]

@@ -59,6 +59,8 @@ class Situation:
     """(column of the value matrix, value) of the facts given in each; empty: of none are they told."""
     sound: Sequence[bool] = ()
     """Whose state and ledger could be read; empty: all."""
+    left: Sequence[Sequence[tuple[int, int]]] | None = None
+    """(budget, units left) of the budgets that run short for each; None: nothing runs short (engine.budgets)."""
 
 
 class Holder(Protocol):

@@ -61,6 +61,10 @@ CONTACT_RULES_MAX: Final = 64
 CONTACT_WINDOW_MS_MAX: Final = 366 * 86_400_000
 """The longest time that a cap, a cool-off or the half-life of a pressure may ask for."""
 
+BUDGET_ENTRIES_MAX: Final = 64
+BUDGET_UNITS_ENTRIES_MAX: Final = 1_000_000_000_000
+"""Units of one budget: scripts count exactly up to 2^53."""
+
 # --- one customer ---------------------------------------------------------------------------------------------------
 LEDGER_DECISIONS_MAX: Final = 16
 """Decisions that a customer's ledger remembers: open ones first, then the newest."""
@@ -111,6 +115,24 @@ WRITE_WAIT_MS_MAX: Final = 2_000
 """How long Report and Publish wait for the store before they answer UNAVAILABLE."""
 WRITES_QUEUED_MAX: Final = 2_048
 """Report and Publish calls under way; one more is refused with RESOURCE_EXHAUSTED at once."""
+
+# --- budgets --------------------------------------------------------------------------------------------------------
+BUDGET_LEASE_MS: Final = 4_000
+"""A server that was not heard of for this long loses its leases: what it did not use comes back to the others."""
+BUDGET_HEARTBEAT_MS: Final = 1_000
+BUDGET_LOOK_MS: Final = 50
+"""Least time between two looks at whether units run short here."""
+BUDGET_DRY_MS: Final = 250
+"""Nothing was free: so long before it is asked again, and longer each time that nothing is."""
+BUDGET_DRY_MS_MAX: Final = 2_000
+BUDGET_IDLE_MS: Final = 750
+"""A lease of which nothing was taken for so long is returned when another server has run dry."""
+BUDGET_WANTED_ENTRIES_MAX: Final = 64
+"""Periods other than the current one of which decisions with a time of their own may ask units."""
+BUDGET_ROUNDS_BATCH_MAX: Final = 4
+"""Times that those of a batch who came too late for the last units are decided again; then without the budget."""
+BUDGET_BUCKETS_ENTRIES_MAX: Final = 64
+"""Steps in which the reservations of one budget run out."""
 
 # --- logs -----------------------------------------------------------------------------------------------------------
 PARTITIONS: Final = 8
@@ -222,6 +244,8 @@ assert CONTACT_WINDOW_MS_MAX < CUSTOMER_KEY_TTL_MS
 # One entry never empties a timeline.
 assert TIMELINE_ENTRY_BYTES_MAX * 4 <= TIMELINE_BYTES_MAX
 assert TIMELINE_PAGE_ENTRIES <= TIMELINE_PAGE_ENTRIES_MAX
+# A few heartbeats of a server may be lost before its leases are.
+assert BUDGET_HEARTBEAT_MS * 3 <= BUDGET_LEASE_MS
 # A full batch must fit the queue, or a burst could never fill one.
 assert DECIDE_BATCH_MAX <= DECIDE_QUEUE_MAX
 # Events that may wait must still be in the log when their turn comes: what is acknowledged is not trimmed unfolded.

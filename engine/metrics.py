@@ -44,3 +44,14 @@ OFFERS_NOT_EXPLORED: Final = Gauge("opportune_offers_not_explored", "Offers that
 OFFERS_DRIFTED: Final = Gauge("opportune_offers_drifted", "Offers whose acceptance was found to have changed recently")
 OFFER_DRIFT: Final = Gauge("opportune_offer_drift", "Of these, acceptance after the change less before", ["offer"])
 OFFER_NOT_EXPLORED: Final = Gauge("opportune_offer_not_explored", "1: this offer is not explored any more", ["offer"])
+BUDGET_UNITS: Final = Gauge(
+    "opportune_budget_units", "Units of a budget in its period: confirmed, reserved, leased, free", ["budget", "state"]
+)
+BUDGET_OVER: Final = Gauge("opportune_budget_over", "Units used beyond the budget, by late acceptances", ["budget"])
+BUDGET_PRICE: Final = Gauge("opportune_budget_price", "Shadow price of a unit, in units of the score", ["budget"])
+BUDGET_LATE_UNITS: Final = Counter(
+    "opportune_budget_late_units", "Units consumed by outcomes that came after their reservation had run out"
+)
+BUDGET_LEASES_RECLAIMED: Final = Counter(
+    "opportune_budget_leases_reclaimed", "Leases of servers that were not heard of any more, taken back"
+)

@@ -5,6 +5,7 @@ gRPC (engine.rpc) and HTTP (engine.web) call the same object.
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from google.protobuf.message import Message
 
 from engine import answers, answers_contact, answers_timeline, metrics
 from engine.answerwire import AnswerWriter
+from engine.budgetbooks import Booked, BudgetBooks
+from engine.budgetkeeper import BudgetKeeper
 from engine.catalogue import Catalogue
 from engine.config import parse
 from engine.config_schema import Channel
@@ -111,7 +114,10 @@ class Service:
         self._outlet = outlet
         self.entities = EntityReader(catalogue.rollups, store)
         ledgers = LinkedLedgers(store, store.partitions)
-        self.decider = Decider(catalogue, store, None if outlet is None else self, self.entities, ledgers)
+        self.keeper = BudgetKeeper(lambda: self.catalogue, store, secrets.token_hex(8), clock)
+        announcer = None if outlet is None else self
+        self.decider = Decider(catalogue, store, announcer, self.entities, ledgers, self.keeper)
+        self._books = BudgetBooks(lambda: self.catalogue, store)
         self._beliefs = BeliefFinder(self.decider.kept, store)
         self._writer = AnswerWriter(catalogue)
         self._catalogues = {catalogue.version: catalogue}
@@ -138,6 +144,8 @@ class Service:
         """Answer what is under way and refuse what comes."""
         self._draining = True
         await self.decider.drain()
+        with suppress(StoreError):
+            await self.keeper.drain()
         await self.settled()
         while self._writing:
             await asyncio.sleep(0.005)
@@ -311,9 +319,11 @@ class Service:
                     f"taken for {LATE_OUTCOME_MS_MAX} ms after that; this one is of {outcome.time_ms}"
                 )
             contact = await self._contact_of(record, position, rank, outcome)
+            with _store_errors():
+                booked = await self._books.of(record, outcome.offer_key)
             for _ in range(DECIDE_CONFLICT_RETRIES_MAX):
                 response = await self._record_outcome(
-                    partition, position, record.customer, rank, window_end_ms, outcome, contact
+                    partition, position, record.customer, rank, window_end_ms, outcome, contact, booked
                 )
                 if response is not None:
                     if self._outlet is not None:
@@ -366,6 +376,7 @@ class Service:
         window_end_ms: int,
         outcome: CheckedOutcome,
         contact: Contact | None,
+        booked: Booked | None,
     ) -> feedback_pb2.ReportResponse | None:
         """One try; None if somebody else changed the ledger meanwhile."""
         with _store_errors():
@@ -391,7 +402,7 @@ class Service:
             if refusal := problem(told, new, outcome.corrects, now_at, adds=outcome.adds):
                 field = f"corrects: {shown(outcome.corrects_id)}" if outcome.corrects else "stage"
                 raise NotAllowed(f"{field}: offer {outcome.offer_id} of decision {outcome.decision_id}: {refusal}")
-        told = taken(told, new, outcome.corrects)
+        before, told = told, taken(told, new, outcome.corrects)
         stage = standing(told)
         tags = tuple(tag for tag, _ in told)
         if contact is not None:
@@ -410,8 +421,16 @@ class Service:
             outcome.corrects,
             outcome.rewards,
         )
+        expected, entry_bytes = (data or b"")[:CAS_BYTES], record.pack()
+        moves = () if booked is None else booked.moves(None if entry is None else before, told)
+        written: Offset | Conflict
         with _store_errors():
-            written = await self.store.commit_outcome(customer, (data or b"")[:CAS_BYTES], moved.pack(), record.pack())
+            if moves:
+                settled = await self.store.settle_outcome(customer, expected, moved.pack(), entry_bytes, moves)
+                written = Conflict() if settled is None else settled.position
+                metrics.BUDGET_LATE_UNITS.inc(settled.late_units if settled is not None else 0)
+            else:
+                written = await self.store.commit_outcome(customer, expected, moved.pack(), entry_bytes)
         if isinstance(written, Conflict):
             return None
         metrics.OUTCOMES.labels(outcome.stage.name.lower()).inc()

@@ -180,6 +180,9 @@ async def _serve(settings: Settings, service: Service, store: RedisStore, stop: 
     with suppress(StoreUnavailable):
         await watch.step(0)
     watching = asyncio.create_task(watch.run())
+    with suppress(StoreError):
+        await service.keeper.step()
+    keeping = asyncio.create_task(service.keeper.run())
     server = Server(service, settings.transport)
     host = settings.grpc.rpartition(":")[0]
     facts = {"grpc": f"{host}:{await server.start(settings.grpc)}"}
@@ -189,6 +192,7 @@ async def _serve(settings: Settings, service: Service, store: RedisStore, stop: 
         facts["http"] = f"{host}:{await web.start(host, int(port))}"
     _ready(**facts)
     await stop.wait()
+    keeping.cancel()
     # Health first, so that callers go elsewhere; then what is under way; then the transports.
     await server.health.enter_graceful_shutdown()
     with suppress(TimeoutError):

@@ -58,6 +58,7 @@ def test_the_pure_modules_touch_no_clock_no_dice_and_no_network(module: str) -> 
     pure += ["timeline", "timelineview", "cases", "segments"]
     pure += ["experiments", "experiments_schema", "experiment_arms", "lift/comparing"]
     pure += ["contact_policy", "contact_rows", "contact_schema"]
+    pure += ["budgets", "budgets_schema", "budgeting", "pacing"]
     files = [path for path in SOURCES if not path.is_relative_to(ROOT / "engine")]
     files += [ROOT / "engine" / f"{part}.py" for part in pure]
     assert [name(path) for path in files if module in {found.split(".")[0] for found in imports(path)}] == []
@@ -105,13 +106,13 @@ def test_every_key_stands_in_the_table_of_keys() -> None:
     text = (ROOT / "engine" / "store" / "base.py").read_text()
     rows = re.findall(r"^\| `(.+?)` \|.*$", text, re.MULTILINE)
     parts = ("f:<customer>", "l:<customer>", "t:<customer>", "events", "decisions", "folded", "marks")
-    parts += ("forgets", "r:<request>")
+    parts += ("forgets", "r:<request>", "b:<account>")
     made = {f"{{pN}}{part}" for part in parts}
     made |= {f"{{pN}}{kind}:<customer>" for kind in (PARTS, LINKS)}
     single = (keys.DEAD, keys.POLICY, keys.POLICY_CHANGES, keys.POLICY_KEPT, keys.LEARNER, keys.KAFKA, keys.LAYOUTS)
-    single += (keys.META,)
+    single += (keys.META, keys.BUDGETS)
     made |= {key.decode() for key in single}
-    assert set(rows) == made | {"config:<version>"}
+    assert set(rows) == made | {"config:<version>", "budget:<account>"}
     architecture = (ROOT / "docs" / "architecture.md").read_text()
     assert [row for row in re.findall(r"^\| `.+$", text, re.MULTILINE) if row not in architecture] == []
 

@@ -16,6 +16,9 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `{pN}events` | log of events, a stream | EVENT_LOG_ENTRIES_MAX |
 | `{pN}decisions` | log of decisions and outcomes in causal order, a stream | DECISION_LOG_ENTRIES_MAX |
 | `{pN}folded` | position up to which the event log is folded, and how many events that was | for good |
+| `{pN}b:<account>` | what is taken of a budget in a period, a hash | CUSTOMER_KEY_TTL_MS; without periods for good |
+| `budget:<account>` | leases of its units that servers have, a hash | as long |
+| `budgets` | what servers tell each other about budgets, a hash | for good |
 | `{pN}marks` | how far work beside the event log has come, such as a backfill, a hash | for good |
 | `dead` | dead letters, a stream | DEAD_LETTERS_MAX |
 | `policy` | the served policy, a hash: one field an offer, and `_head` | for good |
@@ -34,6 +37,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 from zlib import crc32
 
+from engine.store.budgetboard import BudgetBoard, Fenced, Take
 from features import Offset
 
 __all__ = [
@@ -112,6 +116,8 @@ class DecisionCommit(NamedTuple):
     ledger_head: bytes
     ledger_tail: bytes
     record: bytes
+    takes: tuple[Take, ...] = ()
+    """Units that it takes from leases, in the same step."""
 
 
 PARTS: Final = "g"
@@ -178,8 +184,13 @@ class State(Protocol):
         """(features, ledger) of each customer. Raises StoreUnavailable; PartlyUnavailable if some could be read."""
         ...
 
-    async def commit_decisions(self, commits: Sequence[DecisionCommit]) -> list[Offset | Conflict | StoreError]:
-        """Write each ledger and append its record in one atomic step a customer. Raises StoreUnavailable."""
+    async def commit_decisions(
+        self, commits: Sequence[DecisionCommit]
+    ) -> list[Offset | Conflict | Fenced | StoreError]:
+        """Write each ledger, append its record and take its units in one atomic step a customer.
+
+        Raises StoreUnavailable.
+        """
         ...
 
     async def commit_outcome(
@@ -370,7 +381,7 @@ class PolicyBoard(Protocol):
         ...
 
 
-class Store(State, DecisionLog, Feed, PolicyBoard, Protocol):
+class Store(State, DecisionLog, Feed, PolicyBoard, BudgetBoard, Protocol):
     """All of it: RedisStore for service, MemoryStore for tests and simulation, one contract suite for both."""
 
     partitions: int

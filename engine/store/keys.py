@@ -16,11 +16,17 @@ LEARNER: Final = b"learner"
 KAFKA: Final = b"kafka"
 LAYOUTS: Final = b"layouts"
 META: Final = b"meta"
+BUDGETS: Final = b"budgets"
 
 
 def config_key(version: str) -> bytes:
     """Key of a configuration."""
     return b"config:" + version.encode()
+
+
+def budget_key(account: str) -> bytes:
+    """Key of the leases of a budget in a period."""
+    return b"budget:" + account.encode()
 
 
 class Keys:
@@ -38,6 +44,7 @@ class Keys:
         self._features = [tag + b"f:" for tag in tags]
         self._receipts = [tag + b"r:" for tag in tags]
         self._ledger = [tag + b"l:" for tag in tags]
+        self._accounts = [tag + b"b:" for tag in tags]
         self._beside = {kind: [tag + kind.encode() + b":" for tag in tags] for kind in (PARTS, LINKS, TIMELINE)}
 
     # These spell partition_of() out, so that a name is encoded once on the hot path.
@@ -61,6 +68,14 @@ class Keys:
         name = customer.encode()
         partition = crc32(name) % self._partitions
         return self._ledger[partition] + name, self.decisions[partition]
+
+    def accounts(self, account: str) -> list[bytes]:
+        """Keys of what is taken of a budget in a period, by partition."""
+        return [prefix + account.encode() for prefix in self._accounts]
+
+    def account_of(self, customer: str, account: str) -> bytes:
+        """The one of these in a customer's partition."""
+        return self._accounts[crc32(customer.encode()) % self._partitions] + account.encode()
 
     def event_log(self, customer: str) -> bytes:
         """Key of the event log of a customer's partition."""

@@ -22,6 +22,7 @@ from engine.store.base import (
     StoreError,
     partition_of,
 )
+from engine.store.budgetboard import Fenced, Leases, Move, PartUse, Settled, Take
 from features import Offset
 
 POLICY_CHANGES_MAX: Final = 1_000
@@ -91,6 +92,45 @@ class _Log:
             del self.positions[:excess]
 
 
+class _Account:
+    """What one partition has of a budget in a period."""
+
+    def __init__(self) -> None:
+        self.confirmed = 0
+        self.reserved: dict[int, int] = {}
+        self.taken: dict[int, int] = {}
+        self.swept_ms = 0
+
+    def take(self, take: Take) -> None:
+        self.taken[take.lease] += take.units
+        if not take.end_ms:
+            self.confirmed += take.units
+        elif take.end_ms > self.swept_ms:
+            self.reserved[take.end_ms] = self.reserved.get(take.end_ms, 0) + take.units
+
+    def move(self, move: Move) -> int:
+        """Units that are late."""
+        stands, there = move.end_ms > self.swept_ms, self.reserved.get(move.end_ms, 0)
+        reserved = move.old == "r" and stands and there >= move.units
+        if reserved:
+            self.reserved[move.end_ms] -= move.units
+        elif move.old == "c":
+            self.confirmed = max(0, self.confirmed - move.units)
+        if move.new == "c":
+            self.confirmed += move.units
+            return 0 if reserved else move.units
+        if move.new == "r" and stands:
+            self.reserved[move.end_ms] = self.reserved.get(move.end_ms, 0) + move.units
+        return 0
+
+    def sweep(self, now_ms: int) -> PartUse:
+        ended = [end_ms for end_ms in self.reserved if end_ms <= now_ms]
+        for end_ms in ended:
+            del self.reserved[end_ms]
+        self.swept_ms = max([self.swept_ms, *ended])
+        return PartUse(self.confirmed, sum(self.reserved.values()), dict(self.taken))
+
+
 class MemoryStore:
     """Store in the memory of this process."""
 
@@ -125,6 +165,10 @@ class MemoryStore:
         self._configs: dict[str, bytes] = {}
         self._notes: dict[str, bytes] = {}
         self._layouts: dict[int, str] = {}
+        self._accounts: list[dict[str, _Account]] = [{} for _ in range(partitions)]
+        self._leases: dict[str, tuple[int, dict[int, tuple[int, str]]]] = {}
+        self._budget_notes: dict[str, bytes] = {}
+        self._leases_made = 0
         self._arrived = asyncio.Event()
 
     # --- State ------------------------------------------------------------------------------------------------------
@@ -133,16 +177,29 @@ class MemoryStore:
         """(features, ledger) of each customer."""
         return [(self._features.get(customer), self._ledgers.get(customer)) for customer in customers]
 
-    async def commit_decisions(self, commits: Sequence[DecisionCommit]) -> list[Offset | Conflict | StoreError]:
-        """Write each ledger and append its record."""
-        results: list[Offset | Conflict | StoreError] = []
+    async def commit_decisions(
+        self, commits: Sequence[DecisionCommit]
+    ) -> list[Offset | Conflict | Fenced | StoreError]:
+        """Write each ledger, append its record and take its units."""
+        results: list[Offset | Conflict | Fenced | StoreError] = []
         for commit in commits:
+            accounts = [self._account(commit.customer, take.account) for take in commit.takes]
+            pairs = list(zip(accounts, commit.takes, strict=True))
+            invalid = [take.lease for account, take in pairs if take.lease not in account.taken]
+            if invalid and self._ledgers.matches(commit.customer, commit.ledger_expected):
+                results.append(Fenced(invalid[0]))
+                continue
             result = self._commit(commit.customer, commit.ledger_expected, commit.record)
             if isinstance(result, Offset):
                 position = result.ms.to_bytes(8, "little") + result.seq.to_bytes(4, "little")
                 self._ledgers.put(commit.customer, commit.ledger_head + position + commit.ledger_tail)
+                for account, take in pairs:
+                    account.take(take)
             results.append(result)
         return results
+
+    def _account(self, customer: str, account: str) -> _Account:
+        return self._accounts[partition_of(customer, self.partitions)].setdefault(account, _Account())
 
     async def commit_outcome(
         self, customer: str, ledger_expected: bytes, ledger: bytes, entry: bytes
@@ -368,6 +425,62 @@ class MemoryStore:
     async def load_config(self, version: str) -> bytes | None:
         """A configuration kept earlier."""
         return self._configs.get(version)
+
+    # --- BudgetBoard ------------------------------------------------------------------------------------------------
+
+    async def settle_outcome(
+        self, customer: str, ledger_expected: bytes, ledger: bytes, entry: bytes, moves: Sequence[Move]
+    ) -> Settled | None:
+        """Replace a ledger, append an outcome and move units."""
+        result = self._commit(customer, ledger_expected, entry)
+        if isinstance(result, Conflict):
+            return None
+        self._ledgers.put(customer, ledger)
+        return Settled(result, sum(self._account(customer, move.account).move(move) for move in moves))
+
+    async def budget_notes(self) -> dict[str, bytes]:
+        """What servers noted for each other."""
+        return dict(self._budget_notes)
+
+    async def note_budgets(self, fields: Mapping[str, bytes], removed: Sequence[str] = ()) -> None:
+        """Note something, and remove notes."""
+        for name in removed:
+            self._budget_notes.pop(name, None)
+        self._budget_notes.update(fields)
+
+    async def new_lease(self) -> int:
+        """A number that no lease had."""
+        self._leases_made += 1
+        return self._leases_made
+
+    async def leases(self, account: str) -> Leases:
+        """The open leases of an account."""
+        version, by_id = self._leases.get(account, (0, {}))
+        return Leases(version, dict(by_id))
+
+    async def use(self, account: str, now_ms: int) -> list[PartUse]:
+        """What each partition has, without the reservations that ended."""
+        return [accounts.setdefault(account, _Account()).sweep(now_ms) for accounts in self._accounts]
+
+    async def enrol(self, account: str, lease: int) -> None:
+        """Make a lease valid in every partition."""
+        for accounts in self._accounts:
+            accounts.setdefault(account, _Account()).taken[lease] = 0
+
+    async def grant(self, account: str, version: int, lease: int, units: int, server: str) -> bool:
+        """Open a lease if none was granted since."""
+        now_at, by_id = self._leases.get(account, (0, {}))
+        if now_at != version:
+            return False
+        self._leases[account] = version + 1, {**by_id, lease: (units, server)}
+        return True
+
+    async def end_lease(self, account: str, lease: int) -> None:
+        """Make a lease invalid in every partition, then close it."""
+        for accounts in self._accounts:
+            accounts.setdefault(account, _Account()).taken.pop(lease, None)
+        version, by_id = self._leases.get(account, (0, {}))
+        self._leases[account] = version, {at: held for at, held in by_id.items() if at != lease}
 
     # --- the object itself ------------------------------------------------------------------------------------------
 

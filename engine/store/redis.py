@@ -33,6 +33,7 @@ from engine.store.base import (
     StoreUnavailable,
     partition_of,
 )
+from engine.store.budgetboard import LASTING, Fenced, Leases, Move, PartUse, Settled, Take
 from engine.store.cluster import Cluster
 from engine.store.lanes import Lane
 from engine.store.readers import Readers
@@ -158,11 +159,20 @@ class RedisStore:
             raise error
         raise PartlyUnavailable(str(error), found) from error
 
-    async def commit_decisions(self, commits: Sequence[DecisionCommit]) -> list[Offset | Conflict | StoreError]:
-        """Write each ledger and append its record in one atomic step a customer, all in one round trip."""
+    async def commit_decisions(
+        self, commits: Sequence[DecisionCommit]
+    ) -> list[Offset | Conflict | Fenced | StoreError]:
+        """Write each ledger, append its record and take its units in one atomic step, all in one round trip."""
         place, ttl_ms, log_max = self._keys.ledger_and_log, _CUSTOMER_TTL_MS, self._decision_log_max
         commands = [
-            scripts.commit_decision(
+            scripts.commit_taking(
+                *place(commit.customer),
+                self._accounts_of(commit.customer, commit.takes),
+                (commit.ledger_expected, commit.ledger_head, commit.ledger_tail, commit.record, ttl_ms, log_max),
+                commit.takes,
+            )
+            if commit.takes
+            else scripts.commit_decision(
                 *place(commit.customer),
                 commit.ledger_expected,
                 commit.ledger_head,
@@ -174,11 +184,14 @@ class RedisStore:
             for commit in commits
         ]
         replies = await self._run(self._hot, commands, self._commit_s, look=len(commands) == 1)
-        results = [scripts.position(reply) for reply in replies]
+        results = [scripts.taken(reply, commit.takes) for reply, commit in zip(replies, commits, strict=True)]
         # A server that is loading refuses all: that is the store being away, not something about a decision.
         if results and all(isinstance(result, StoreUnavailable) for result in results):
             checked(replies)
         return results
+
+    def _accounts_of(self, customer: str, uses: Sequence[Take | Move]) -> list[tuple[bytes, bytes]]:
+        return [(self._keys.account_of(customer, use.account), _life_ms(use.account)) for use in uses]
 
     async def commit_outcome(
         self, customer: str, ledger_expected: bytes, ledger: bytes, entry: bytes
@@ -499,6 +512,77 @@ class RedisStore:
         [text] = checked(await self._bulk.pipeline([(b"GET", keys.config_key(version))], BULK_WAIT_MS_MAX / 1e3))
         return text if text is None else bytes(text)
 
+    # --- BudgetBoard ------------------------------------------------------------------------------------------------
+
+    async def settle_outcome(
+        self, customer: str, ledger_expected: bytes, ledger: bytes, entry: bytes, moves: Sequence[Move]
+    ) -> Settled | None:
+        """Replace a ledger, append an outcome and move units in one atomic step."""
+        key, log = self._keys.ledger_and_log(customer)
+        values = (ledger_expected, ledger, entry, _CUSTOMER_TTL_MS, self._decision_log_max)
+        command = scripts.settle_outcome(key, log, self._accounts_of(customer, moves), values, moves)
+        [reply] = await self._run(self._hot, [command], self._write_s)
+        return scripts.settled(reply)
+
+    async def budget_notes(self) -> dict[str, bytes]:
+        """What servers noted for each other."""
+        [flat] = checked(await self._hot.pipeline([(b"HGETALL", keys.BUDGETS)], self._write_s))
+        return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+    async def note_budgets(self, fields: Mapping[str, bytes], removed: Sequence[str] = ()) -> None:
+        """Note something, and remove notes."""
+        commands: list[Command] = []
+        if removed:
+            commands.append((b"HDEL", keys.BUDGETS, *(name.encode() for name in removed)))
+        if fields:
+            flat = [part for name, value in fields.items() for part in (name.encode(), value)]
+            commands.append((b"HSET", keys.BUDGETS, *flat))
+        if commands:
+            await self._atomic(self._hot, commands, self._write_s)
+
+    async def new_lease(self) -> int:
+        """A number that no lease had."""
+        [number] = checked(await self._hot.pipeline([(b"HINCRBY", keys.BUDGETS, b"leases", b"1")], self._write_s))
+        return int(number)
+
+    async def leases(self, account: str) -> Leases:
+        """The open leases of an account."""
+        [flat] = checked(await self._hot.pipeline([(b"HGETALL", keys.budget_key(account))], self._write_s))
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        version = int(fields.pop(b"v", 0))
+        found = {int(name[2:]): value.decode().split(" ", 1) for name, value in fields.items()}
+        return Leases(version, {lease: (int(units), server) for lease, (units, server) in found.items()})
+
+    async def use(self, account: str, now_ms: int) -> list[PartUse]:
+        """What each partition has, without the reservations that ended."""
+        commands = [scripts.sweep_account(key, now_ms) for key in self._keys.accounts(account)]
+        replies = checked(await self._run(self._hot, commands, self._write_s))
+        return [_part_use(flat) for flat in replies]
+
+    async def enrol(self, account: str, lease: int) -> None:
+        """Make a lease valid in every partition."""
+        life_ms = _life_ms(account)
+        commands: list[Command] = []
+        for key in self._keys.accounts(account):
+            commands.append((b"HSET", key, b"u/%d" % lease, b"0"))
+            if life_ms != b"0":
+                commands.append((b"PEXPIRE", key, life_ms))
+        checked(await self._hot.pipeline(commands, self._write_s))
+
+    async def grant(self, account: str, version: int, lease: int, units: int, server: str) -> bool:
+        """Open a lease if none was granted since."""
+        key = keys.budget_key(account)
+        command = scripts.grant_lease(key, version, lease, units, server, _life_ms(account))
+        [done] = checked(await self._run(self._hot, [command], self._write_s))
+        return bool(done)
+
+    async def end_lease(self, account: str, lease: int) -> None:
+        """Make a lease invalid in every partition, then close it."""
+        fences = [(b"HDEL", key, b"u/%d" % lease) for key in self._keys.accounts(account)]
+        checked(await self._hot.pipeline(fences, self._write_s))
+        close = (b"HDEL", keys.budget_key(account), b"l/%d" % lease)
+        checked(await self._hot.pipeline([close], self._write_s))
+
     # --- connections ------------------------------------------------------------------------------------------------
 
     async def ping(self) -> None:
@@ -559,6 +643,17 @@ def _forgets(flat: Sequence[bytes]) -> Forgets:
     pending = sorted(_offset(at) for at, lessons in fields.items() if not lessons)
     finished = {_offset(at): int(lessons) for at, lessons in fields.items() if lessons}
     return Forgets(_offset(done), tuple(pending), finished)
+
+
+def _life_ms(account: str) -> bytes:
+    return b"0" if account.endswith(LASTING) else _CUSTOMER_TTL_MS
+
+
+def _part_use(flat: Sequence[bytes]) -> PartUse:
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    reserved = sum(int(units) for name, units in fields.items() if name.startswith(b"r/"))
+    taken = {int(name[2:]): int(units) for name, units in fields.items() if name.startswith(b"u/")}
+    return PartUse(int(fields.get(b"c", 0)), reserved, taken)
 
 
 def _offset(reply: bytes) -> Offset:

@@ -14,6 +14,7 @@ from typing import Final
 
 from engine.limits import INGEST_BATCH_MAX
 from engine.store.base import Conflict, FeatureWrite, Mark, StoreError
+from engine.store.budgetboard import Fenced, Move, Settled, Take
 from engine.store.wire import Command, Reply
 from features import Offset
 
@@ -81,6 +82,95 @@ local ms, seq = string.match(id, '(%d+)-(%d+)')
 local position = struct.pack('<I8I4', ms, seq)
 redis.call('SET', KEYS[1], ARGV[2] .. position .. ARGV[3], 'PX', ARGV[5])
 return position
+"""
+)
+
+# The same, and units are taken from leases (engine.store.budgetboard): all of them, or nothing is written. What would
+# end before reservations that were let go is not reserved.
+_COMMIT_TAKING: Final = _script(
+    _MATCHES
+    + """
+if not matches(KEYS[1], ARGV[1]) then return false end
+for i = 3, #KEYS do
+  if redis.call('HEXISTS', KEYS[i], ARGV[4 * i - 5]) == 0 then return i - 3 end
+end
+local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[6], '*', 'd', ARGV[4])
+local ms, seq = string.match(id, '(%d+)-(%d+)')
+local position = struct.pack('<I8I4', ms, seq)
+redis.call('SET', KEYS[1], ARGV[2] .. position .. ARGV[3], 'PX', ARGV[5])
+for i = 3, #KEYS do
+  local at = 4 * i - 5
+  local units, ends = ARGV[at + 1], ARGV[at + 2]
+  redis.call('HINCRBY', KEYS[i], ARGV[at], units)
+  if ends == '0' then redis.call('HINCRBY', KEYS[i], 'c', units)
+  elseif tonumber(ends) > tonumber(redis.call('HGET', KEYS[i], 's') or 0) then
+    redis.call('HINCRBY', KEYS[i], 'r/' .. ends, units)
+  end
+  if ARGV[at + 3] ~= '0' then redis.call('PEXPIRE', KEYS[i], ARGV[at + 3]) end
+end
+return position
+"""
+)
+
+# What was reserved stands in the bucket of its end, unless that was let go. What is consumed without a reservation
+# that stands is late: it may be more than there is, and the reply tells.
+_SETTLE_OUTCOME: Final = _script(
+    _MATCHES
+    + """
+if not matches(KEYS[1], ARGV[1]) then return false end
+local id = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], '*', 'd', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[4])
+local late = 0
+for i = 3, #KEYS do
+  local key, at = KEYS[i], 5 * i - 9
+  local old, new, units, ends = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3]
+  local bucket = 'r/' .. ends
+  local stands = tonumber(ends) > tonumber(redis.call('HGET', key, 's') or 0)
+  local there = tonumber(redis.call('HGET', key, bucket) or 0)
+  local reserved = old == 'r' and stands and there >= units
+  if reserved then
+    if there == units then redis.call('HDEL', key, bucket) else redis.call('HINCRBY', key, bucket, -units) end
+  elseif old == 'c' then
+    local consumed = tonumber(redis.call('HGET', key, 'c') or 0)
+    redis.call('HINCRBY', key, 'c', -math.min(units, consumed))
+  end
+  if new == 'c' then
+    redis.call('HINCRBY', key, 'c', units)
+    if not reserved then late = late + units end
+  elseif new == 'r' and stands then
+    redis.call('HINCRBY', key, bucket, units)
+  end
+  if ARGV[at + 4] ~= '0' then redis.call('PEXPIRE', key, ARGV[at + 4]) end
+end
+local ms, seq = string.match(id, '(%d+)-(%d+)')
+return {struct.pack('<I8I4', ms, seq), late}
+"""
+)
+
+_SWEEP_ACCOUNT: Final = _script(
+    """
+local now, newest, all = tonumber(ARGV[1]), 0, redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  local ends = tonumber(string.match(all[i], '^r/(%d+)$') or now + 1)
+  if ends <= now then
+    redis.call('HDEL', KEYS[1], all[i])
+    newest = math.max(newest, ends)
+  end
+end
+if newest > tonumber(redis.call('HGET', KEYS[1], 's') or 0) then
+  redis.call('HSET', KEYS[1], 's', string.format('%.0f', newest))
+end
+return redis.call('HGETALL', KEYS[1])
+"""
+)
+
+_GRANT_LEASE: Final = _script(
+    """
+if (redis.call('HGET', KEYS[1], 'v') or '0') ~= ARGV[1] then return 0 end
+redis.call('HINCRBY', KEYS[1], 'v', 1)
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+if ARGV[4] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+return 1
 """
 )
 
@@ -185,7 +275,11 @@ LOAD: Final[tuple[Command, ...]] = tuple(
     (b"SCRIPT", b"LOAD", script.source)
     for script in (
         _COMMIT_DECISION,
+        _COMMIT_TAKING,
         _COMMIT_OUTCOME,
+        _SETTLE_OUTCOME,
+        _SWEEP_ACCOUNT,
+        _GRANT_LEASE,
         _COMMIT_FORGET,
         _DELETE_EVENTS,
         _WRITE_FEATURES,
@@ -206,6 +300,71 @@ def commit_decision(
     """
     sha = _COMMIT_DECISION.sha
     return (b"EVALSHA", sha, b"2", ledger, log, expected, head, tail, record, ttl_ms, log_max)
+
+
+def commit_taking(
+    ledger: bytes,
+    log: bytes,
+    accounts: Sequence[tuple[bytes, bytes]],
+    values: Sequence[bytes],
+    takes: Sequence[Take],
+) -> Command:
+    """As commit_decision, and units are taken.
+
+    `accounts` are (key, decimal life in ms, b"0" for good) of the takes, in the partition of the ledger; `values` are
+    the arguments of commit_decision from `expected` on. Reply: see `taken`.
+    """
+    command = [b"EVALSHA", _COMMIT_TAKING.sha, b"%d" % (2 + len(takes)), ledger, log, *(key for key, _ in accounts)]
+    command += values
+    for (_, life_ms), take in zip(accounts, takes, strict=True):
+        command += (b"u/%d" % take.lease, b"%d" % take.units, b"%d" % take.end_ms, life_ms)
+    return tuple(command)
+
+
+def taken(reply: Reply, takes: Sequence[Take]) -> Offset | Conflict | Fenced | StoreError:
+    """What came of a commit_taking.
+
+    >>> taken(0, [Take("sms@always", 7, 1, 0)])
+    Fenced(lease=7)
+    """
+    return Fenced(takes[reply].lease) if isinstance(reply, int) else position(reply)
+
+
+def settle_outcome(
+    ledger: bytes,
+    log: bytes,
+    accounts: Sequence[tuple[bytes, bytes]],
+    values: Sequence[bytes],
+    moves: Sequence[Move],
+) -> Command:
+    """As commit_outcome, and units move; arguments as those of commit_taking. Reply: see `settled`."""
+    command = [b"EVALSHA", _SETTLE_OUTCOME.sha, b"%d" % (2 + len(moves)), ledger, log, *(key for key, _ in accounts)]
+    command += values
+    for (_, life_ms), move in zip(accounts, moves, strict=True):
+        command += (move.old.encode(), move.new.encode(), b"%d" % move.units, b"%d" % move.end_ms, life_ms)
+    return tuple(command)
+
+
+def settled(reply: Reply) -> Settled | None:
+    """What came of a settle_outcome; None is a conflict. Raises StoreError."""
+    if reply is None:
+        return None
+    if isinstance(reply, StoreError):
+        raise reply
+    where, late = reply
+    ms, seq = _POSITION.unpack(where)
+    return Settled(Offset(ms, seq), late)
+
+
+def sweep_account(key: bytes, now_ms: int) -> Command:
+    """Let go of reservations that ended. Reply: the fields that are left, as of HGETALL."""
+    return (b"EVALSHA", _SWEEP_ACCOUNT.sha, b"1", key, b"%d" % now_ms)
+
+
+def grant_lease(key: bytes, version: int, lease: int, units: int, server: str, life_ms: bytes) -> Command:
+    """Open a lease if the version is still this one. Reply: 1 if it was."""
+    words = b"%d %s" % (units, server.encode())
+    return (b"EVALSHA", _GRANT_LEASE.sha, b"1", key, b"%d" % version, b"l/%d" % lease, words, life_ms)
 
 
 def commit_outcome(
