@@ -34,6 +34,8 @@ def missing(catalogue: Catalogue, one: DecisionRecord) -> str:
     """What a record lacks for its decision to be made again with this configuration, in words; "" if nothing."""
     if one.config_version != catalogue.version:
         return f"it was decided by configuration {one.config_version}, this one is {catalogue.version}"
+    if one.resumed:
+        return "it went on with an open offer: nothing was drawn that could be drawn again"
     if one.basis is None:
         return "its record is of an earlier release, which did not keep what a decision rests on"
     if one.transform_version != catalogue.transform.version:

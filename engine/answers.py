@@ -4,15 +4,20 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
+from engine.answers_quotes import fill_quote, resumed_offer, said
 from engine.answerwire import asked, reason
 from engine.catalogue import Catalogue
+from engine.config_schema import key_of
 from engine.decide import Ask
 from engine.decider import Fallback
 from engine.holds import NOT_ELIGIBLE
+from engine.instances import began_in, quotes_in
 from engine.ledger import Ledger
 from engine.record import DecisionRecord, decision_id
+from engine.tokens import Values
 from engine.whynot import WhyNot
 from features import Offset, RecordHeader
 from models.calibration import read
@@ -57,18 +62,22 @@ def repeated(
         degraded=record.degraded,  # type: ignore[arg-type]
         repeated=True,
     )
-    texts = catalogue.treatments[channel, ask.language]
+    placement = record.placement if same else ask.placement
+    quotes = quotes_in(record)
     for rank, choice in enumerate(record.slate, 1):
         at = catalogue.index_of_key.get(choice.key)
         if at is None:
             continue
         offer = catalogue.offers[at]
-        response.offers.add(
+        quote = quotes.get(offer.id)
+        added = response.offers.add(
             offer_id=offer.id,
             rank=rank,
             kind=catalogue.kinds[at],
             category=offer.category,
-            treatment=texts[at],
+            treatment=said(
+                catalogue, (channel, placement, ask.language), at, quote, record.context, choice.window_end_ms
+            ),
             propensity=choice.propensity,
             score=choice.score,
             acceptance_probability=float(read(curve if catalogue.plain[at] else _NO_CURVE, choice.mean)),
@@ -78,7 +87,13 @@ def repeated(
             asks=asked(offer),
             bundles=offer.bundle.offers if offer.bundle is not None else (),
         )
-    if not record.slate:
+        if quote is not None:
+            fill_quote(added, quote)
+    if began := began_in(record):
+        if (at := catalogue.index_of_key.get(key_of(began[0]))) is not None:
+            place = channel, placement, ask.language
+            response.offers.append(resumed_offer(catalogue, place, at, began[1], record.context))
+    elif not record.slate:
         # Silence is drawn for sure when nothing was eligible: the propensity alone does not tell the two apart.
         code = "silence" if record.nothing_propensity else NOT_ELIGIBLE
         if same:
@@ -101,20 +116,23 @@ def fallen_back(catalogue: Catalogue, answer: Fallback) -> decisions_pb2.DecideR
         degraded=answer.degraded,  # type: ignore[arg-type]
         arms=catalogue.experiments.of(ask.customer, ask.time_ms).names,
     )
-    texts = catalogue.treatments[ask.channel, ask.language]
-    for rank, at in enumerate(answer.offers, 1):
+    values = Values({}, {}, orjson.loads(ask.context or b"{}"), {})
+    texts = [catalogue.treatments.said(ask.channel, ask.placement, ask.language, at, values) for at in answer.offers]
+    # Of what can be said only knowing the customer, nothing is.
+    sayable = [(at, text) for at, text in zip(answer.offers, texts, strict=True) if text is not None]
+    for rank, (at, text) in enumerate(sayable, 1):
         offer = catalogue.offers[at]
         response.offers.add(
             offer_id=offer.id,
             rank=rank,
             kind=catalogue.kinds[at],
             category=offer.category,
-            treatment=texts[at],
+            treatment=text,
             value=offer.value,
             contact_cost=offer.contact_cost,
             reasons=[_FALLBACK],
         )
-    if not answer.offers:
+    if not sayable:
         kept = catalogue.experiments.kept_back(ask.customer, ask.time_ms, ask.channel)
         spared = kept is not None and kept[list(catalogue.fallback)].any()
         response.nothing_reason.CopyFrom(reason("control_group") if spared else _NO_FALLBACK)

@@ -9,11 +9,16 @@ from collections.abc import Mapping, Sequence
 from struct import Struct
 from typing import Final
 
+import orjson
+
+from engine.answers_quotes import fill_quote, resumed_offer, said
 from engine.catalogue import Catalogue
 from engine.config_schema import Offer
-from engine.decide import Draft
+from engine.decide import Ask, Draft, Pick
+from engine.found import NOTHING_FOUND, Begun
 from engine.holds import CONTROL_GROUP, HELD_BACK, NOT_ELIGIBLE
 from engine.ladder import Rung
+from engine.parameters import Quote
 from engine.record import decision_id
 from features import Offset
 from opportune.v1 import decisions_pb2
@@ -25,6 +30,7 @@ _REASON: Final = {
     "points": "The estimate rests on the customer's points: outcomes do not weigh as much yet.",
     "category": "The estimate rests on what other offers have taught, those of the same category first.",
     "own": "The estimate rests on the outcomes of this offer itself.",
+    "resumed": "The customer goes on with an offer that is still open.",
     "not_eligible": "The rules leave no offer for this customer in this channel now.",
     "held_back": "The rules leave offers, but contact policy or another limit keeps all of them back for now.",
     "silence": "No offer is expected to be worth the contact.",
@@ -61,10 +67,7 @@ class AnswerWriter:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._offers: Mapping[tuple[int, str], Sequence[bytes]] = {
-            place: [_offer_constants(catalogue, at, text) for at, text in enumerate(texts)]
-            for place, texts in catalogue.treatments.items()
-        }
+        self._offers: Mapping[tuple[int, int, str], Sequence[bytes]] = _prepared(catalogue)
         self._offer_names: Final = {
             key: decisions_pb2.OpenOffer(offer_id=offer).SerializeToString()
             for key, offer in zip(catalogue.offer_keys, catalogue.offer_ids, strict=True)
@@ -95,8 +98,10 @@ class AnswerWriter:
             self._version,
             _ANSWER_NUMBERS.pack(0x39, draft.policy_version, 0x49, ask.time_ms, 0x28, draft.degraded),
         ]
-        if draft.picks:
-            constants = self._offers[ask.channel, ask.language]
+        if draft.resumed:
+            parts.append(self._resumed(draft))
+        elif draft.picks:
+            constants, quotes = self._offers[ask.channel, ask.placement, ask.language], draft.quotes
             for rank, pick in enumerate(draft.picks, 1):
                 fixed, reasons = constants[pick.offer], self._reasons[pick.explored + 2 * pick.cold]
                 numbers = _OFFER_NUMBERS.pack(
@@ -104,6 +109,8 @@ class AnswerWriter:
                 )
                 # Of what has no window nothing is estimated (engine.silent).
                 rung = self._rungs[pick.rung] + _WEIGHT.pack(0x19, pick.evidence) if pick.window_end_ms else b""
+                if quotes and (quote := quotes[rank - 1]) is not None:
+                    fixed += self._personal(ask, pick, quote)
                 size = len(fixed) + len(numbers) + len(reasons) + len(rung)
                 parts += (_OFFER, _length(size), fixed, numbers, reasons, rung)
         else:
@@ -111,14 +118,39 @@ class AnswerWriter:
         if draft.known:
             parts.append(_state(draft.watermark, draft.latest_event_ms, ask.time_ms))
         if draft.seen.open_offers:
-            parts += self.open_offers(partition, draft.seen.open_offers)
+            parts += self.open_offers(partition, draft.seen.open_offers, ask, draft.begun)
         for elsewhere, open_offers in draft.seen.linked:
-            parts += self.open_offers(elsewhere, open_offers)
+            parts += self.open_offers(elsewhere, open_offers, ask)
         parts.append(draft.arms)
         return b"".join(parts)
 
-    def open_offers(self, partition: int, seen: Sequence[tuple[Offset, int, int, int, int]]) -> list[bytes]:
-        """The open_offers of a DecideResponse, newest first, of a Glance's."""
+    def _personal(self, ask: Ask, pick: Pick, quote: Quote) -> bytes:
+        """What of a RankedOffer depends on who asks."""
+        message = decisions_pb2.RankedOffer()
+        place = ask.channel, ask.placement, ask.language
+        if self._catalogue.treatments.fixed(*place, pick.offer) is None:
+            message.treatment = said(self._catalogue, place, pick.offer, quote, ask.context, pick.window_end_ms)
+        fill_quote(message, quote)
+        return message.SerializeToString()
+
+    def _resumed(self, draft: Draft) -> bytes:
+        """The offers of an answer in which an open offer was resumed."""
+        [pick], [quote], ask = draft.picks, draft.quotes, draft.ask
+        assert quote is not None
+        offer = resumed_offer(
+            self._catalogue, (ask.channel, ask.placement, ask.language), pick.offer, quote, ask.context
+        )
+        offer.reasons.append(reason("resumed"))
+        return decisions_pb2.DecideResponse(offers=[offer]).SerializeToString()
+
+    def open_offers(
+        self,
+        partition: int,
+        seen: Sequence[tuple[Offset, int, int, int, int]],
+        ask: Ask,
+        begun: Mapping[tuple[Offset, int], Begun] = NOTHING_FOUND.begun,
+    ) -> list[bytes]:
+        """The open_offers of a DecideResponse, newest first, of a Glance's, with what is known of those `begun`."""
         parts: list[bytes] = []
         at, name = None, b""
         for position, key, stage, served_ms, expires_ms in reversed(seen):
@@ -129,8 +161,38 @@ class AnswerWriter:
             if offer is None:
                 continue  # no longer in the catalogue
             numbers = _OPEN_NUMBERS.pack(0x18, stage, 0x21, served_ms, 0x29, expires_ms)
+            found = begun.get((position, key)) if begun else None
+            if found is not None:
+                offer += self._as_begun(key, found, ask, expires_ms)
             parts += (_OPEN_OFFER, _length(len(name) + len(offer) + len(numbers)), name, offer, numbers)
         return parts
+
+    def _as_begun(self, key: int, found: Begun, ask: Ask, expires_ms: int) -> bytes:
+        """What the record of an open offer adds to it; the facts of this call go before those of that one."""
+        message = decisions_pb2.OpenOffer(channel=found.channel)
+        at = self._catalogue.index_of_key[key]
+        place = ask.channel, ask.placement, ask.language
+        if self._catalogue.treatments.made[ask.channel][ask.placement][at]:
+            context = orjson.dumps(orjson.loads(found.context or b"{}") | orjson.loads(ask.context or b"{}"))
+            message.treatment = said(self._catalogue, place, at, found.quote, context, expires_ms)
+        fill_quote(message, found.quote)
+        return message.SerializeToString()
+
+
+def _prepared(catalogue: Catalogue) -> dict[tuple[int, int, str], list[bytes]]:
+    """What is the same of every RankedOffer of a place, by place; places that do not differ share it.
+
+    A treatment with tokens is left out: it is written for each answer.
+    """
+    shared: dict[int, list[bytes]] = {}
+    found = {}
+    for place in catalogue.treatments.places():
+        row = catalogue.treatments.rows(*place)
+        if id(row) not in shared:
+            texts = [catalogue.treatments.fixed(*place, at) or "" for at in range(len(row))]
+            shared[id(row)] = [_offer_constants(catalogue, at, text) for at, text in enumerate(texts)]
+        found[place] = shared[id(row)]
+    return found
 
 
 def _offer_constants(catalogue: Catalogue, at: int, treatment: str) -> bytes:

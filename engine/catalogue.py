@@ -4,7 +4,7 @@ The value matrix of a batch has one column a feature, then one a fact: number as
 flag as 0 or 1, NaN where it is missing. The model reads its inputs from it, the rules their variables.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Self
@@ -27,6 +27,8 @@ from engine.guard import WelfareGuard
 from engine.holds import Holder, Holds
 from engine.identity import EntityKind
 from engine.ladder import Ladder
+from engine.parameters import Quoting, rule_problems
+from engine.placements import Placements
 from engine.questions import Questions
 from engine.rollups import Rollup, rollups_of
 from engine.rulebatch import RuleBatch
@@ -38,6 +40,7 @@ from engine.silent import Silent
 from engine.slates import bundles_of, caps_of
 from engine.terms import Terms, terms_of
 from engine.timeline import Keeper
+from engine.treatments import Treatments
 from engine.weights import Weighing
 from features import Layout
 from models import DIMENSION_MAX, Caps, InputSpec, Structure, Transform
@@ -104,13 +107,13 @@ class Catalogue:
     channel_index: Mapping[str, int]
     placement_index: Mapping[tuple[str, str], int]
     in_channel: NDArray[np.bool_]
-    """(channels, offers) whether the offer may be made there: allowed, and with a treatment that fits."""
+    """(channels, offers) whether the offer may be made in some place there: allowed, with a treatment that fits."""
     weighing: Weighing
     """Weights and risks; who asks for what a score is made of asks `arbitration`."""
     costs: NDArray[np.float64]
     windows_ms: tuple[int, ...]
-    treatments: Mapping[tuple[int, str], tuple[str, ...]]
-    """Texts of all offers by (channel, language)."""
+    treatments: Treatments
+    """What is said of the offers, by place and language."""
     languages: frozenset[str]
     fact_columns: Mapping[str, int]
     """Column of each fact of the conversation."""
@@ -175,6 +178,7 @@ class Catalogue:
         book = RuleBook(config, {column.name: at for at, column in enumerate(columns)}, samples)
         book.read_other(others)
         problems = [str(problem(place, error)) for place, error in book.problems]
+        problems += [str(problem(place, ValueError(told))) for place, told in rule_problems(config, samples)]
         known = columns[: len(specs)]
         of_features = {column.name: samples[column.name] for column in known}
         for at, segment in enumerate(config.segments):
@@ -195,15 +199,8 @@ class Catalogue:
             [config.language, *(t.language for offer in config.offers for t in offer.treatments if t.language)]
         )
         ids = tuple(offer.id for offer in config.offers)
-        in_channel = np.array(
-            [
-                [
-                    (not o.channels or c in o.channels) and _treatment(o, c, config.language, config.language) != ""
-                    for o in config.offers
-                ]
-                for c in channels
-            ]
-        )
+        treatments = Treatments(config, sorted(languages))
+        in_channel = treatments.in_channel.copy()
         for bundle, parts in bundles_of(config):
             # It stands for its parts: it is for whom, and where, each of them is.
             for part in parts:
@@ -238,11 +235,7 @@ class Catalogue:
             weighing=Weighing(config, rules, mask_words.shape[1]),
             costs=np.array([offer.contact_cost for offer in config.offers]),
             windows_ms=tuple(offer.answer_window for offer in config.offers),
-            treatments={
-                (at, language): tuple(_treatment(offer, channel, language, config.language) for offer in config.offers)
-                for at, channel in enumerate(channels)
-                for language in languages
-            },
+            treatments=treatments,
             languages=languages,
             fact_columns=fact_columns,
             facts={fact.name: fact for fact in config.context},
@@ -349,9 +342,10 @@ class Catalogue:
     @cached_property
     def holds(self) -> Holds:
         """What keeps offers back although their rules hold."""
-        limits_of_contacts = [] if self.contacts is None else [self.contacts]
-        holders: list[Holder]
-        holders = [self.guard, self.questions, self.experiments.control, *limits_of_contacts, self.budgets]
+        placements = Placements(self.config, self.treatments.made)
+        holders: list[Holder] = [placements, self.guard, self.questions, self.experiments.control, self.budgets]
+        if self.contacts is not None:
+            holders.append(self.contacts)
         return Holds(holders, bundles_of(self.config))
 
     @property
@@ -403,6 +397,24 @@ class Catalogue:
         return Budgets(self.config)
 
     @cached_property
+    def quoting(self) -> Quoting | None:
+        """What goes with offers that are made; None if no offer has parameters or tokens."""
+        quoting = Quoting(self.config, self.treatments, {column.name: _sample(column) for column in self.columns})
+        return quoting if any(quoting.quoted) else None
+
+    @cached_property
+    def quoted_columns(self) -> tuple[tuple[str, int], ...]:
+        """(name, column of the value matrix) of what quotes are worked out from."""
+        if self.quoting is None:
+            return ()
+        at = {column.name: number for number, column in enumerate(self.columns)}
+        return tuple((name, at[name]) for name in self.quoting.variables)
+
+    def variables_of(self, row: Sequence[float]) -> dict[str, Variable]:
+        """What quotes are worked out from, of a row of the value matrix."""
+        return {name: self.columns[at].variable(row[at]) for name, at in self.quoted_columns}
+
+    @cached_property
     def explorer(self) -> Explorer:
         """How slates are drawn, and who is explored on."""
         return Explorer(self.config, self.rules.mask(self.config.exploration.never))
@@ -445,21 +457,3 @@ def _sample(column: Column) -> Variable:
     if column.kind == "flag":
         return False
     return column.categories[0] if column.categories else ""
-
-
-def _treatment(offer: Offer, channel: str, language: str, default_language: str) -> str:
-    """The treatment that fits best, channel before language, the asked language before the configured one; "" if none.
-
-    >>> from engine.config_schema import Treatment
-    >>> texts = [("Hi", "en", None), ("Ahoj", "cs", None), ("<b>Hi</b>", None, "web")]
-    >>> offer = Offer(id="o", value=1, treatments=[Treatment(text=t, language=l, channel=c) for t, l, c in texts])
-    >>> [_treatment(offer, *asked, "en") for asked in (("web", "cs"), ("branch", "cs"), ("branch", "fr"))]
-    ['<b>Hi</b>', 'Ahoj', 'Hi']
-    """
-    wanted = (language, default_language, None)
-    fitting = [
-        (treatment.channel == channel, -wanted.index(treatment.language), treatment.text)
-        for treatment in offer.treatments
-        if treatment.channel in (None, channel) and treatment.language in wanted
-    ]
-    return max(fitting, key=lambda fit: fit[:2])[2] if fitting else ""

@@ -5,6 +5,7 @@ import logging
 import re
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -342,14 +343,28 @@ def features(
 @click.option("--placement", default="")
 @click.option("--context", multiple=True, metavar="NAME=VALUE", help="A fact of the conversation; repeat for more.")
 @click.option("--limit", type=int, default=0)
+@click.option("--resume", default="", metavar="DECISION", help="Go on with an open offer of that decision.")
+@click.option("--offer", default="", help="Which, with --resume.  [default: its only one]")
 @click.option("--explain", is_flag=True, help="Show the whole record behind the answer, too.")
 def decide(
-    address: str, customer: str, channel: str, placement: str, context: tuple[str, ...], limit: int, explain: bool
+    address: str,
+    customer: str,
+    channel: str,
+    placement: str,
+    context: tuple[str, ...],
+    limit: int,
+    resume: str,
+    offer: str,
+    explain: bool,
 ) -> None:
     """Ask for the next best offer and show it."""
+    if offer and not resume:
+        raise click.UsageError("--offer says which one is resumed: expected --resume, too")
     request = decisions_pb2.DecideRequest(
         customer_id=customer, channel=channel, placement=placement, limit=max(limit, 0)
     )
+    if resume:
+        request.resume.CopyFrom(decisions_pb2.Resume(decision_id=resume, offer_id=offer))
     for entry in context:
         name, separator, value = entry.partition("=")
         if not separator:
@@ -394,12 +409,14 @@ def customer(
         show(found)
     else:
         # In a pipe rich would cut what does not fit 80 columns.
-        cli_customer.show(Console(width=None if sys.stdout.isatty() else _TABLE_COLUMNS_MIN), found)
+        console = Console(width=None if sys.stdout.isatty() else _TABLE_COLUMNS_MIN)
+        cli_customer.show(console, found, time.time_ns() // 1_000_000)
 
 
 @main.command()
 @address_option
-@click.option("--decision", required=True)
+@click.option("--decision", default="", help="The decision; or --customer.")
+@click.option("--customer", default="", help="Whose open instance of the offer it is about; needs --outcome.")
 @click.option("--offer", required=True)
 @click.option("--stage", required=True, type=click.Choice([stage.name.lower() for stage in sorted(REPORTABLE)]))
 @click.option(
@@ -411,6 +428,7 @@ def customer(
 def report(
     address: str,
     decision: str,
+    customer: str,
     offer: str,
     stage: str,
     outcome: str | None,
@@ -419,9 +437,14 @@ def report(
     corrects: str,
 ) -> None:
     """Report what became of an offer."""
+    if bool(decision) == bool(customer):
+        raise click.UsageError("expected --decision or --customer, one of them")
+    if customer and not outcome:
+        raise click.UsageError("--customer: expected --outcome, too: who sends it again must mean the same one")
     request = feedback_pb2.ReportRequest(
         outcome_id=outcome or f"{stage}-{hash_of(f'{decision} {offer}'):016x}",
         decision_id=decision,
+        customer_id=customer,
         offer_id=offer,
         stage=f"STAGE_{stage.upper()}",
         value=value,

@@ -8,16 +8,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from engine.lifecycle import OPEN, Stage
 from engine.timeline import Kind, text_of
-from opportune.v1 import common_pb2, customers_pb2
+from opportune.v1 import common_pb2, customers_pb2, decisions_pb2
 
 _KIND_NAMES: Final[dict[int, str]] = {kind: kind.name.lower() for kind in Kind}
 KINDS: Final = tuple(_KIND_NAMES.values())
 _UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
 
 
-def show(console: Console, customer: customers_pb2.Customer) -> None:
-    """Print profile, features, cases and one page of the timeline."""
+def show(console: Console, customer: customers_pb2.Customer, now_ms: int) -> None:
+    """Print profile, features, offers that are open, cases and one page of the timeline."""
     state = customer.state
     known = f"{customer.events:,} events, the newest {_ago(state.age_ms)} old" if state.known else "nothing is known"
     console.print(_plain(customer.customer_id), style="bold", end="")
@@ -32,6 +33,8 @@ def show(console: Console, customer: customers_pb2.Customer) -> None:
         names = {feature.name for feature in customer.profile} if title == "features" else set()
         rows = [_feature_row(feature) for feature in features if feature.name not in names]
         _table(console, title, ("name", "value", "unit", "as of"), rows)
+    open_offers = [offer for offer in customer.offers if Stage(offer.stage) in OPEN and offer.expires_ms > now_ms]
+    _table(console, "open offers", _OFFER_HEADINGS, [_offer_row(offer) for offer in open_offers])
     show_contacts(console, customer)
     _table(console, "complaint cases", _CASE_HEADINGS, [_case_row(case) for case in customer.cases])
     _table(console, "timeline", _ENTRY_HEADINGS, [_entry_row(entry) for entry in customer.timeline])
@@ -54,6 +57,7 @@ def show_contacts(console: Console, customer: customers_pb2.Customer) -> None:
         console.print(f"contact pressure: {told}")
 
 
+_OFFER_HEADINGS: Final = ("offer", "stage", "channel", "served", "expires", "parameters", "held until", "decision")
 _CASE_HEADINGS: Final = ("case", "state", "age", "complaints", "channels", "first", "last", "what")
 _ENTRY_HEADINGS: Final = ("time (UTC)", "kind", "channel", "what", "author", "case")
 
@@ -62,6 +66,13 @@ def _feature_row(feature: customers_pb2.Feature) -> tuple[str, ...]:
     value = _value(feature.value) if feature.HasField("value") else "–"
     as_of = "default" if feature.defaulted else _time(feature.latest_event_ms)
     return feature.name, value, feature.unit, as_of
+
+
+def _offer_row(offer: decisions_pb2.OpenOffer) -> tuple[str, ...]:
+    parameters = ", ".join(f"{name} {_value(value)}" for name, value in sorted(offer.parameters.items()))
+    times = _time(offer.served_ms), _time(offer.expires_ms)
+    held = _time(offer.price_held_until_ms)
+    return offer.offer_id, Stage(offer.stage).name.lower(), offer.channel, *times, parameters, held, offer.decision_id
 
 
 def _case_row(case: customers_pb2.ComplaintCase) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine import budgets_schema, limits, weights_schema
+from engine import budgets_schema, limits, parameters, treatments, weights_schema
 from engine.config_base import CUSTOMER
 from engine.config_schema import Config, EventType, Feature, Offer, key_of
 from engine.contact_schema import problems_of_contacts
@@ -42,6 +42,8 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     found += _check_rollups(config)
     attributes = {event.type: {name: a.type for name, a in event.attributes.items()} for event in config.events}
     found += problems_of_experiments(config.experiments, channels, {o.category for o in config.offers}, attributes)
+    found += treatments.problems_of(config)
+    found += parameters.problems_of(config)
     keys: dict[int, str] = {}
     for at, offer in enumerate(config.offers):
         other = keys.setdefault(key_of(offer.id), offer.id)
@@ -191,7 +193,8 @@ def _misfits(feature: Feature, event: EventType) -> list[tuple[Location, str]]:
 def _check_facts(config: Config) -> list[tuple[Location, str]]:
     found: list[tuple[Location, str]] = []
     kinds: dict[str, tuple[type, ...]] = {"number": (int, float), "text": (str,), "flag": (bool,)}
-    names = {entity.fact for entity in config.entities}  # what names an entity is no value to be counted
+    # What names an entity, or is said in a treatment, is no value to be counted.
+    names = {entity.fact for entity in config.entities} | treatments.facts_said(config)
     for at, fact in enumerate(config.context):
         if fact.input is not None and (fact.input.kind == "one_hot") != (fact.type == "text"):
             found.append((("context", at, "input"), "expected kind one_hot for a text, linear or log for the others"))

@@ -26,6 +26,7 @@ from engine.config_base import (
 from engine.contact_schema import ContactPolicy
 from engine.experiments_schema import Experiment
 from engine.groups import Group
+from engine.parameters_schema import Parameter
 from engine.rules_schema import CustomerLocation, GlobalRule, LayerRules, Place, Trigger
 from engine.weights_schema import Asks, Bundle, Guard, OfferKindName, Risk, SlateShape, Weight, WeightRule, Weights
 from features import FeatureSpec, Function
@@ -43,6 +44,8 @@ class Channel(Part):
 
     id: Id
     placements: tuple[Id, ...] = ()
+    format: Literal["text", "html"] = "text"
+    """What treatments are here: the values of their tokens are escaped for it."""
 
 
 class Input(Part):
@@ -234,10 +237,12 @@ class Feature(Part):
 
 
 class Treatment(Part):
-    """What to say or show, in one channel and language or in any."""
+    """What to say or show, in one channel, placement and language or in any."""
 
     text: Annotated[str, Field(min_length=1, max_length=2_000)]
     channel: Id | None = None
+    placements: tuple[Id, ...] = ()
+    """Only there, each as channel/placement."""
     language: str | None = None
 
 
@@ -340,11 +345,16 @@ class Offer(Part):
     asks: Asks | None = None
     bundle: Bundle | None = None
     channels: tuple[Id, ...] = ()
+    placements: tuple[Id, ...] = ()
+    """Each as channel/placement: in the channels named here it is made in these places alone."""
     eligibility: LayerRules = ()
     applicability: LayerRules = ()
     suitability: LayerRules = ()
     triggers: tuple[Trigger, ...] = Field(default=(), max_length=16)
     treatments: tuple[Treatment, ...] = Field(min_length=1)
+    parameters: dict[Name, Parameter] = Field(default_factory=dict, max_length=limits.PARAMETER_ENTRIES_MAX)
+    price_held_for: DurationMs | None = None
+    """How long after the decision its parameters stay as they were."""
     window: DurationMs = 7 * 86_400_000
     outcomes: Outcomes = Outcomes()
     rewards: tuple[Finite, Finite] | None = None

@@ -8,7 +8,7 @@ the requests, the dice are seeded by person, state and ledger epoch: whoever ask
 the same answer, while across people the draws are independent, as exploration needs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -22,9 +22,12 @@ from engine.budgets import Left
 from engine.catalogue import Catalogue
 from engine.choosing import drawn, weighed
 from engine.experiment_arms import arms_of, batch_of
+from engine.found import NOTHING_FOUND, Begun, Found, Resume
 from engine.holds import CONTROL_GROUP, HELD_BACK, NOT_ELIGIBLE, Hold, Situation
 from engine.ladder import Rung, held_of
 from engine.ledger import Glance
+from engine.parameters import Quote, pack
+from engine.placements import PLACEMENT
 from engine.policyfacts import PolicyFacts
 from engine.valuecode import coded
 from features import HEADER_STATE_BYTES, Layout, Offset, RecordError
@@ -51,6 +54,8 @@ class Ask(NamedTuple):
     language: str
     request_id: str
     request_hash: int
+    resume: Resume | None = None
+    """The open offer to go on with."""
 
 
 class Pick(NamedTuple):
@@ -91,6 +96,12 @@ class Draft(NamedTuple):
     """Where the customer stands in experiments, as fields of a DecideResponse."""
     nothing: str = ""
     """Why there is nothing in the answer: the code of the reason."""
+    quotes: Sequence[Quote | None] = ()
+    """What goes with each pick; empty if nothing goes with any."""
+    begun: Mapping[tuple[Offset, int], Begun] = NOTHING_FOUND.begun
+    """What is known of the open offers that were seen."""
+    resumed: bool = False
+    """Whether an open offer was resumed: nothing was drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +130,15 @@ def decide(
     prices: NDArray[np.float64] | None = None,
     linked: Sequence[Linked] = (),
     left: Sequence[Left] | None = None,
+    found: Sequence[Found] = (),
 ) -> list[Draft | Repeat]:
     """Decide for a batch. `states` are (features, ledger) bytes of each request's customer, None where unknown.
 
     `rolled` has the records of each request's entities, by kind, if the catalogue has features of entities. `facts` are
     those of the policy; None: nothing is told of it. `prices` (n,) are the shadow prices of the offers, if any; `left`
     says which budgets run short for each request, None: none of them. `linked` has the ledgers of the names linked to
-    each customer, if contacts under them count.
+    each customer, if contacts under them count. `found` is what was read of each customer's open offers; empty:
+    nothing.
 
     A customer may be in a batch once only: two decisions from one ledger could not both be committed.
     """
@@ -143,6 +156,10 @@ def decide(
         glances.append(seen)
         damaged.append(not ok)
         results.append(None if seen.repeated is None else Repeat(ask, seen.repeated, seen))
+    for at, one in enumerate(found):
+        if one.resumed is not None and results[at] is None:
+            entities = rolled[at] if rolled else ()
+            results[at] = _go_on(catalogue, asks[at], states[at], glances[at], one, entities, damaged=damaged[at])
     todo = [at for at, result in enumerate(results) if result is None]
     if todo:
         drafts = _decide_new(
@@ -158,6 +175,7 @@ def decide(
             prices,
             [linked[at] for at in todo] if linked else (),
             None if left is None else [left[at] for at in todo],
+            [found[at] for at in todo] if found else (),
         )
         for at, draft in zip(todo, drafts, strict=True):
             results[at] = draft
@@ -177,6 +195,7 @@ def _decide_new(
     prices: NDArray[np.float64] | None,
     linked: Sequence[Linked],
     left: Sequence[Left] | None,
+    found: Sequence[Found],
 ) -> list[Draft]:
     count = len(asks)
     offers = len(catalogue.offers)
@@ -268,6 +287,7 @@ def _decide_new(
     version = bytes.fromhex(catalogue.version)
     keys, windows_ms, cold = catalogue.offer_keys, catalogue.windows_ms, lessons.cold
     silent = catalogue.silent.offers
+    quoting = catalogue.quoting
     drafts = []
     for at, (ask, row) in enumerate(zip(asks, columns, strict=True)):
         picks: list[Pick] = []
@@ -290,6 +310,15 @@ def _decide_new(
                 picks.append(Pick(offer, propensity, worth, shown, end_ms, explored, cold[offer], rung, evidence))
                 opening.append((key, end_ms))
             slate.append((key, propensity, worth, likely, unsure, end_ms))
+        quotes: Sequence[Quote | None] = ()
+        parameters = b""
+        seen_of = found[at] if found else NOTHING_FOUND
+        if quoting is not None and picks:
+            picked = [pick.offer for pick in picks]
+            if any(quoting.quoted[offer] for offer in picked):
+                variables = catalogue.variables_of(values[at].tolist())
+                quotes = quoting.quotes(picked, variables, ask.time_ms, seen_of.held)
+                parameters = quoting.packed(picked, quotes)
         degraded = STATE_UNREADABLE if unreadable[at] or damaged[at] else NOT_DEGRADED
         if not degraded and not policy_known:
             degraded = POLICY_UNAVAILABLE
@@ -336,6 +365,7 @@ def _decide_new(
                 priced,
                 0.0 if surcharges is None else float(surcharges[at]),
                 gate=GATE_OPEN if gates is None else float(gates[at]),
+                parameters=parameters,
                 seen=seen_values[at],
                 values=answers[at] if answers else (),
             ),
@@ -358,6 +388,8 @@ def _decide_new(
                 record=packed,
                 arms=standings[at].wire if standings is not None else b"",
                 nothing="" if picks else _nothing(catalogue, bool(any_eligible[at]), may[at], held[at] if held else ()),
+                quotes=quotes,
+                begun=seen_of.begun,
             )
         )
     return drafts
@@ -370,6 +402,8 @@ def _nothing(catalogue: Catalogue, any_eligible: bool, may: NDArray[np.bool_], h
     if not any_eligible:
         return NOT_ELIGIBLE
     layers = {catalogue.holds.layer(hold) for hold in held}
+    if layers <= {PLACEMENT}:
+        return NOT_ELIGIBLE
     return CONTROL_GROUP if CONTROL_GROUP in layers else HELD_BACK
 
 
@@ -433,6 +467,85 @@ def imagine(
         return catalogue.weighing.row(situation.verdicts[row], int(situation.channels[row]))[1]
 
     return catalogue.questions.worth(values, score, may, weights, think)
+def _go_on(
+    catalogue: Catalogue,
+    ask: Ask,
+    state: State,
+    seen: Glance,
+    found: Found,
+    entities: Sequence[bytes | None],
+    *,
+    damaged: bool,
+) -> Draft:
+    """The decision to go on with an open offer: its parameters are held or worked out anew, nothing is drawn.
+
+    The record has no slate and the ledger no offer, so that nothing is counted or learnt twice; the quote names the
+    decision that began it.
+    """
+    resumed = found.resumed
+    assert resumed is not None
+    data, ledger_bytes = state
+    records = [data]
+    values, [unreadable] = _values(catalogue, [ask], records, [entities] if entities else (), np.array([ask.time_ms]))
+    [data] = records
+    quoting = catalogue.quoting
+    quote = resumed.quote
+    if quoting is not None and quoting.quoted[resumed.offer]:
+        quote = quoting.quote(resumed.offer, catalogue.variables_of(values[0].tolist()), ask.time_ms, quote)
+    elif not quote.held_at(ask.time_ms):
+        quote = Quote()  # it has no parameters any more
+    # A promise ends with the offer at the latest.
+    until_ms = min(quote.held_until_ms, resumed.expires_ms)
+    quote = quote._replace(held_until_ms=until_ms, began=resumed.began, expires_ms=resumed.expires_ms)
+    watermark, latest_ms = catalogue.layout.watermark(data) if data is not None else (Offset.ZERO, 0)
+    head, tail = ledger.opened(
+        None if damaged else ledger_bytes, seen, ask.request_hash, ask.time_ms, (), seen.explored
+    )
+    state_bytes = data[:HEADER_STATE_BYTES] if data is not None else b""
+    degraded = STATE_UNREADABLE if unreadable or damaged else NOT_DEGRADED
+    packed = record.pack_decision(
+        time_ms=ask.time_ms,
+        seed=seed_of(ask.customer.encode(), state_bytes, seen.epoch),
+        config_version=bytes.fromhex(catalogue.version),
+        transform_version=0,
+        policy_version=resumed.policy_version,
+        watermark=watermark,
+        latest_event_ms=max(latest_ms, 0),
+        channel=ask.channel,
+        placement=ask.placement,
+        degraded=degraded,
+        known=data is not None,
+        limit=0,
+        customer=ask.customer.encode(),
+        request_id=ask.request_id.encode(),
+        context=ask.context,
+        x=b"",
+        rules_held=b"",
+        rules_failed=b"",
+        nothing_propensity=0.0,
+        slate=(),
+        basis=basis.packed(0, b"", parameters=pack({catalogue.offer_ids[resumed.offer]: quote})),
+    )
+    pick = Pick(resumed.offer, 1.0, 0.0, 0.0, resumed.expires_ms, False, False, Rung.OWN, 0.0)
+    return Draft(
+        ask=ask,
+        picks=[pick],
+        nothing_propensity=0.0,
+        any_eligible=True,
+        known=data is not None,
+        watermark=watermark,
+        latest_event_ms=max(latest_ms, 0),
+        degraded=degraded,
+        seen=seen,
+        policy_version=resumed.policy_version,
+        ledger_expected=(ledger_bytes or b"")[: ledger.CAS_BYTES],
+        ledger_head=head,
+        ledger_tail=tail,
+        record=packed,
+        quotes=[quote],
+        begun=found.begun,
+        resumed=True,
+    )
 
 
 def _values(

@@ -33,6 +33,8 @@ from engine.contact_links import LinkedLedgers, Named
 from engine.decide import STATE_UNREADABLE, Ask, Draft, Linked, Repeat, State, decide
 from engine.errors import Overloaded, Unavailable
 from engine.explain.kept import KeptBeliefs
+from engine.found import Found
+from engine.instances import Instances
 from engine.learner import prior_policy
 from engine.limits import (
     DECIDE_BATCH_MAX,
@@ -126,12 +128,15 @@ class Decider:
         entities: EntityReader | None = None,
         ledgers: LinkedLedgers | None = None,
         keeper: BudgetKeeper | None = None,
+        instances: Instances | None = None,
     ) -> None:
         """`entities` is needed if the catalogue has features of entities, `ledgers` if it has a contact policy and
-        names are linked to customers, `keeper` if it has budgets."""
+        names are linked to customers, `keeper` if it has budgets, `instances` if it has offers with parameters or
+        callers resume offers."""
         self._ledgers = ledgers
         assert entities is not None or not catalogue.rollups
         self._entities = entities if catalogue.rollups else None
+        self._instances = instances
         self.catalogue = catalogue
         self.policy = prior_policy(catalogue)
         self.facts = PolicyFacts.none(len(catalogue.ladder.offers))
@@ -233,13 +238,16 @@ class Decider:
         rolled: Sequence[Rolled] = ()
         if self._entities is not None:
             batch, states, rolled = await self._roll(self._entities, batch, states, told)
+        found: Sequence[Found] = ()
+        if self._instances is not None:
+            batch, states, rolled, found = await self._look(self._instances, batch, states, rolled)
         linked: Sequence[Linked] = ()
         if ledgers is not None:
-            batch, states, rolled, linked = await self._linked(ledgers, batch, states, rolled, named)
+            batch, states, rolled, linked, found = await self._linked(ledgers, batch, states, rolled, found, named)
         if not batch:
             return
         asks = [waiting.ask for waiting in batch]
-        results, takes = self._made(asks, states, rolled, linked)
+        results, takes = self._made(asks, states, rolled, linked, found)
         if any(isinstance(result, Draft) and result.degraded == STATE_UNREADABLE for result in results):
             self.on_unreadable()
         drafted: list[tuple[_Waiting, Draft]] = []
@@ -285,7 +293,12 @@ class Decider:
         metrics.DECISIONS.labels("no").inc(len(decided))
 
     def _made(
-        self, asks: Sequence[Ask], states: Sequence[State], rolled: Sequence[Rolled], linked: Sequence[Linked]
+        self,
+        asks: Sequence[Ask],
+        states: Sequence[State],
+        rolled: Sequence[Rolled],
+        linked: Sequence[Linked],
+        found: Sequence[Found],
     ) -> tuple[Sequence[Draft | Repeat], Sequence[tuple[Take, ...]]]:
         """Decide, and take the units that it needs."""
         catalogue, keeper = self.catalogue, self._keeper
@@ -300,6 +313,7 @@ class Decider:
                 states if every else [states[place] for place in at],
                 rolled=rolled if every or not rolled else [rolled[place] for place in at],
                 linked=linked if every or not linked else [linked[place] for place in at],
+                found=found if every or not found else [found[place] for place in at],
                 policy_known=self.policy_known,
                 facts=self.facts,
                 prices=keeper.prices if keeper is not None and budgeted else None,
@@ -361,16 +375,17 @@ class Decider:
         batch: Sequence[_Waiting],
         states: Sequence[State],
         rolled: Sequence[Rolled],
+        found: Sequence[Found],
         named: Named,
-    ) -> tuple[Sequence[_Waiting], Sequence[State], Sequence[Rolled], Sequence[Linked]]:
+    ) -> tuple[Sequence[_Waiting], Sequence[State], Sequence[Rolled], Sequence[Linked], Sequence[Found]]:
         """The ledgers of the names linked to customers; who has some that cannot be read falls back: a cap holds."""
         # Ingest tells a customer of a name a moment after it has moved: who came through the name knows it already.
         wanted = [(waiting.ask.customer, waiting.via) for waiting in batch]
-        found = await ledgers.read(wanted, named)
-        if not any(found):
-            return batch, states, rolled, ()
+        read = await ledgers.read(wanted, named)
+        if not any(read):
+            return batch, states, rolled, (), found
         there = []
-        for at, each in enumerate(found):
+        for at, each in enumerate(read):
             if isinstance(each, StoreError):
                 self._fall_back([batch[at]], STATE_STORE_UNAVAILABLE, each)
             else:
@@ -381,7 +396,34 @@ class Decider:
             [states[at] for at in places],
             [rolled[at] for at in places] if rolled else (),
             [each for _, each in there],
+            [found[at] for at in places] if found else (),
         )
+
+    async def _look(
+        self,
+        instances: Instances,
+        batch: Sequence[_Waiting],
+        states: Sequence[State],
+        rolled: Sequence[Rolled],
+    ) -> tuple[Sequence[_Waiting], Sequence[State], Sequence[Rolled], Sequence[Found]]:
+        """What is to be known of open offers; who cannot go on with one is told, and the others stay."""
+        try:
+            looked = await instances.of(self.catalogue, [waiting.ask for waiting in batch], states)
+        except StoreError as error:
+            self._fall_back(batch, STATE_STORE_UNAVAILABLE, error)
+            return (), (), (), ()
+        found: list[Found] = []
+        staying: list[int] = []
+        for at, (waiting, one) in enumerate(zip(batch, looked, strict=False)):
+            if isinstance(one, Found):
+                found.append(one)
+                staying.append(at)
+            elif not waiting.answer.done():
+                waiting.answer.set_exception(one)
+        if len(found) == len(looked):
+            return batch, states, rolled, found
+        left = [[of_each[at] for at in staying] if of_each else () for of_each in (batch, states, rolled)]
+        return left[0], left[1], left[2], found  # type: ignore[return-value]  # each list as it was
 
     def _again(self, waiting: _Waiting) -> None:
         metrics.DECIDE_CONFLICTS.inc()
@@ -397,8 +439,14 @@ class Decider:
         metrics.DECISIONS.labels("yes").inc(len(batch))
         for waiting in batch:
             ask = waiting.ask
+            if ask.resume is not None:
+                # Something else in its place would be no answer.
+                refused = Unavailable(f"resume: ask again with the same request_id: {error}")
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(refused)
+                continue
             # Nothing is known of the customer, so whoever may have to be left alone is.
-            there = self.catalogue.in_channel[ask.channel] & ~self.catalogue.guard.of_unread()
+            there = self.catalogue.treatments.made[ask.channel][ask.placement] & ~self.catalogue.guard.of_unread()
             kept = self.catalogue.experiments.kept_back(ask.customer, ask.time_ms, ask.channel)
             if kept is not None:
                 there = there & ~kept

@@ -93,7 +93,8 @@ class ExplorationWatch:
         held = b"".join([row.rules_held.ljust(size, b"\0") for row in rows])
         words = np.frombuffer(held, np.uint64).reshape(len(rows), -1)
         times_ms = np.array([row.time_ms for row in rows])[:, None]
-        eligible: NDArray[np.bool_] = self._catalogue.in_channel[[row.channel for row in rows]]
+        made = self._catalogue.treatments.made
+        eligible: NDArray[np.bool_] = np.array([made[row.channel][row.placement] for row in rows])
         eligible &= (self._starts_ms <= times_ms) & (times_ms < self._ends_ms)
         for word in range(masks.shape[1]):
             eligible &= (words[:, word, None] & masks[:, word]) == masks[:, word]

@@ -49,6 +49,15 @@ QUESTION_ENTRIES_MAX: Final = 8
 """Answers to one of them: a decision is thought through once for each."""
 BUNDLE_OFFERS_MAX: Final = 8
 """Offers that a bundle stands for."""
+PARAMETER_ENTRIES_MAX: Final = 8
+"""Of one offer."""
+PARAMETER_RULES_MAX: Final = 32
+PARAMETER_TEXT_BYTES_MAX: Final = 128
+QUOTE_PART_BYTES_MAX: Final = 960
+"""What a record keeps of the parameters of one offer, as JSON, and again of the features that its treatments tell."""
+TREATMENT_TOKEN_ENTRIES_MAX: Final = 16
+SAID_TEXT_BYTES_MAX: Final = 256
+"""Of one value within a treatment; what is longer is cut."""
 FEATURES_MAX: Final = 512
 CONTEXT_FACTS_MAX: Final = 64
 OBJECTIVE_ENTRIES_MAX: Final = 16
@@ -241,6 +250,8 @@ assert CONTEXT_BYTES_MAX < 1 << 16
 assert COURSE_ENTRIES_MAX < 256
 # A contact that a cap asks for is still in the store.
 assert CONTACT_WINDOW_MS_MAX < CUSTOMER_KEY_TTL_MS
+# A record keeps the length of all quotes of an answer in two bytes; an id is written with each.
+assert SLATE_MAX * (2 * QUOTE_PART_BYTES_MAX + 200) < 1 << 16
 # One entry never empties a timeline.
 assert TIMELINE_ENTRY_BYTES_MAX * 4 <= TIMELINE_BYTES_MAX
 assert TIMELINE_PAGE_ENTRIES <= TIMELINE_PAGE_ENTRIES_MAX

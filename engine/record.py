@@ -96,6 +96,12 @@ class DecisionRecord:
     basis: Basis | None = None
     """None: of an earlier release."""
 
+    @property
+    def resumed(self) -> bool:
+        """Whether the caller went on with an open offer: nothing was drawn, there is no slate. The quote of the offer
+        (engine.parameters) names the decision that began it."""
+        return not self.limit
+
     def pack(self) -> bytes:
         """The bytes that `unpack` reads."""
         return pack_decision(
@@ -375,15 +381,18 @@ class Drawn(NamedTuple):
     """(offer key, propensity) in rank order."""
     holds: Sequence[Hold] = ()
     """What was kept back although its rules held."""
+    placement: int = 0
 
 
 def drawn(data: bytes) -> Drawn | None:
     """Read an entry of the log for engine.explorewatch; None if it is no decision, or none that can be read."""
     if data[:1] != _DECISION_START or len(data) < _FIXED.size:
         return None
-    (_, _, time_ms, _, config, _, _, _, _, _, channel, _, _, _, _, rows, *lengths, rules, nothing) = _FIXED.unpack_from(
-        data
+    (_, _, time_ms, _, config, _, _, _, _, _, channel, placement, _, _, limit, rows, *lengths, rules, nothing) = (
+        _FIXED.unpack_from(data)
     )
+    if not limit:
+        return None  # nothing was left to chance: an open offer was resumed
     at = _FIXED.size + sum(lengths)
     rules_n = rules & ~_FAILED_TOO
     start = at + rules_n * (2 if rules & _FAILED_TOO else 1)
@@ -395,7 +404,7 @@ def drawn(data: bytes) -> Drawn | None:
         holds = holds_in(data, end) if data[1] == _FORM_BASIS else ()
     except BasisError:
         return None
-    return Drawn(config, time_ms, channel, data[at : at + rules_n], nothing, slate, holds)
+    return Drawn(config, time_ms, channel, data[at : at + rules_n], nothing, slate, holds, placement)
 
 
 class Basics(NamedTuple):

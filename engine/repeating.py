@@ -94,7 +94,8 @@ async def repeat_some(store: Store, count: int, seed: int) -> tuple[list[Repeate
     for start in range(0, len(drawn), _CHUNK):
         chunk = drawn[start : start + _CHUNK]
         named = [(decision_id(partition, at), DecisionRecord.unpack(data)) for partition, at, data in chunk]
-        found += await _repeated(versions, named)
+        # Who went on with an open offer left nothing to make again.
+        found += await _repeated(versions, [(name, record) for name, record in named if not record.resumed])
     return found, seen
 
 

@@ -5,10 +5,12 @@ gRPC (engine.rpc) and HTTP (engine.web) call the same object.
 
 import asyncio
 import logging
+import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ import numpy as np
 from google.protobuf.message import Message
 
 from engine import answers, answers_contact, answers_timeline, metrics
+from engine.answers_quotes import fill_instances
 from engine.answerwire import AnswerWriter
 from engine.budgetbooks import Booked, BudgetBooks
 from engine.budgetkeeper import BudgetKeeper
@@ -49,12 +52,15 @@ from engine.gateway import (
     linkable,
     outcome_of,
     shown,
+    text_id,
     time_of,
     traces_of,
 )
+from engine.gateway_instances import resume_of
 from engine.gateway_timeline import token_of, wanted_of
-from engine.ledger import CAS_BYTES, Ledger, LedgerError
-from engine.lifecycle import OPEN, Stage
+from engine.instances import ENDS, Instances, answered_beside, began_in, open_beside, quotes_in
+from engine.ledger import CAS_BYTES, Ledger, LedgerError, hash_of
+from engine.lifecycle import NEUTRAL, OPEN, Stage
 from engine.limits import (
     DECIDE_CONFLICT_RETRIES_MAX,
     DECIDE_PUBLISH_WAIT_MS_MAX,
@@ -67,6 +73,7 @@ from engine.limits import (
 from engine.linking import BY_DECIDE, BY_PUBLISH, Entries, Login, chosen, identities_of, login_links, targets_of
 from engine.links import moved_to
 from engine.outlets import Inlet, Outlet
+from engine.parameters import Quote
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, parse_decision_id
 from engine.rolled import EntityReader
 from engine.service_forget import ForgetService
@@ -115,8 +122,11 @@ class Service:
         self.entities = EntityReader(catalogue.rollups, store)
         ledgers = LinkedLedgers(store, store.partitions)
         self.keeper = BudgetKeeper(lambda: self.catalogue, store, secrets.token_hex(8), clock)
+        self.instances = Instances(store, self._channels_of)
         announcer = None if outlet is None else self
-        self.decider = Decider(catalogue, store, announcer, self.entities, ledgers, self.keeper)
+        self.decider = Decider(
+            catalogue, store, announcer, self.entities, ledgers, self.keeper, self.instances
+        )
         self._books = BudgetBooks(lambda: self.catalogue, store)
         self._beliefs = BeliefFinder(self.decider.kept, store)
         self._writer = AnswerWriter(catalogue)
@@ -207,7 +217,10 @@ class Service:
 
     def ask(self, request: decisions_pb2.DecideRequest) -> Ask:
         """A checked Decide request. Raises InvalidArgument."""
-        return ask_of(request, self.catalogue, self.clock())
+        ask = ask_of(request, self.catalogue, self.clock())
+        if not request.HasField("resume"):
+            return ask
+        return ask._replace(resume=resume_of(request.resume, self.store.partitions))
 
     def written_now(self, answer: Answer) -> bytes | None:
         """The serialised response, if nothing has to be looked up for it."""
@@ -231,8 +244,10 @@ class Service:
             raise NotFound(f"request_id {shown(ask.request_id)} was answered before, but its record was retired")
         curve = self.decider.kept.curve(record.policy_version, record.transform_version)
         response = answers.repeated(catalogue, record, partition, answer.position, ask, curve)
-        begun = self._writer.open_offers(partition, answer.seen.open_offers)
-        written = b"".join((response.SerializeToString(), *begun))
+        with _store_errors():
+            begun = await self.instances.begun(catalogue, ask, answer.seen)
+        still_open = self._writer.open_offers(partition, answer.seen.open_offers, ask, begun)
+        written = b"".join((response.SerializeToString(), *still_open))
         if self._outlet is not None:
             # The first answer may have got lost between the store and the outlet.
             with _store_errors():
@@ -256,7 +271,7 @@ class Service:
 
     async def explain(self, request: decisions_pb2.ExplainRequest) -> decisions_pb2.ExplainResponse:
         """Decisions.Explain."""
-        partition, position, record = await self._found(request.decision_id)
+        partition, position, record = await self._first(request.decision_id)
         with _store_errors():
             await self.forgetting.refuse_forgotten(request.decision_id, partition, position)
         catalogue = await self._catalogue_of(record.config_version)
@@ -273,6 +288,12 @@ class Service:
         if place is None or record is None:
             raise NotFound(f"decision_id: no decision {shown(text)}, or its record was retired")
         return *place, record
+
+    async def _first(self, text: str) -> tuple[int, Offset, DecisionRecord]:
+        """The decision of an id, or the one that began what it resumed."""
+        found = await self._found(text)
+        began = began_in(found[2])
+        return found if began is None else await self._found(began[1].began)
 
     async def _record(self, partition: int, position: Offset) -> DecisionRecord | None:
         with _store_errors():
@@ -300,9 +321,11 @@ class Service:
 
     async def report(self, request: feedback_pb2.ReportRequest) -> feedback_pb2.ReportResponse:
         """Feedback.Report."""
+        if request.customer_id:
+            request = await self._addressed(request)
         outcome = outcome_of(request, self.catalogue, self.clock())
         with self._write():
-            partition, position, record = await self._found(outcome.decision_id)
+            partition, position, record = await self._first(outcome.decision_id)
             rank, window_end_ms = self._place_in(record, outcome)
             if not window_end_ms:
                 raise NotAllowed(f"offer_id: {request.offer_id} is of kind silence: nothing was offered")
@@ -326,6 +349,8 @@ class Service:
                     partition, position, record.customer, rank, window_end_ms, outcome, contact, booked
                 )
                 if response is not None:
+                    if outcome.stage in ENDS:
+                        await self._close_beside(partition, position, record.customer, rank, outcome)
                     if self._outlet is not None:
                         # Also one that was recorded before: the first time it may not have got as far as here.
                         told = feedback_pb2.ReportRequest()
@@ -355,6 +380,80 @@ class Service:
             stage=outcome.stage,
             now_ms=outcome.time_ms,
         )
+
+    async def _addressed(self, request: feedback_pb2.ReportRequest) -> feedback_pb2.ReportRequest:
+        """A report about a customer's instance of an offer, with the decision that it is of."""
+        if request.decision_id:
+            raise InvalidArgument("customer_id: the decision_id says whose it is, expected one of them")
+        named = feedback_pb2.ReportRequest()
+        named.CopyFrom(request)
+        named.decision_id = "-"  # for the checks of all other fields, before anything is looked up
+        checked = outcome_of(named, self.catalogue, self.clock())
+        with _store_errors():
+            customer = text_id(request.customer_id, "customer_id")
+            for _ in range(LINK_HOPS_MAX):
+                [(features, _)] = await self.store.read([customer])
+                if not (to := moved_to(features)):
+                    break
+                customer = to
+            names = [customer, *await identities_of(self.store, customer)]
+            named.decision_id = await self.instances.addressed(
+                self.catalogue, names, checked.offer_id, checked.stage, checked.outcome_hash, checked.time_ms
+            )
+        return named
+
+    async def _close_beside(
+        self, partition: int, position: Offset, customer: str, rank: int, outcome: CheckedOutcome
+    ) -> None:
+        """Close the other open instances of an offer whose price is held: they were one offer, shown again.
+
+        What fails here fails for nobody: once one of them is answered, no other can be (engine.instances).
+        """
+        quoting, at = self.catalogue.quoting, self.catalogue.index_of_key.get(outcome.offer_key)
+        if quoting is None or at not in quoting.held:
+            return
+        try:
+            [(_, data)] = await self.store.read([customer])
+            ledger = Ledger.unpack(data)
+            entry = ledger.find(position)
+            if entry is None or rank > len(entry.offers) or entry.offers[rank - 1].stage != outcome.stage:
+                return
+            for other, place in open_beside(ledger, entry, entry.offers[rank - 1], outcome.time_ms):
+                named = decision_id(partition, other)
+                outcome_id = f"closed-{named}"
+                beside = replace(
+                    outcome,
+                    outcome_id=outcome_id,
+                    outcome_hash=hash_of(outcome_id),
+                    decision_id=named,
+                    stage=Stage.WITHDRAWN,
+                    value=math.nan,
+                    attributes=b"",
+                    corrects=0,
+                    corrects_id="",
+                    rewards=b"",
+                    adds=False,
+                )
+                record = await self._record(partition, other)
+                if record is None:
+                    continue
+                contact = await self._contact_of(record, other, place, beside)
+                booked = await self._books.of(record, outcome.offer_key)
+                what = place, outcome.time_ms + 1, beside, contact, booked  # it is open
+                for _ in range(DECIDE_CONFLICT_RETRIES_MAX):
+                    if await self._record_outcome(partition, other, customer, *what) is not None:
+                        break
+                if self._outlet is not None:
+                    told = feedback_pb2.ReportRequest(
+                        outcome_id=outcome_id,
+                        decision_id=named,
+                        offer_id=outcome.offer_id,
+                        stage=int(Stage.WITHDRAWN),  # type: ignore[arg-type]
+                        time_ms=outcome.time_ms,
+                    )
+                    await self._outlet.outcome(customer, told.SerializeToString())
+        except (OpportuneError, StoreError, LedgerError) as error:
+            log.warning("other instances of offer %s were not closed: %s", outcome.offer_id, error)
 
     def _place_in(self, record: DecisionRecord, outcome: CheckedOutcome) -> tuple[int, int]:
         for rank, choice in enumerate(record.slate, 1):
@@ -399,6 +498,13 @@ class Service:
                 metrics.OUTCOMES_DUPLICATE.inc()
                 return feedback_pb2.ReportResponse(duplicate=True, stage=int(offer.stage), late=late)  # type: ignore[arg-type]
             now_at = Stage.EXPIRED if late and offer.stage in OPEN else offer.stage
+            if now_at in OPEN and outcome.stage not in NEUTRAL:
+                other = answered_beside(ledger, entry, offer, self.catalogue)
+                if other is not None:
+                    raise NotAllowed(
+                        f"stage: offer {outcome.offer_id} of decision {outcome.decision_id}: it is closed, the offer "
+                        f"is {other[1].name} by decision {decision_id(partition, other[0])}"
+                    )
             if refusal := problem(told, new, outcome.corrects, now_at, adds=outcome.adds):
                 field = f"corrects: {shown(outcome.corrects_id)}" if outcome.corrects else "stage"
                 raise NotAllowed(f"{field}: offer {outcome.offer_id} of decision {outcome.decision_id}: {refusal}")
@@ -560,7 +666,8 @@ class Service:
         decisions = []
         for name, of_name in ledgers:
             home = partition_of(name, self.store.partitions)
-            places = await self._places(home, of_name)
+            places, quotes = await self._places(home, of_name)
+            fill_instances(response, places, quotes)
             decisions += of_decisions(of_name, home, places, catalogue.offer_name, now_ms)
         shown_items, place = page([*events, *decisions], wanted)
         answers_timeline.fill_timeline(response, shown_items)
@@ -570,22 +677,26 @@ class Service:
         answers_contact.fill_contacts(response, catalogue, [ledger_bytes, *(data for _, data in others)], now_ms)
         return response
 
-    async def _places(self, partition: int, ledger: Ledger) -> dict[str, tuple[str, str]]:
-        """(channel, placement) of the ledger's decisions, by id, as far as their records are still there."""
+    async def _places(
+        self, partition: int, ledger: Ledger
+    ) -> tuple[dict[str, tuple[str, str]], dict[str, Mapping[str, Quote]]]:
+        """(channel, placement) and quotes of the ledger's decisions, by id, as far as their records are still there."""
         positions = [entry.position for entry in ledger.decisions]
         with _store_errors():
             found = await self.store.entries([(partition, position) for position in positions])
-        places = {}
+        places: dict[str, tuple[str, str]] = {}
+        quotes: dict[str, Mapping[str, Quote]] = {}
         for position, data in zip(positions, found, strict=True):
             # What cannot be found or read is left out: it is shown without a channel.
             with suppress(RecordError, ConfigError):
                 if data is not None:
                     record = DecisionRecord.unpack(data)
+                    quotes[decision_id(partition, position)] = quotes_in(record)
                     if channels := await self._channels_of(record.config_version):
                         channel = channels[record.channel]
                         placement = ("", *channel.placements)[record.placement]
                         places[decision_id(partition, position)] = channel.id, placement
-        return places
+        return places, quotes
 
     async def _channels_of(self, version: str) -> Sequence[Channel]:
         """Channels of a configuration; () if it was not kept. Raises ConfigError if it cannot be read any more.

@@ -14,6 +14,7 @@ import orjson
 
 from engine.catalogue import Catalogue
 from engine.holds import CONTROL_GROUP, HELD_BACK, NOT_ELIGIBLE
+from engine.placements import PLACEMENT
 from engine.record import DecisionRecord
 
 
@@ -66,7 +67,13 @@ class WhyNot:
         if not declared.starts_ms <= record.time_ms < declared.ends_ms:
             found.append(Unmet("validity", asked="within starts_ms and ends_ms"))
         holds = catalogue.holds
-        found += [Unmet(holds.layer(hold), holds.names[hold.limit]) for hold in holds.keeping(self._holds, offer)]
+        for hold in holds.keeping(self._holds, offer):
+            layer = holds.layer(hold)
+            if layer == PLACEMENT:
+                place = catalogue.placement_name(record.channel, record.placement) or "none"
+                found.append(Unmet(layer, asked=f"offered in placement {place}, with a treatment for it"))
+            else:
+                found.append(Unmet(layer, holds.names[hold.limit]))
         return list(dict.fromkeys(found))
 
     def nothing(self) -> str:

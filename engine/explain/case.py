@@ -13,6 +13,7 @@ from engine.experiments import Standing
 from engine.explain.contributions import POINTS, Decomposition, decompose, groups_of
 from engine.explain.kept import Belief
 from engine.holds import Hold
+from engine.placements import PLACEMENT
 from engine.record import Choice, DecisionRecord
 from engine.rules import Verdict
 from engine.whynot import Unmet, WhyNot
@@ -76,7 +77,8 @@ class Case:
         back = holds.kept_back(basis.holds)
         if back is not None:
             for at in np.flatnonzero(back).tolist():
-                found[at] = holds.keeping(basis.holds, at)
+                keeping = holds.keeping(basis.holds, at)
+                found[at] = [hold for hold in keeping if holds.layer(hold) != PLACEMENT]
         for at, hold in holds.crowded(basis.holds, list(self.chosen), self.record.channel):
             if not found[at]:
                 found[at] = [hold]

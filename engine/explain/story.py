@@ -14,8 +14,12 @@ from engine.explain.case import Case
 from engine.explain.contributions import COMBINED, POINTS
 from engine.explain.standing import Standing
 from engine.explain.words import Number, Words, amount
+from engine.formats import moment
 from engine.holds import CONTROL_GROUP, HELD_BACK, Hold
 from engine.ladder import Rung
+from engine.parameters import unpack
+from engine.placements import PLACEMENT
+from engine.timeline import text_of
 from engine.whynot import Unmet
 from models import STEPS
 
@@ -245,6 +249,11 @@ class Story:
         if one.layer in ("channel", "treatment"):
             channel = case.catalogue.config.channels[case.record.channel].id
             return (words.wrong_channel if one.layer == "channel" else words.no_treatment).format(channel=channel)
+        if one.layer == PLACEMENT:
+            record, catalogue = case.record, case.catalogue
+            placement = catalogue.placement_name(record.channel, record.placement) or "–"
+            channel = catalogue.config.channels[record.channel].id
+            return words.wrong_placement.format(placement=placement, channel=channel)
         if one.layer == "validity":
             return words.wrong_time
         if not one.expression:
@@ -325,6 +334,24 @@ class Story:
             return words.silence_best
         return words.silence_explored.format(other=self._offer(at), worth=amount(worth))
 
+    def _quoted(self, at: int) -> list[str]:
+        """The parameters of an offer of the answer, and until when they are promised."""
+        case, words = self.case, self.words
+        basis = case.record.basis
+        quote = unpack(b"" if basis is None else basis.parameters).get(self._offer(at))
+        if quote is None or not quote.parameters:
+            return []
+        declared = case.catalogue.offers[at].parameters
+        told = [
+            f"{name} {text_of(value)} {declared[name].unit if name in declared else ''}".strip()
+            for name, value in quote.parameters.items()
+        ]
+        sentences = [words.brief_parameters.format(parameters=", ".join(told))]
+        if quote.held_until_ms:
+            zone = case.catalogue.config.timezone
+            sentences.append(words.brief_held.format(date=moment(quote.held_until_ms, zone).strftime("%Y-%m-%d %H:%M")))
+        return sentences
+
     def brief(self) -> str:
         """For whoever speaks with the customer: the offer at rank 1."""
         case, words = self.case, self.words
@@ -332,7 +359,7 @@ class Story:
             eligible = any(not unmet for unmet in case.unmet)
             return f"{words.brief_nothing} {self._why_silence() if eligible else self._nothing_left()}".strip()
         first = next(iter(case.chosen))
-        parts = [words.brief_offer.format(offer=self._offer(first))]
+        parts = [words.brief_offer.format(offer=self._offer(first)), *self._quoted(first)]
         parts += self._parts(first, words.brief_for, words.brief_against)
         better = case.better(first)
         if better is not None and better[0] is not None:

@@ -49,6 +49,7 @@ class Words:
     offer_held_back_until: str
     wrong_channel: str
     no_treatment: str
+    wrong_placement: str
     wrong_time: str
     layers: Mapping[str, str]
     # The decision.
@@ -82,6 +83,8 @@ class Words:
     offers_unknown: str
     # For the agent.
     brief_offer: str
+    brief_parameters: str
+    brief_held: str
     brief_for: str
     brief_against: str
     brief_explored: str
@@ -131,6 +134,7 @@ ENGLISH: Final = Words(
     offer_held_back_until="{offer}: eligible, but kept back until {until}: {limits}.",
     wrong_channel="it is not offered in channel {channel}",
     no_treatment="it has no treatment for channel {channel}",
+    wrong_placement="it is not offered in placement {placement} of channel {channel}, or has no treatment for it",
     wrong_time="it was not within its starts_ms and ends_ms",
     layers={
         "eligibility": "eligibility",
@@ -139,6 +143,7 @@ ENGLISH: Final = Words(
         "trigger": "trigger",
         "contact_policy": "contact policy",
         "channel": "",
+        "placement": "",
         "treatment": "",
         "validity": "",
     },
@@ -179,6 +184,8 @@ ENGLISH: Final = Words(
     no_belief="No policy is kept that saw these inputs: what each of them contributed cannot be told.",
     offers_unknown="Policy {used} does not know {offers}: what these were expected to be worth cannot be told.",
     brief_offer="Offer {offer}.",
+    brief_parameters="With {parameters}.",
+    brief_held="This is promised until {date}.",
     brief_for="What speaks for it: {parts}.",
     brief_against="What speaks against it: {parts}.",
     brief_explored="It is being tried out: {other} was expected to be worth {more} more.",

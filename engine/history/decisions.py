@@ -281,7 +281,7 @@ def _rows(
         fates = _fates(entry, record, found, catalogue)
         for rank, (choice, fate) in enumerate(zip(record.slate, fates, strict=True), 1):
             rows.append(shared | _offered(rank, choice, fate, catalogue))
-        if not record.slate:
+        if not record.slate and not record.resumed:
             rows.append(shared | {"rank": 0, "propensity": record.nothing_propensity})
     return rows
 

@@ -104,7 +104,7 @@ async def decisions_of(
                 one = basics(entry.data)
                 if one is None:
                     left.out("their records do not say what they rest on", int(is_decision(entry.data)))
-                elif start <= one.time_ms < end:
+                elif one.limit and start <= one.time_ms < end:  # without: an open offer was resumed, nothing decided
                     by_version.setdefault(one.config_version, []).append(one)
             found = []
             for version, some in by_version.items():

@@ -22,7 +22,7 @@ DEGRADED_REASON_STATE_UNREADABLE: DegradedReason
 DEGRADED_REASON_POLICY_UNAVAILABLE: DegradedReason
 
 class DecideRequest(_message.Message):
-    __slots__ = ("request_id", "customer_id", "identities", "channel", "placement", "context", "limit", "time_ms", "language", "purposes")
+    __slots__ = ("request_id", "customer_id", "identities", "channel", "placement", "context", "limit", "time_ms", "language", "purposes", "resume")
     class ContextEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +40,7 @@ class DecideRequest(_message.Message):
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
     PURPOSES_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     customer_id: str
     identities: _containers.RepeatedCompositeFieldContainer[_common_pb2.Identity]
@@ -50,7 +51,16 @@ class DecideRequest(_message.Message):
     time_ms: int
     language: str
     purposes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, request_id: _Optional[str] = ..., customer_id: _Optional[str] = ..., identities: _Optional[_Iterable[_Union[_common_pb2.Identity, _Mapping]]] = ..., channel: _Optional[str] = ..., placement: _Optional[str] = ..., context: _Optional[_Mapping[str, _common_pb2.Value]] = ..., limit: _Optional[int] = ..., time_ms: _Optional[int] = ..., language: _Optional[str] = ..., purposes: _Optional[_Iterable[str]] = ...) -> None: ...
+    resume: Resume
+    def __init__(self, request_id: _Optional[str] = ..., customer_id: _Optional[str] = ..., identities: _Optional[_Iterable[_Union[_common_pb2.Identity, _Mapping]]] = ..., channel: _Optional[str] = ..., placement: _Optional[str] = ..., context: _Optional[_Mapping[str, _common_pb2.Value]] = ..., limit: _Optional[int] = ..., time_ms: _Optional[int] = ..., language: _Optional[str] = ..., purposes: _Optional[_Iterable[str]] = ..., resume: _Optional[_Union[Resume, _Mapping]] = ...) -> None: ...
+
+class Resume(_message.Message):
+    __slots__ = ("decision_id", "offer_id")
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFER_ID_FIELD_NUMBER: _ClassVar[int]
+    decision_id: str
+    offer_id: str
+    def __init__(self, decision_id: _Optional[str] = ..., offer_id: _Optional[str] = ...) -> None: ...
 
 class Reason(_message.Message):
     __slots__ = ("code", "text", "weight")
@@ -63,7 +73,7 @@ class Reason(_message.Message):
     def __init__(self, code: _Optional[str] = ..., text: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class RankedOffer(_message.Message):
-    __slots__ = ("offer_id", "rank", "kind", "category", "treatment", "propensity", "score", "acceptance_probability", "value", "contact_cost", "reasons", "expires_ms", "parameters", "asks", "bundles")
+    __slots__ = ("offer_id", "rank", "kind", "category", "treatment", "propensity", "score", "acceptance_probability", "value", "contact_cost", "reasons", "expires_ms", "parameters", "price_held_until_ms", "begun_decision_id", "asks", "bundles")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +94,8 @@ class RankedOffer(_message.Message):
     REASONS_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_MS_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    PRICE_HELD_UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     ASKS_FIELD_NUMBER: _ClassVar[int]
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
     offer_id: str
@@ -99,9 +111,11 @@ class RankedOffer(_message.Message):
     reasons: _containers.RepeatedCompositeFieldContainer[Reason]
     expires_ms: int
     parameters: _containers.MessageMap[str, _common_pb2.Value]
+    price_held_until_ms: int
+    begun_decision_id: str
     asks: AskedFact
     bundles: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, offer_id: _Optional[str] = ..., rank: _Optional[int] = ..., kind: _Optional[_Union[_common_pb2.OfferKind, str]] = ..., category: _Optional[str] = ..., treatment: _Optional[str] = ..., propensity: _Optional[float] = ..., score: _Optional[float] = ..., acceptance_probability: _Optional[float] = ..., value: _Optional[float] = ..., contact_cost: _Optional[float] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., expires_ms: _Optional[int] = ..., parameters: _Optional[_Mapping[str, _common_pb2.Value]] = ..., asks: _Optional[_Union[AskedFact, _Mapping]] = ..., bundles: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, offer_id: _Optional[str] = ..., rank: _Optional[int] = ..., kind: _Optional[_Union[_common_pb2.OfferKind, str]] = ..., category: _Optional[str] = ..., treatment: _Optional[str] = ..., propensity: _Optional[float] = ..., score: _Optional[float] = ..., acceptance_probability: _Optional[float] = ..., value: _Optional[float] = ..., contact_cost: _Optional[float] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., expires_ms: _Optional[int] = ..., parameters: _Optional[_Mapping[str, _common_pb2.Value]] = ..., price_held_until_ms: _Optional[int] = ..., begun_decision_id: _Optional[str] = ..., asks: _Optional[_Union[AskedFact, _Mapping]] = ..., bundles: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AskedFact(_message.Message):
     __slots__ = ("fact", "answers")
@@ -124,18 +138,35 @@ class StateFreshness(_message.Message):
     def __init__(self, known: _Optional[bool] = ..., watermark: _Optional[str] = ..., latest_event_ms: _Optional[int] = ..., age_ms: _Optional[int] = ...) -> None: ...
 
 class OpenOffer(_message.Message):
-    __slots__ = ("decision_id", "offer_id", "stage", "served_ms", "expires_ms")
+    __slots__ = ("decision_id", "offer_id", "stage", "served_ms", "expires_ms", "parameters", "price_held_until_ms", "channel", "treatment", "begun_decision_id")
+    class ParametersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _common_pb2.Value
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_common_pb2.Value, _Mapping]] = ...) -> None: ...
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     OFFER_ID_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
     SERVED_MS_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_MS_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    PRICE_HELD_UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    TREATMENT_FIELD_NUMBER: _ClassVar[int]
+    BEGUN_DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     offer_id: str
     stage: _common_pb2.Stage
     served_ms: int
     expires_ms: int
-    def __init__(self, decision_id: _Optional[str] = ..., offer_id: _Optional[str] = ..., stage: _Optional[_Union[_common_pb2.Stage, str]] = ..., served_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ...) -> None: ...
+    parameters: _containers.MessageMap[str, _common_pb2.Value]
+    price_held_until_ms: int
+    channel: str
+    treatment: str
+    begun_decision_id: str
+    def __init__(self, decision_id: _Optional[str] = ..., offer_id: _Optional[str] = ..., stage: _Optional[_Union[_common_pb2.Stage, str]] = ..., served_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ..., parameters: _Optional[_Mapping[str, _common_pb2.Value]] = ..., price_held_until_ms: _Optional[int] = ..., channel: _Optional[str] = ..., treatment: _Optional[str] = ..., begun_decision_id: _Optional[str] = ...) -> None: ...
 
 class DecideResponse(_message.Message):
     __slots__ = ("decision_id", "offers", "nothing_reason", "state", "degraded", "customer_id", "policy_version", "config_version", "time_ms", "repeated", "open_offers", "arms")

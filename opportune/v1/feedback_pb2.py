@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from opportune.v1 import common_pb2 as opportune_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bopportune/v1/feedback.proto\x12\x0copportune.v1\x1a\x19opportune/v1/common.proto\"\xb4\x03\n\rReportRequest\x12\x12\n\noutcome_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\x10\n\x08offer_id\x18\x03 \x01(\t\x12\"\n\x05stage\x18\x04 \x01(\x0e\x32\x13.opportune.v1.Stage\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x12\n\x05value\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x63hannel\x18\x07 \x01(\t\x12?\n\nattributes\x18\x08 \x03(\x0b\x32+.opportune.v1.ReportRequest.AttributesEntry\x12\x10\n\x08\x63orrects\x18\t \x01(\t\x12\x39\n\x07rewards\x18\n \x03(\x0b\x32(.opportune.v1.ReportRequest.RewardsEntry\x1a\x46\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.opportune.v1.Value:\x02\x38\x01\x1a.\n\x0cRewardsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_value\"g\n\x0eReportResponse\x12\x10\n\x08position\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\"\n\x05stage\x18\x03 \x01(\x0e\x32\x13.opportune.v1.Stage\x12\x0c\n\x04late\x18\x04 \x01(\x08\x32O\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x43\n\x06Report\x12\x1b.opportune.v1.ReportRequest\x1a\x1c.opportune.v1.ReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bopportune/v1/feedback.proto\x12\x0copportune.v1\x1a\x19opportune/v1/common.proto\"\xc9\x03\n\rReportRequest\x12\x12\n\noutcome_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12\x10\n\x08offer_id\x18\x03 \x01(\t\x12\"\n\x05stage\x18\x04 \x01(\x0e\x32\x13.opportune.v1.Stage\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x12\n\x05value\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07\x63hannel\x18\x07 \x01(\t\x12?\n\nattributes\x18\x08 \x03(\x0b\x32+.opportune.v1.ReportRequest.AttributesEntry\x12\x10\n\x08\x63orrects\x18\t \x01(\t\x12\x39\n\x07rewards\x18\n \x03(\x0b\x32(.opportune.v1.ReportRequest.RewardsEntry\x12\x13\n\x0b\x63ustomer_id\x18\x14 \x01(\t\x1a\x46\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.opportune.v1.Value:\x02\x38\x01\x1a.\n\x0cRewardsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_value\"g\n\x0eReportResponse\x12\x10\n\x08position\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\"\n\x05stage\x18\x03 \x01(\x0e\x32\x13.opportune.v1.Stage\x12\x0c\n\x04late\x18\x04 \x01(\x08\x32O\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x43\n\x06Report\x12\x1b.opportune.v1.ReportRequest\x1a\x1c.opportune.v1.ReportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORTREQUEST_REWARDSENTRY']._loaded_options = None
   _globals['_REPORTREQUEST_REWARDSENTRY']._serialized_options = b'8\001'
   _globals['_REPORTREQUEST']._serialized_start=73
-  _globals['_REPORTREQUEST']._serialized_end=509
-  _globals['_REPORTREQUEST_ATTRIBUTESENTRY']._serialized_start=381
-  _globals['_REPORTREQUEST_ATTRIBUTESENTRY']._serialized_end=451
-  _globals['_REPORTREQUEST_REWARDSENTRY']._serialized_start=453
-  _globals['_REPORTREQUEST_REWARDSENTRY']._serialized_end=499
-  _globals['_REPORTRESPONSE']._serialized_start=511
-  _globals['_REPORTRESPONSE']._serialized_end=614
-  _globals['_FEEDBACK']._serialized_start=616
-  _globals['_FEEDBACK']._serialized_end=695
+  _globals['_REPORTREQUEST']._serialized_end=530
+  _globals['_REPORTREQUEST_ATTRIBUTESENTRY']._serialized_start=402
+  _globals['_REPORTREQUEST_ATTRIBUTESENTRY']._serialized_end=472
+  _globals['_REPORTREQUEST_REWARDSENTRY']._serialized_start=474
+  _globals['_REPORTREQUEST_REWARDSENTRY']._serialized_end=520
+  _globals['_REPORTRESPONSE']._serialized_start=532
+  _globals['_REPORTRESPONSE']._serialized_end=635
+  _globals['_FEEDBACK']._serialized_start=637
+  _globals['_FEEDBACK']._serialized_end=716
 # @@protoc_insertion_point(module_scope)

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ReportRequest(_message.Message):
-    __slots__ = ("outcome_id", "decision_id", "offer_id", "stage", "time_ms", "value", "channel", "attributes", "corrects", "rewards")
+    __slots__ = ("outcome_id", "decision_id", "offer_id", "stage", "time_ms", "value", "channel", "attributes", "corrects", "rewards", "customer_id")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class ReportRequest(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     CORRECTS_FIELD_NUMBER: _ClassVar[int]
     REWARDS_FIELD_NUMBER: _ClassVar[int]
+    CUSTOMER_ID_FIELD_NUMBER: _ClassVar[int]
     outcome_id: str
     decision_id: str
     offer_id: str
@@ -43,7 +44,8 @@ class ReportRequest(_message.Message):
     attributes: _containers.MessageMap[str, _common_pb2.Value]
     corrects: str
     rewards: _containers.ScalarMap[str, float]
-    def __init__(self, outcome_id: _Optional[str] = ..., decision_id: _Optional[str] = ..., offer_id: _Optional[str] = ..., stage: _Optional[_Union[_common_pb2.Stage, str]] = ..., time_ms: _Optional[int] = ..., value: _Optional[float] = ..., channel: _Optional[str] = ..., attributes: _Optional[_Mapping[str, _common_pb2.Value]] = ..., corrects: _Optional[str] = ..., rewards: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    customer_id: str
+    def __init__(self, outcome_id: _Optional[str] = ..., decision_id: _Optional[str] = ..., offer_id: _Optional[str] = ..., stage: _Optional[_Union[_common_pb2.Stage, str]] = ..., time_ms: _Optional[int] = ..., value: _Optional[float] = ..., channel: _Optional[str] = ..., attributes: _Optional[_Mapping[str, _common_pb2.Value]] = ..., corrects: _Optional[str] = ..., rewards: _Optional[_Mapping[str, float]] = ..., customer_id: _Optional[str] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ("position", "duplicate", "stage", "late")
