@@ -22,6 +22,10 @@ from engine.datafolder import DataFolder
 from engine.limits import DRAIN_MS_MAX, RESTARTS_MAX, RESTARTS_WINDOW_MS
 from engine.logfile import LogFile
 
+RELOAD_EXIT: Final = 75
+"""Exit code of a worker that ends to come back with another version of the configuration: at once, and as often."""
+REFUSED_EXIT: Final = 78
+"""Exit code of a worker that would only be refused again."""
 BACKOFF_MS_MIN: Final = 100
 BACKOFF_MS_MAX: Final = 1_000
 READY_LINE_BYTES_MAX: Final = 64 * 1024

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from engine import cli_customer
+from engine import cli_customer, cli_versions
 from engine.catalogue import Catalogue
 from engine.cli_budgets import budgets
 from engine.cli_challengers import challengers
@@ -147,6 +147,7 @@ def serve(
             store = None if redis_url else EmbeddedStore(folder, store_binary, fsync=cast(Any, fsync))
             settings: dict[str, Any] = {
                 "config": str(config_path.absolute()),
+                "version": version,
                 "redis": redis_url or (store.url if store else ""),
             }
             if kafka is not None:
@@ -195,7 +196,7 @@ def ingest(
         config, version, text = load(config_path)
         Catalogue.compile(config, version, text, str(config_path))
         with DataFolder(data_path) as folder:
-            settings: dict[str, Any] = {"config": str(config_path.absolute()), "redis": redis_url}
+            settings: dict[str, Any] = {"config": str(config_path.absolute()), "version": version, "redis": redis_url}
             settings |= _kafka_settings(kafka, prefix, sources, topic_partitions, folder)
             specs = [worker_spec(f"ingest-{n}", "ingest", settings, stop_order=0) for n in range(workers)]
 
@@ -257,22 +258,6 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 # --- looking at configurations --------------------------------------------------------------------------------------
-
-
-@main.command()
-@click.argument("config_path", type=click.Path(path_type=Path, dir_okay=False))
-def validate(config_path: Path) -> None:
-    """Check a configuration; errors name file, line and what was expected."""
-    with told():
-        config, version, text = load(config_path)
-        catalogue = Catalogue.compile(config, version, text, str(config_path))
-        check_challengers(catalogue, text, str(config_path))
-    click.echo(
-        f"{config_path}: {config.name}, version {version}: {len(catalogue.offers)} offers, {len(catalogue.rules)} rules"
-        f", {catalogue.feature_count} features, {catalogue.transform.dimension} inputs of the model"
-    )
-    for line in lacking_told(config):
-        click.echo(f"note: {line}", err=True)
 
 
 @main.command()
@@ -494,6 +479,8 @@ main.add_command(evaluate)
 main.add_command(replay)
 main.add_command(whatif)
 main.add_command(lift)
+for command in cli_versions.COMMANDS:
+    main.add_command(command)
 
 
 if __name__ == "__main__":

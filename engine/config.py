@@ -6,6 +6,7 @@ Nothing here computes: the compiled forms are in features.Layout, models.Transfo
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -27,12 +28,17 @@ FormT = TypeVar("FormT", bound=BaseModel)
 
 def load(path: Path) -> tuple[Config, str, bytes]:
     """(configuration, version, text) of a file. Raises ConfigError that names file, line and what was expected."""
+    text = load_text(path)
+    return parse(text, str(path)), version_of(text), text
+
+
+def load_text(path: Path) -> bytes:
+    """The text of a file, no more of it than a configuration may have. Raises ConfigError if it cannot be read."""
     try:
         with path.open("rb") as file:
-            text = file.read(limits.CONFIG_BYTES_MAX + 1)
+            return file.read(limits.CONFIG_BYTES_MAX + 1)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    return parse(text, str(path)), version_of(text), text
 
 
 def version_of(text: bytes) -> str:
@@ -42,6 +48,15 @@ def version_of(text: bytes) -> str:
 
 def parse(text: bytes, name: str = "configuration") -> Config:
     """Read and check a configuration. Raises ConfigError with one line a problem."""
+    config, problems = read(text, name)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def read(text: bytes, name: str = "configuration") -> tuple[Config, list[str]]:
+    """(configuration, what is wrong with it, a line a problem). Raises ConfigError if so much is wrong that there is no
+    configuration without it."""
     tree = _read(text, name, "a mapping that begins with 'opportune: 1'")
     whole = expanded(_plain(tree))
     problems = list(whole.problems)
@@ -50,12 +65,18 @@ def parse(text: bytes, name: str = "configuration") -> Config:
         _, found = _validated(Offer, {"id": "x", "value": 1.0, "treatments": [{"text": "x"}], **settings})
         problems += [((*place, *at), what) for at, what in found]
     config, found = _validated(Config, whole.tree)
-    problems += found if config is None else problems_of(config)
-    if problems or config is None:
-        # What a group says wrong is wrong in all of its offers, and told once.
-        told = dict.fromkeys((whole.origin(loc), what) for loc, what in problems)
-        raise ConfigError("\n".join(f"{name}:{_line(tree, loc)}: {_place(loc)}: {what}" for loc, what in told))
-    return config
+    if config is None:
+        # Further problems are easier told now than one by one: with what is wrong left out, if that can be done.
+        problems += found
+        config, _ = _validated(Config, _without(whole.tree, [place for place, _ in found]))
+    if config is not None:
+        problems += problems_of(config)
+    # What a group says wrong is wrong in all of its offers, and told once.
+    told = dict.fromkeys((whole.origin(loc), what) for loc, what in problems)
+    lines = [f"{name}:{_line(tree, loc)}: {_place(loc)}: {what}" for loc, what in told]
+    if config is None:
+        raise ConfigError("\n".join(lines))
+    return config, lines
 
 
 def _validated(form: type[FormT], given: Any) -> tuple[FormT | None, list[tuple[Location, str]]]:
@@ -112,6 +133,21 @@ class Places:
         """(line, place) of what stands at a place once offers have inherited."""
         origin = self._whole.origin(place)
         return _line(self._tree, origin), origin
+
+
+def _without(plain: Any, places: Sequence[Location]) -> Any:
+    """A configuration without some of its settings. Entries of lists stay, so that the others keep their places."""
+    plain = deepcopy(plain)
+    for *path, last in places:
+        node = plain
+        for step in path:
+            within = step in node if isinstance(node, dict) else isinstance(node, list) and isinstance(step, int)
+            if not within:
+                break
+            node = node[step]
+        if isinstance(node, dict):
+            node.pop(last, None)
+    return plain
 
 
 def line_of(text: bytes, place: Location) -> int:

@@ -28,6 +28,7 @@ from engine.experiments_schema import Experiment
 from engine.groups import Group
 from engine.parameters_schema import Parameter
 from engine.rules_schema import CustomerLocation, GlobalRule, LayerRules, Place, Trigger
+from engine.versions_schema import Governance
 from engine.weights_schema import Asks, Bundle, Guard, OfferKindName, Risk, SlateShape, Weight, WeightRule, Weights
 from features import FeatureSpec, Function
 
@@ -484,6 +485,7 @@ class Config(Part):
     name: Id
     language: str = "en"
     timezone: str = "UTC"
+    governance: Governance = Governance()
     clock: Clock = Clock()
     limit: Annotated[int, Field(ge=1, le=limits.SLATE_MAX)] = 3
     silence: bool = True

@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, Self
 
 from engine import metrics
 from engine.budgeting import decide_within
@@ -50,6 +50,7 @@ from engine.store.base import Conflict, DecisionCommit, PartlyUnavailable, Store
 from engine.store.base import State as StateStore
 from engine.store.budgetboard import Fenced, Take
 from features import Offset
+from models import Policy
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +59,32 @@ COMMIT_FAILED: Final = 2
 """Numbers of opportune.v1.DegradedReason."""
 
 
+@dataclass(slots=True, eq=False)
+class Serving:
+    """One version of the catalogue and what serves with it. A request is answered with the one that it began with."""
+
+    catalogue: Catalogue
+    policy: Policy
+    facts: PolicyFacts
+    """Of the policy; set together with it."""
+    entities: EntityReader | None
+    """None if no feature is of an entity."""
+    policy_known: bool = True
+    """False while the policy that was learnt cannot be loaded; decisions are then marked as degraded."""
+
+    @classmethod
+    def of(cls, catalogue: Catalogue, entities: EntityReader | None) -> Self:
+        """With what is expected before anything was learnt."""
+        facts = PolicyFacts.none(len(catalogue.ladder.offers))
+        return cls(catalogue, prior_policy(catalogue), facts, entities if catalogue.rollups else None)
+
+
 class Decided(NamedTuple):
     """A decision that is durable, and where."""
 
     draft: Draft
     position: Offset
+    catalogue: Catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +94,7 @@ class Fallback:
     ask: Ask
     offers: tuple[int, ...]
     degraded: int
+    catalogue: Catalogue
 
 
 Answer = Decided | Repeat | Fallback
@@ -110,6 +133,7 @@ class Promise(Protocol):
 class _Waiting:
     ask: Ask
     answer: Promise
+    serving: Serving
     conflicts: int = 0
     hops: int = 0
     """Customers that it was sent on to, because the one before belongs to them."""
@@ -135,17 +159,12 @@ class Decider:
         callers resume offers."""
         self._ledgers = ledgers
         assert entities is not None or not catalogue.rollups
-        self._entities = entities if catalogue.rollups else None
         self._instances = instances
-        self.catalogue = catalogue
-        self.policy = prior_policy(catalogue)
-        self.facts = PolicyFacts.none(len(catalogue.ladder.offers))
-        """Of the policy in service; set together with it."""
+        self._keeper = keeper
+        self.serving = Serving.of(catalogue, entities)
+        """What requests that come from now on are answered with. Exchanged whole; its policy is too, in place."""
         self.kept = KeptBeliefs()
         """Weights of the policies that were in service, for explaining; filled by whoever sets `policy`."""
-        self.policy_known = True
-        """False while the policy that was learnt cannot be loaded; decisions are then marked as degraded."""
-        self._keeper = keeper
         self._store = store
         self._outlet = outlet
         self._queue: deque[_Waiting] = deque()
@@ -156,13 +175,39 @@ class Decider:
         self.on_unreadable: Callable[[], None] = lambda: None
         """Called when a state could not be read: it may be of a configuration that is not known here yet."""
 
-    def enqueue(self, ask: Ask, answer: Promise) -> None:
-        """Have a request answered. Raises Overloaded at once if the queue is full, Unavailable when draining."""
+    @property
+    def catalogue(self) -> Catalogue:
+        """The version in service."""
+        return self.serving.catalogue
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in service."""
+        return self.serving.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self.serving.policy = policy
+
+    @property
+    def facts(self) -> PolicyFacts:
+        """Of the policy in service."""
+        return self.serving.facts
+
+    @facts.setter
+    def facts(self, facts: PolicyFacts) -> None:
+        self.serving.facts = facts
+
+    def enqueue(self, ask: Ask, answer: Promise, serving: Serving | None = None) -> None:
+        """Have a request answered with what it was checked against, by default what is in service.
+
+        Raises Overloaded at once if the queue is full, Unavailable when draining.
+        """
         if self._draining:
             raise Unavailable("the server is stopping; ask another one or again in a moment")
         if len(self._queue) >= DECIDE_QUEUE_MAX:
             raise Overloaded(f"{DECIDE_QUEUE_MAX} decisions are waiting already; ask again in a moment")
-        self._queue.append(_Waiting(ask, answer))
+        self._queue.append(_Waiting(ask, answer, serving or self.serving))
         if len(self._workers) < DECIDE_BATCHES_MAX:
             self._workers.add(asyncio.create_task(self._run()))
 
@@ -173,7 +218,10 @@ class Decider:
             await asyncio.wait(self._workers)
 
     def _take(self) -> list[_Waiting]:
-        """The next batch: the oldest requests whose callers still wait, one a customer of all batches in flight."""
+        """The next batch: the oldest requests whose callers still wait, one a customer of all batches in flight.
+
+        All of one version of the catalogue.
+        """
         batch: list[_Waiting] = []
         customers = self._in_flight
         later: list[_Waiting] = []
@@ -181,7 +229,7 @@ class Decider:
             waiting = self._queue.popleft()
             if waiting.answer.done():
                 continue  # its deadline passed or its caller left
-            if waiting.ask.customer in customers:
+            if waiting.ask.customer in customers or (batch and waiting.serving is not batch[0].serving):
                 later.append(waiting)
                 continue
             customers.add(waiting.ask.customer)
@@ -216,10 +264,12 @@ class Decider:
             self._fall_back(batch, COMMIT_FAILED, StoreError(self._outlet.away))
             return
         states: Sequence[State]
+        serving = batch[0].serving
+        entities = serving.entities
         customers = [waiting.ask.customer for waiting in batch]
         # Under way at the same time: one round trip.
-        links = None if self._entities is None else asyncio.ensure_future(self._entities.links(customers))
-        ledgers = None if self.catalogue.contacts is None else self._ledgers
+        links = None if entities is None else asyncio.ensure_future(entities.links(customers))
+        ledgers = None if serving.catalogue.contacts is None else self._ledgers
         names = None if ledgers is None else asyncio.ensure_future(ledgers.names(customers))
         try:
             states = await self._store.read(customers)
@@ -236,18 +286,18 @@ class Decider:
             named = {} if names is None else await names
         batch, states = self._follow(batch, states)
         rolled: Sequence[Rolled] = ()
-        if self._entities is not None:
-            batch, states, rolled = await self._roll(self._entities, batch, states, told)
+        if entities is not None:
+            batch, states, rolled = await self._roll(entities, batch, states, told)
         found: Sequence[Found] = ()
         if self._instances is not None:
-            batch, states, rolled, found = await self._look(self._instances, batch, states, rolled)
+            batch, states, rolled, found = await self._look(serving.catalogue, self._instances, batch, states, rolled)
         linked: Sequence[Linked] = ()
         if ledgers is not None:
             batch, states, rolled, linked, found = await self._linked(ledgers, batch, states, rolled, found, named)
         if not batch:
             return
         asks = [waiting.ask for waiting in batch]
-        results, takes = self._made(asks, states, rolled, linked, found)
+        results, takes = self._made(serving, asks, states, rolled, linked, found)
         if any(isinstance(result, Draft) and result.degraded == STATE_UNREADABLE for result in results):
             self.on_unreadable()
         drafted: list[tuple[_Waiting, Draft]] = []
@@ -277,7 +327,7 @@ class Decider:
         decided: list[tuple[_Waiting, Decided]] = []
         for (waiting, draft), position in zip(drafted, positions, strict=True):
             if isinstance(position, Offset):
-                decided.append((waiting, Decided(draft, position)))
+                decided.append((waiting, Decided(draft, position, serving.catalogue)))
             elif isinstance(position, Conflict | Fenced):
                 self._again(waiting)
             else:
@@ -294,6 +344,7 @@ class Decider:
 
     def _made(
         self,
+        serving: Serving,
         asks: Sequence[Ask],
         states: Sequence[State],
         rolled: Sequence[Rolled],
@@ -301,22 +352,24 @@ class Decider:
         found: Sequence[Found],
     ) -> tuple[Sequence[Draft | Repeat], Sequence[tuple[Take, ...]]]:
         """Decide, and take the units that it needs."""
-        catalogue, keeper = self.catalogue, self._keeper
+        catalogue, keeper = serving.catalogue, self._keeper
         budgeted = keeper is not None and bool(catalogue.budgets)
+        # Those of another version are of other offers.
+        priced = budgeted and serving is self.serving
 
         def made(at: Sequence[int], some: Sequence[Ask], left: Sequence[Left] | None) -> list[Draft | Repeat]:
             every = len(at) == len(asks)
             return decide(
                 catalogue,
-                self.policy,
+                serving.policy,
                 some,
                 states if every else [states[place] for place in at],
                 rolled=rolled if every or not rolled else [rolled[place] for place in at],
                 linked=linked if every or not linked else [linked[place] for place in at],
                 found=found if every or not found else [found[place] for place in at],
-                policy_known=self.policy_known,
-                facts=self.facts,
-                prices=keeper.prices if keeper is not None and budgeted else None,
+                policy_known=serving.policy_known,
+                facts=serving.facts,
+                prices=keeper.prices if keeper is not None and priced else None,
                 left=left,
             )
 
@@ -350,7 +403,9 @@ class Decider:
             if to and waiting.hops < LINK_HOPS_MAX:
                 ask = waiting.ask._replace(customer=to)
                 via = (*waiting.via, waiting.ask.customer)
-                self._queue.appendleft(_Waiting(ask, waiting.answer, waiting.conflicts, waiting.hops + 1, via))
+                hops = waiting.hops + 1
+                again = _Waiting(ask, waiting.answer, waiting.serving, waiting.conflicts, hops, via)
+                self._queue.appendleft(again)
             else:
                 staying.append(waiting)
                 there.append(state)
@@ -401,6 +456,7 @@ class Decider:
 
     async def _look(
         self,
+        catalogue: Catalogue,
         instances: Instances,
         batch: Sequence[_Waiting],
         states: Sequence[State],
@@ -408,7 +464,7 @@ class Decider:
     ) -> tuple[Sequence[_Waiting], Sequence[State], Sequence[Rolled], Sequence[Found]]:
         """What is to be known of open offers; who cannot go on with one is told, and the others stay."""
         try:
-            looked = await instances.of(self.catalogue, [waiting.ask for waiting in batch], states)
+            looked = await instances.of(catalogue, [waiting.ask for waiting in batch], states)
         except StoreError as error:
             self._fall_back(batch, STATE_STORE_UNAVAILABLE, error)
             return (), (), (), ()
@@ -446,12 +502,13 @@ class Decider:
                     waiting.answer.set_exception(refused)
                 continue
             # Nothing is known of the customer, so whoever may have to be left alone is.
-            there = self.catalogue.treatments.made[ask.channel][ask.placement] & ~self.catalogue.guard.of_unread()
-            kept = self.catalogue.experiments.kept_back(ask.customer, ask.time_ms, ask.channel)
+            catalogue = waiting.serving.catalogue
+            there = catalogue.treatments.made[ask.channel][ask.placement] & ~catalogue.guard.of_unread()
+            kept = catalogue.experiments.kept_back(ask.customer, ask.time_ms, ask.channel)
             if kept is not None:
                 there = there & ~kept
-            offers = tuple(offer for offer in self.catalogue.fallback if there[offer])[: ask.limit]
-            _answer(waiting, Fallback(ask, offers, degraded))
+            offers = tuple(offer for offer in catalogue.fallback if there[offer])[: ask.limit]
+            _answer(waiting, Fallback(ask, offers, degraded, catalogue))
 
 
 def _answer(waiting: _Waiting, answer: Answer) -> None:

@@ -9,7 +9,8 @@ All that counts is the log: batch size, restarts and the moment of a snapshot ch
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf, isfinite
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 from zlib import compress, decompress
 from zlib import error as CompressionError
 
@@ -25,7 +26,7 @@ from engine.explain.reference import average_input
 from engine.policyfacts import pack_others
 from engine.record import DecisionRecord, RecordError
 from engine.store.base import LogEntry
-from engine.terms import OfValue
+from engine.terms import OfValue, Terms
 from features import Offset
 from models import (
     TARGET_STEPS,
@@ -57,6 +58,17 @@ _STATISTICS: Final = "statistics:"
 DRIFT: Final = "drift:"
 """Begins the fields of a checkpoint on what drifted: unlike all others, they do not follow from the log to the bit."""
 _CALIBRATION: Final = "calibration"
+
+
+class Former(NamedTuple):
+    """An offer that is not in the configuration any more."""
+
+    name: str
+    terms: Terms | None
+    """None: a yes is 1 and a no is 0."""
+
+
+_NONE: Final[Mapping[int, Former]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +105,16 @@ def prior_policy(catalogue: Catalogue) -> Policy:
 class Learner:
     """All that the learner knows."""
 
-    def __init__(self, catalogue: Catalogue, partitions: int) -> None:
+    def __init__(self, catalogue: Catalogue, partitions: int, former: Mapping[int, Former] = _NONE) -> None:
+        """`former` are offers that earlier configurations had, by key: their outcomes still come in."""
         self.catalogue = catalogue
+        self.former = former
+        self.terms = {key: offer.terms for key, offer in former.items() if offer.terms is not None}
+        """What stages and rewards are worth, by offer key, of offers that are gone, too."""
+        self.terms |= catalogue.terms
         self.statistics = Statistics(catalogue.transform.dimension, catalogue.transform.version)
         self.calibration = Calibration()
-        self.attributions = [Attribution(catalogue.terms) for _ in range(partitions)]
+        self.attributions = [Attribution(self.terms) for _ in range(partitions)]
         self.policy_version = 0
         self.lessons = 0
         """Lessons taught or taken back."""
@@ -108,8 +125,8 @@ class Learner:
         """Entries that forget somebody, taken in since this object was made."""
         self._options = posterior_options(catalogue)
         self._scales = {
-            catalogue.offer_ids[catalogue.index_of_key[key]]: terms.scale
-            for key, terms in catalogue.terms.items()
+            former[key].name if key in former else catalogue.offer_ids[catalogue.index_of_key[key]]: terms.scale
+            for key, terms in self.terms.items()
             if terms.scale != (0.0, 1.0)
         }
         self._weighed: dict[str, list[float | str]] = {}
@@ -176,7 +193,8 @@ class Learner:
             return
         x = np.frombuffer(b"".join(vectors), dtype=np.int8).reshape(len(offers), -1)
         touched = self.statistics.learn(offers, times, x, targets, signs)
-        self._changed |= touched | self.drift.judge(self.clock_ms, self._lessons_around)
+        served = touched.intersection(self.catalogue.offer_ids)
+        self._changed |= served | self.drift.judge(self.clock_ms, self._lessons_around)
         self._unsaved |= touched
         self._calibrate(times, means, targets, signs)
 
@@ -200,7 +218,8 @@ class Learner:
     def _input(self, data: bytes | None, lesson: Lesson) -> tuple[str, DecisionRecord, float | None] | None:
         """(offer, record, what was estimated if that is a probability) of a lesson; None if it cannot be taught."""
         at = self.catalogue.index_of_key.get(lesson.offer_key)
-        offer = None if at is None else self.catalogue.offer_ids[at]
+        gone = self.former.get(lesson.offer_key) if at is None else None
+        offer = self.catalogue.offer_ids[at] if at is not None else gone.name if gone is not None else None
         if offer is None and lesson.new is None:
             # What an offer has learnt that is no longer in the configuration can be taken back all the same.
             offer = next((o for o in self.statistics.offers if key_of(o) == lesson.offer_key), None)
@@ -212,8 +231,9 @@ class Learner:
             return None
         if record.transform_version != self.catalogue.transform.version:
             return None  # sums of two transforms never mix
-        # Of an offer that is gone it is not known any more what its targets were: a yes or a no looks like one.
+        # Of an offer of which nothing is known any more, not what its targets were either: a yes or no looks like one.
         plain = lesson.old in (0, TARGET_STEPS) if at is None else self.catalogue.plain[at]
+        plain = gone.terms is None if gone is not None else plain
         mean = next((choice.mean for choice in record.slate if choice.key == lesson.offer_key), None)
         # An estimate that is not the customer's own says nothing about what such estimates come to.
         own = self.catalogue.experiments.of(record.customer, record.time_ms).model
@@ -324,7 +344,7 @@ class Learner:
 
     def anew(self) -> "Learner":
         """A learner that knows nothing and whose checkpoint replaces that of this one."""
-        fresh = Learner(self.catalogue, len(self.attributions))
+        fresh = Learner(self.catalogue, len(self.attributions), self.former)
         fresh.policy_version = self.policy_version
         fresh.drift.replace(self.drift)
         fresh._saved_offers = set(self._saved_offers)
@@ -368,12 +388,18 @@ class Learner:
         return fields, removed
 
     @classmethod
-    def restore(cls, catalogue: Catalogue, partitions: int, fields: Mapping[str, bytes]) -> "Learner":
+    def restore(
+        cls,
+        catalogue: Catalogue,
+        partitions: int,
+        fields: Mapping[str, bytes],
+        former: Mapping[int, Former] = _NONE,
+    ) -> "Learner":
         """The learner that a checkpoint describes; a new one where there is none for this transform.
 
         Raises CheckpointError if the checkpoint is damaged: starting afresh silently would forget what was learnt.
         """
-        self = cls(catalogue, partitions)
+        self = cls(catalogue, partitions, former)
         prefix = f"{catalogue.transform.version:08x}:"
         own = {name.removeprefix(prefix): data for name, data in fields.items() if name.startswith(prefix)}
         if _HEAD not in own:
@@ -386,7 +412,7 @@ class Learner:
                 self._strengths = Strengths(**{"waves": inf, **head["strengths"]})
                 self._lessons_weighed = head["lessons_weighed"]
             for at in range(partitions):
-                self.attributions[at] = Attribution.from_bytes(decompress(own[f"{_ATTRIBUTION}{at}"]), catalogue.terms)
+                self.attributions[at] = Attribution.from_bytes(decompress(own[f"{_ATTRIBUTION}{at}"]), self.terms)
             drifts = {name.removeprefix(DRIFT): data for name, data in own.items() if name.startswith(DRIFT)}
             self.drift.restore({offer: decompress(data) for offer, data in drifts.items()})
             if _CALIBRATION in own:

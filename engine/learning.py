@@ -29,6 +29,7 @@ from engine.limits import (
     SNAPSHOT_INTERVAL_MS,
 )
 from engine.store.base import Store, StoreError
+from engine.versions_former import former_offers
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,9 @@ class Learning:
         """The learner, restored from the checkpoint at first. Raises StoreError or CheckpointError."""
         if self._learner is None:
             fields = await self._store.load_checkpoint()
-            learner = Learner.restore(self._catalogue, self._store.partitions, fields)
+            former = await former_offers(self._store, self._catalogue)
+            learner = Learner.restore(self._catalogue, self._store.partitions, fields, former)
+            self._unlearning.terms = learner.terms
             if outlived(learner.offsets, await self._store.forgets()):
                 log.error("the checkpoint is older than people who were forgotten since: learning anew from the log")
                 learner = learner.anew()

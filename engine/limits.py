@@ -73,6 +73,14 @@ CONTACT_WINDOW_MS_MAX: Final = 366 * 86_400_000
 BUDGET_ENTRIES_MAX: Final = 64
 BUDGET_UNITS_ENTRIES_MAX: Final = 1_000_000_000_000
 """Units of one budget: scripts count exactly up to 2^53."""
+VERSIONS_KEPT_ENTRIES_MAX: Final = 10_000
+"""Configurations that the history of an engine holds."""
+VERSION_TRAIL_ENTRIES_MAX: Final = 50_000
+"""What was done with them that the trail remembers, the newest."""
+VERSION_NOTE_BYTES_MAX: Final = 1_024
+"""Of the note that somebody leaves with one."""
+APPROVALS_ENTRIES_MAX: Final = 8
+"""Approvals that a configuration may ask for."""
 
 # --- one customer ---------------------------------------------------------------------------------------------------
 LEDGER_DECISIONS_MAX: Final = 16

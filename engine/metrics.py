@@ -27,6 +27,13 @@ IDENTITY_CONFLICTS: Final = Counter(
 )
 REFUSED: Final = Counter("opportune_refused", "Calls refused, by gRPC status", ["status"])
 POLICY_VERSION: Final = Gauge("opportune_policy_version", "Version of the policy in service")
+CONFIG_ACTIVE: Final = Gauge("opportune_config_active", "1: this version of the configuration serves here", ["version"])
+CONFIG_SWAPPED: Final = Gauge(
+    "opportune_config_swapped_unixtime", "When the configuration that serves was swapped in, Unix time"
+)
+CONFIG_REFUSED: Final = Gauge(
+    "opportune_config_refused", "1 while the version in force cannot be served with here, and an earlier one serves"
+)
 POLICY_SWAPPED: Final = Gauge(
     "opportune_policy_swapped_unixtime", "When the policy in service was swapped in, Unix time"
 )

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import orjson
 
 from engine import metrics
-from engine.decider import Decider
+from engine.decider import Decider, Serving
 from engine.policyfacts import PolicyFacts
 from engine.store.base import PolicyBoard, StoreError
 from models import CheckpointError
@@ -57,34 +57,43 @@ class PolicyWatch:
             await self._load(sorted({offer for _, offers in changes for offer in offers}))
             self._seen = changes[-1][0]
 
+    async def follow(self, serving: Serving, swap: Callable[[], None]) -> None:
+        """Give another version of the catalogue the policy, and then, without a moment between, swap it in."""
+        head, beliefs = await self._board.read_policy(None)
+        if head is not None:
+            self._put(serving, head, beliefs)
+        swap()
+
     async def _load(self, offers: list[str] | None) -> None:
         head, beliefs = await self._board.read_policy(offers)
-        if head is None:
-            return
-        decider = self._decider
+        if head is not None:
+            self._put(self._decider.serving, head, beliefs)
+
+    def _put(self, serving: Serving, head: bytes, beliefs: Mapping[str, bytes]) -> None:
+        catalogue = serving.catalogue
         try:
             facts = orjson.loads(head)
-            if facts["transform"] != decider.policy.transform_version:
+            if facts["transform"] != serving.policy.transform_version:
                 # Learnt for another configuration: the prior serves until the learner has pushed one for this.
                 log.info("the policy on the board is for transform %08x; the prior serves", facts["transform"])
                 return
-            told = PolicyFacts.read(facts, decider.catalogue.ladder.ids)
-            decider.policy = decider.policy.replaced(beliefs, facts["version"])
-            decider.facts = told
-            decider.policy_known = True
-            decider.kept.keep(decider.policy, beliefs.keys(), facts.get("average"), told.curve)
+            told = PolicyFacts.read(facts, catalogue.ladder.ids)
+            serving.policy = serving.policy.replaced(beliefs, facts["version"])
+            serving.facts = told
+            serving.policy_known = True
+            self._decider.kept.keep(serving.policy, beliefs.keys(), facts.get("average"), told.curve)
         except (CheckpointError, orjson.JSONDecodeError, KeyError) as error:
             log.error("the policy cannot be loaded, the one in service stays: %s", error)
-            decider.policy_known = decider.policy.version > 0
+            serving.policy_known = serving.policy.version > 0
             return
         # The learner has no port of its own: its figures travel with its policy.
         for gauge, name in ((metrics.LESSONS, "lessons"), (metrics.LESSONS_LOST, "lost"), (metrics.LET_GO, "let_go")):
             gauge.set(facts.get(name, 0))
         exploration = facts.get("exploration", {})
-        _show_exploration(exploration if exploration.get("config") == decider.catalogue.version else {})
+        _show_exploration(exploration if exploration.get("config") == catalogue.version else {})
         drift = facts.get("drift", {})
-        _show_drift(drift.get("offers", []) if drift.get("config") == decider.catalogue.version else [])
-        metrics.POLICY_VERSION.set(decider.policy.version)
+        _show_drift(drift.get("offers", []) if drift.get("config") == catalogue.version else [])
+        metrics.POLICY_VERSION.set(serving.policy.version)
         metrics.POLICY_SWAPPED.set(time.time())
 
 

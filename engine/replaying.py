@@ -26,6 +26,7 @@ from engine.ledger import DecisionEntry, Ledger, LedgerError
 from engine.replay import DecisionReplay, FeatureReplay, Findings, learning_differences
 from engine.store.base import PARTS, Store, StoreError, StoreUnavailable
 from engine.store.redis import RedisStore
+from engine.versions_former import former_offers
 from features import Offset
 from models import CheckpointError
 
@@ -71,7 +72,7 @@ async def replay(
         findings.caveats.append("history was loaded from files: the event log alone does not make those features")
     kept = await store.load_checkpoint()
     read_up_to = Learner.restore(catalogue, store.partitions, kept).offsets
-    learner = Learner(catalogue, store.partitions)
+    learner = Learner(catalogue, store.partitions, await former_offers(store, catalogue))
     configurations: dict[str, int] = {}
     seeds: list[str] = []
     for partition in range(store.partitions):

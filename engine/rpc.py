@@ -24,6 +24,7 @@ from engine.service import Service, methods
 from opportune.v1 import decisions_pb2
 
 TRANSPORTS: Final = ("native", "grpcio")
+POLICIES: Final = "opportune.v1.Policies"
 _DECIDE: Final = "opportune.v1.Decisions/Decide"
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -109,6 +110,11 @@ class Server:
             self._front = FrontServer({f"/{_DECIDE}": _decide_directly(service)}, tasks, self._grpcio)
         else:
             _register(self._grpcio, handlers)
+
+    async def refuses_versions(self, refused: bool) -> None:
+        """Tell health checks of Policies that the version in force is not the one that serves here, or is again."""
+        status = health_pb2.HealthCheckResponse
+        await self.health.set(POLICIES, status.NOT_SERVING if refused else status.SERVING)
 
     async def start(self, address: str) -> int:
         """Listen on "host:port" and return the port. Raises OSError if the address cannot be had."""

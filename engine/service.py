@@ -24,12 +24,12 @@ from engine.budgetbooks import Booked, BudgetBooks
 from engine.budgetkeeper import BudgetKeeper
 from engine.catalogue import Catalogue
 from engine.config import parse
-from engine.config_schema import Channel
+from engine.config_schema import Channel, key_of
 from engine.contact_links import LinkedLedgers
 from engine.contact_rows import Contact
 from engine.course import Told, is_known, problem, standing, tag_of, taken
-from engine.decide import Ask, Repeat
-from engine.decider import Answer, Decided, Decider, Fallback, Promise
+from engine.decide import Ask, Draft, Repeat, decide
+from engine.decider import Answer, Decided, Decider, Fallback, Promise, Serving
 from engine.errors import (
     CallerError,
     ConfigError,
@@ -78,6 +78,7 @@ from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_i
 from engine.rolled import EntityReader
 from engine.service_forget import ForgetService
 from engine.service_identity import IdentityService
+from engine.service_versions import PoliciesService
 from engine.store.base import Conflict, Store, StoreError, StoreFull, StoreUnavailable, partition_of
 from engine.timeline import TimelineError
 from engine.timeline import merged as merged_timeline
@@ -103,7 +104,7 @@ def wall_clock_ms() -> int:
 
 
 class Service:
-    """All five services on one catalogue and one store."""
+    """All services on one catalogue, which can be exchanged, and one store."""
 
     def __init__(
         self,
@@ -129,17 +130,54 @@ class Service:
         )
         self._books = BudgetBooks(lambda: self.catalogue, store)
         self._beliefs = BeliefFinder(self.decider.kept, store)
-        self._writer = AnswerWriter(catalogue)
+        self._prepared = catalogue.version, AnswerWriter(catalogue)
+        self._writers = {catalogue.version: AnswerWriter(catalogue)}
         self._catalogues = {catalogue.version: catalogue}
         self._channels: dict[str, Sequence[Channel]] = {catalogue.version: catalogue.config.channels}
         self._tasks: set[asyncio.Future[None]] = set()
         self._writing = 0
         self._linking = 0
+        self.policies = PoliciesService(self)
         self.identities = IdentityService(self)
         self.forgetting = ForgetService(self)
         self._backlog_read_s = 0.0
         self._backlog = 0
         self._draining = False
+
+    def prepared(self, catalogue: Catalogue) -> Serving:
+        """What serves another version of the catalogue, tried out: as long as it takes, beside what serves now.
+
+        May run in another thread. Raises whatever goes wrong when a decision is made with it.
+        """
+        serving = Serving.of(catalogue, EntityReader(catalogue.rollups, self.store))
+        channel = catalogue.config.channels[0].id
+        ask = ask_of(decisions_pb2.DecideRequest(customer_id="-", channel=channel), catalogue, self.clock())
+        rolled = [[None] * len(catalogue.rollups)] if catalogue.rollups else ()
+        # What is compiled or laid out at the first use is, before somebody waits for it.
+        [draft] = decide(catalogue, serving.policy, [ask], [(None, None)], rolled=rolled, facts=serving.facts)
+        writer = AnswerWriter(catalogue)
+        assert isinstance(draft, Draft)
+        writer.write(draft, 0, Offset.ZERO)
+        self._prepared = catalogue.version, writer
+        return serving
+
+    def follow(self, serving: Serving) -> None:
+        """Serve another version from the next request on. Requests under way are answered with the one they began with.
+
+        `serving` is what `prepared` returned.
+        """
+        catalogue = serving.catalogue
+        version, writer = self._prepared
+        assert version == catalogue.version, "one is prepared at a time"
+        for versions in (self._writers, self._catalogues):
+            while len(versions) >= _CATALOGUES_KEPT_MAX:
+                versions.pop(next(other for other in versions if other not in (self.catalogue.version, version)))
+        self._writers[version], self._catalogues[version] = writer, catalogue
+        self._channels[version] = catalogue.config.channels
+        self.entities = serving.entities or EntityReader((), self.store)
+        self.forgetting.follow(catalogue)
+        self.catalogue = catalogue
+        self.decider.serving = serving
 
     def keep(self, task: "asyncio.Future[None]") -> None:
         """Hold on to a task until it is done: the event loop itself does not."""
@@ -170,7 +208,7 @@ class Service:
 
     def enqueue(self, request: decisions_pb2.DecideRequest, answer: Promise) -> None:
         """Have a Decide request answered. Raises as `ask` and Decider.enqueue do."""
-        ask = self.ask(request)
+        ask, serving = self.ask(request), self.decider.serving
         if not request.identities:
             self.decider.enqueue(ask, answer)
             return
@@ -182,16 +220,16 @@ class Service:
         elif len(traces) == 1:
             self.decider.enqueue(ask, answer)  # whether it belongs to somebody is found with its state
         else:
-            self.keep(asyncio.ensure_future(self._resolve(ask, traces, answer)))
+            self.keep(asyncio.ensure_future(self._resolve(ask, traces, answer, serving)))
 
-    async def _resolve(self, ask: Ask, traces: Sequence[str], answer: Promise) -> None:
+    async def _resolve(self, ask: Ask, traces: Sequence[str], answer: Promise, serving: Serving) -> None:
         """Decide for the strongest trace that is linked."""
         try:
             ask = ask._replace(customer=chosen(traces, await targets_of(self.store, traces)))
         except StoreError as error:
             log.warning("identities could not be looked up, the strongest counts: %s", error)
         try:
-            self.decider.enqueue(ask, answer)
+            self.decider.enqueue(ask, answer, serving)
         except OpportuneError as error:
             answer.set_exception(error)
 
@@ -226,9 +264,10 @@ class Service:
         """The serialised response, if nothing has to be looked up for it."""
         if isinstance(answer, Decided):
             draft = answer.draft
-            return self._writer.write(draft, partition_of(draft.ask.customer, self.store.partitions), answer.position)
+            home = partition_of(draft.ask.customer, self.store.partitions)
+            return self._writers[answer.catalogue.version].write(draft, home, answer.position)
         if isinstance(answer, Fallback):
-            return answers.fallen_back(self.catalogue, answer).SerializeToString()
+            return answers.fallen_back(answer.catalogue, answer).SerializeToString()
         return None
 
     async def written(self, answer: Answer) -> bytes:
@@ -237,16 +276,22 @@ class Service:
         if written is not None:
             return written
         assert isinstance(answer, Repeat)
-        ask, catalogue = answer.ask, self.catalogue
+        ask = answer.ask
         partition = partition_of(ask.customer, self.store.partitions)
         record = await self._record(partition, answer.position)
         if record is None:
             raise NotFound(f"request_id {shown(ask.request_id)} was answered before, but its record was retired")
+        catalogue = self.catalogue
+        with suppress(NotFound, ConfigError):  # with that of now it is not the first answer word for word
+            catalogue = await self._catalogue_of(record.config_version)
+        if ask.language not in catalogue.languages:
+            ask = ask._replace(language=catalogue.config.language)
         curve = self.decider.kept.curve(record.policy_version, record.transform_version)
         response = answers.repeated(catalogue, record, partition, answer.position, ask, curve)
         with _store_errors():
             begun = await self.instances.begun(catalogue, ask, answer.seen)
-        still_open = self._writer.open_offers(partition, answer.seen.open_offers, ask, begun)
+        writer = self._writers.get(catalogue.version) or self._writers[self.catalogue.version]
+        still_open = writer.open_offers(partition, answer.seen.open_offers, ask, begun)
         written = b"".join((response.SerializeToString(), *still_open))
         if self._outlet is not None:
             # The first answer may have got lost between the store and the outlet.
@@ -266,7 +311,8 @@ class Service:
         for each in decided:
             customer = each.draft.ask.customer
             home = partition_of(customer, self.store.partitions)
-            answered.append((customer, self._writer.write(each.draft, home, each.position)))
+            writer = self._writers[each.catalogue.version]
+            answered.append((customer, writer.write(each.draft, home, each.position)))
         await self._outlet.decisions(answered, DECIDE_PUBLISH_WAIT_MS_MAX)
 
     async def explain(self, request: decisions_pb2.ExplainRequest) -> decisions_pb2.ExplainResponse:
@@ -311,7 +357,8 @@ class Service:
                 text = await self.store.load_config(version)
             if text is None:
                 raise NotFound(f"configuration {version} of this decision was not kept")
-            found = Catalogue.compile(parse(text, version), version, text)
+            # Beside what is served: of a large one it takes a second.
+            found = await asyncio.to_thread(lambda: Catalogue.compile(parse(text, version), version, text))
             while len(self._catalogues) >= _CATALOGUES_KEPT_MAX:
                 self._catalogues.pop(next(v for v in self._catalogues if v != self.catalogue.version))
             self._catalogues[version] = found
@@ -323,16 +370,17 @@ class Service:
         """Feedback.Report."""
         if request.customer_id:
             request = await self._addressed(request)
-        outcome = outcome_of(request, self.catalogue, self.clock())
+        catalogue = await self._knowing(request)
+        outcome = outcome_of(request, catalogue, self.clock())
         with self._write():
             partition, position, record = await self._first(outcome.decision_id)
             rank, window_end_ms = self._place_in(record, outcome)
             if not window_end_ms:
                 raise NotAllowed(f"offer_id: {request.offer_id} is of kind silence: nothing was offered")
-            if outcome.time_ms < record.time_ms - self.catalogue.config.clock.future:
+            if outcome.time_ms < record.time_ms - catalogue.config.clock.future:
                 before = record.time_ms - outcome.time_ms
                 raise InvalidArgument(f"time_ms: {before} ms before the decision it is about")
-            terms = self.catalogue.terms.get(outcome.offer_key)
+            terms = catalogue.terms.get(outcome.offer_key)
             last_ms = window_end_ms if terms is None else max(window_end_ms, terms.waits_until_ms(record.time_ms))
             if outcome.stage in (Stage.FULFILLED, Stage.CANCELLED):
                 window_end_ms = last_ms
@@ -454,6 +502,18 @@ class Service:
                     await self._outlet.outcome(customer, told.SerializeToString())
         except (OpportuneError, StoreError, LedgerError) as error:
             log.warning("other instances of offer %s were not closed: %s", outcome.offer_id, error)
+    async def _knowing(self, request: feedback_pb2.ReportRequest) -> Catalogue:
+        """The version that knows the offer of a report: that in service, else the one that decided."""
+        now = self.catalogue
+        if key_of(request.offer_id) in now.index_of_key and (
+            not request.channel or request.channel in now.channel_index
+        ):
+            return now
+        try:
+            _, _, record = await self._found(request.decision_id)
+            return await self._catalogue_of(record.config_version)
+        except (OpportuneError, ValueError):
+            return now  # which says what is wrong with it
 
     def _place_in(self, record: DecisionRecord, outcome: CheckedOutcome) -> tuple[int, int]:
         for rank, choice in enumerate(record.slate, 1):
@@ -616,7 +676,7 @@ class Service:
 
     async def get_customer(self, request: customers_pb2.GetCustomerRequest) -> customers_pb2.Customer:
         """Customers.Get."""
-        catalogue = self.catalogue
+        catalogue, entities = self.catalogue, self.entities
         customer = customer_of(request.customer_id, request.identities, catalogue)
         now_ms = time_of(request.time_ms, "time_ms", catalogue, self.clock())
         with _store_errors():
@@ -630,7 +690,7 @@ class Service:
                 customer = to
                 [(record, ledger_bytes)] = await self.store.read([customer])
             wanted = wanted_of(request, customer)
-            rolled = await self.entities.of_customer(customer)
+            rolled = await entities.of_customer(customer)
             linked = await identities_of(self.store, customer)
             timelines = await self.store.read_timelines([customer, *linked])
             others = await self.store.read(linked)
@@ -766,6 +826,7 @@ def methods(service: Service) -> Sequence[tuple[str, type, Method]]:
         ("opportune.v1.Events/Publish", events_pb2.PublishRequest, service.publish),
         ("opportune.v1.Customers/Get", customers_pb2.GetCustomerRequest, service.get_customer),
         ("opportune.v1.Customers/Forget", customers_pb2.ForgetRequest, service.forgetting.forget),
+        *service.policies.methods(),
         ("opportune.v1.Identities/Link", identities_pb2.LinkRequest, service.identities.link),
         ("opportune.v1.Identities/Unlink", identities_pb2.UnlinkRequest, service.identities.unlink),
         ("opportune.v1.Identities/Lineage", identities_pb2.LineageRequest, service.identities.lineage),

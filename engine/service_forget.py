@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from engine.catalogue import Catalogue
 from engine.errors import NotFound
 from engine.forget.erasing import Erasing
 from engine.gateway import customer_of, shown, text_id, traces_of
@@ -20,6 +21,10 @@ class ForgetService:
     def __init__(self, service: "Service") -> None:
         self._service = service
         self._erasing = Erasing(service.store, service.inlet, about, copied=bool(service.catalogue.rollups))
+
+    def follow(self, catalogue: Catalogue) -> None:
+        """Another version serves. What was copied for entities is there, also if none of it has any more."""
+        self._erasing.copied |= bool(catalogue.rollups)
 
     async def forget(self, request: customers_pb2.ForgetRequest) -> customers_pb2.ForgetResponse:
         """Customers.Forget."""

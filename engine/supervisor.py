@@ -27,7 +27,17 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
-from engine.children import Restarts, Worker, WorkerSpec, birth, end_earlier_workers, monotonic_ms, worker_spec
+from engine.children import (
+    REFUSED_EXIT,
+    RELOAD_EXIT,
+    Restarts,
+    Worker,
+    WorkerSpec,
+    birth,
+    end_earlier_workers,
+    monotonic_ms,
+    worker_spec,
+)
 from engine.datafolder import DataFolder
 from engine.embedded import STORE_STOP_MS_MAX, EmbeddedStore
 from engine.errors import OpportuneError
@@ -139,7 +149,14 @@ class Supervisor:
                 if self._store_up and now_ms >= worker.start_at_ms:
                     self._start(worker, now_ms)
             elif (code := worker.poll()) is not None:
-                self._schedule(worker, f"ended with code {code}", now_ms)
+                if code == REFUSED_EXIT and not worker.was_ready:
+                    raise OpportuneError(f"{worker.spec.name} does not start: {tail(worker.log_path, 1).strip()}")
+                if code == RELOAD_EXIT and worker.was_ready:
+                    log.info("%s comes back with another version of the configuration", worker.spec.name)
+                    self._release(worker)
+                    worker.start_at_ms = now_ms
+                else:
+                    self._schedule(worker, f"ended with code {code}", now_ms)
             elif worker.ready is None and now_ms - worker.started_ms > START_MS_MAX:
                 log.warning("%s was not ready within %d ms and is killed", worker.spec.name, START_MS_MAX)
                 worker.kill()

@@ -15,14 +15,15 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import click
 from pydantic import BaseModel, ConfigDict
 
 from engine.catalogue import Catalogue
-from engine.config import load
-from engine.errors import BrokerError, OpportuneError
+from engine.children import REFUSED_EXIT, RELOAD_EXIT
+from engine.config import load, parse
+from engine.errors import BrokerError, NotAllowed, OpportuneError
 from engine.ingest import Ingest
 from engine.kafka.producer import KafkaLog, Producer
 from engine.kafka.topics import Brokers, Incarnation, Topics, attach, refuse_other_broker
@@ -34,6 +35,8 @@ from engine.rpc import Server
 from engine.service import Service, wall_clock_ms
 from engine.store.base import StoreError, StoreUnavailable
 from engine.store.redis import RedisStore
+from engine.versions import Versions
+from engine.versions_watch import VersionWatch, folding_of
 from engine.web import WebServer
 from models import CheckpointError
 
@@ -44,6 +47,8 @@ _M_MMAP_THRESHOLD: Final = -3
 _GC_ALLOCATIONS: Final = 50_000
 _KEPT_BYTES_MAX: Final = 64 * 1024 * 1024
 _OPEN_RETRY_S: Final = 0.1
+_LAYOUT_GRACE_S: Final = 1.0
+"""Servers follow a version within this time, mostly."""
 _OPEN_S_MAX: Final = 30.0
 
 
@@ -53,6 +58,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     config: Path
+    version: str = ""
+    """Of the file when the engine was started; "": of the file as it is."""
     redis: str
     partitions: int = PARTITIONS
     grpc: str = "127.0.0.1:0"
@@ -84,6 +91,11 @@ def run(role: Role, settings_json: str) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         _run(_work(role, Settings.model_validate_json(settings_json)))
+    except _Reload:
+        sys.exit(RELOAD_EXIT)
+    except NotAllowed as error:
+        log.error("%s", error)
+        sys.exit(REFUSED_EXIT)
     except (OpportuneError, StoreError, CheckpointError, OSError) as error:
         log.error("%s", error)
         sys.exit(1)
@@ -104,10 +116,15 @@ async def _work(role: Role, settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_reader(sys.stdin.fileno(), _parent_gone, loop, stop)
-    config, version, text = load(settings.config)
-    catalogue = Catalogue.compile(config, version, text, str(settings.config))
     store = await _open(settings)
     try:
+        started = settings.version or load(settings.config)[1]
+        versions = Versions(store, wall_clock_ms)
+        version, text, said = await versions.settle(started, lambda: load(settings.config)[2])
+        if said:
+            log.log(logging.WARNING if role is serve and version != started else logging.INFO, "%s", said)
+        name = str(settings.config) if version == started else f"version {version}"
+        catalogue = Catalogue.compile(parse(text, name), version, text, name)
         for kind, layout in catalogue.layouts.items():
             await keep_layout(store, version, text, layout, kind)
         if settings.kafka is None:
@@ -172,18 +189,32 @@ async def serve(
                 watch.look()
 
         service.decider.on_unreadable = look
-        await _serve(settings, service, store, stop)
+        policy = PolicyWatch(service.decider, store)
+
+        async def adopt(found: Catalogue) -> None:
+            serving = await asyncio.to_thread(service.prepared, found)
+            watches[:] = [LayoutWatch(store, layout, kind) for kind, layout in found.layouts.items()]
+            await policy.follow(serving, lambda: service.follow(serving))
+
+        await _serve(settings, service, store, stop, policy, VersionWatch(store, catalogue.version, adopt))
 
 
-async def _serve(settings: Settings, service: Service, store: RedisStore, stop: asyncio.Event) -> None:
-    watch = PolicyWatch(service.decider, store)
+async def _serve(
+    settings: Settings,
+    service: Service,
+    store: RedisStore,
+    stop: asyncio.Event,
+    watch: PolicyWatch,
+    versions: VersionWatch,
+) -> None:
     with suppress(StoreUnavailable):
         await watch.step(0)
-    watching = asyncio.create_task(watch.run())
+    watching = [asyncio.create_task(watch.run()), asyncio.create_task(versions.run())]
     with suppress(StoreError):
         await service.keeper.step()
     keeping = asyncio.create_task(service.keeper.run())
     server = Server(service, settings.transport)
+    versions.on_refused = server.refuses_versions
     host = settings.grpc.rpartition(":")[0]
     facts = {"grpc": f"{host}:{await server.start(settings.grpc)}"}
     web = WebServer(service) if settings.http else None
@@ -200,7 +231,8 @@ async def _serve(settings: Settings, service: Service, store: RedisStore, stop: 
     await server.stop(DRAIN_MS_MAX / 4e3)
     if web is not None:
         await web.stop()
-    watching.cancel()
+    for task in watching:
+        task.cancel()
 
 
 def ingest_of(catalogue: Catalogue, store: RedisStore) -> Ingest:
@@ -257,11 +289,21 @@ async def ingest(settings: Settings, catalogue: Catalogue, store: RedisStore, st
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
         async with AsyncExitStack() as closing:
             attached = await _attached(settings, store, closing)
-            folding = ingest_of(catalogue, store)
+            ingesting = ingest_of(catalogue, store)
             member = faust_worker.Worker(
-                catalogue, folding, store, *attached, settings.faust_folder, settings.sources
+                catalogue, ingesting, store, *attached, settings.faust_folder, settings.sources
             )
-            failure = None
+            failure, reload = None, False
+
+            async def come_back(found: Catalogue) -> None:
+                # Faust runs once in a process: the supervisor starts another at once.
+                nonlocal reload
+                if folding_of(found) != folding_of(catalogue):
+                    reload = True
+                    stop.set()
+
+            watching = asyncio.create_task(VersionWatch(store, catalogue.version, come_back).run())
+            closing.callback(watching.cancel)
             try:
                 await member.run(stop, _ready)
             except BrokerError as error:
@@ -271,29 +313,87 @@ async def ingest(settings: Settings, catalogue: Catalogue, store: RedisStore, st
                 if failure is not None:
                     log.error("%s", failure)
                 logging.shutdown()
-                os._exit(0 if failure is None else 1)
+                os._exit((RELOAD_EXIT if reload else 0) if failure is None else 1)
             if failure is not None:
                 raise failure
+            if reload:
+                raise _Reload
         return
-    worker = ingest_of(catalogue, store)
-    await _until(stop, worker.run(), worker.stop)
+
+    async def folding(found: Catalogue) -> Ingest:
+        return ingest_of(found, store)
+
+    await _until(stop, store, catalogue, folding)
 
 
 async def learn(_: Settings, catalogue: Catalogue, store: RedisStore, stop: asyncio.Event) -> None:
     """Learn from outcomes."""
-    worker = Learning(catalogue, store)
-    await worker.learner()
-    await _until(stop, worker.run(), worker.stop)
+
+    async def learning(found: Catalogue) -> Learning:
+        worker = Learning(found, store)
+        await worker.learner()
+        return worker
+
+    await _until(stop, store, catalogue, learning)
 
 
-async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None], ask_to_stop: Callable[[], None]) -> None:
-    running = asyncio.create_task(work)
+class _Reload(Exception):
+    """The process ends to come back with another version of the configuration."""
+
+
+class _Worker(Protocol):
+    def stop(self) -> None: ...
+
+    async def run(self) -> None: ...
+
+
+async def _until(
+    stop: asyncio.Event, store: RedisStore, catalogue: Catalogue, make: Callable[[Catalogue], Awaitable[_Worker]]
+) -> None:
+    """Run a worker of each version of the catalogue, one after the other, until `stop`."""
+    found: list[Catalogue] = []
+    changed = asyncio.Event()
+
+    async def adopt(next_one: Catalogue) -> None:
+        if isinstance(worker, Ingest) and folding_of(next_one) != folding_of(catalogue):
+            # What it writes then can be read by servers that have the new version only, or have learnt its layout.
+            await asyncio.sleep(_LAYOUT_GRACE_S)
+        found[:] = [next_one]
+        changed.set()
+
+    worker = await make(catalogue)
     _ready()
-    waiting = asyncio.create_task(stop.wait())
-    await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
-    ask_to_stop()
-    waiting.cancel()
-    await running
+    following = asyncio.create_task(VersionWatch(store, catalogue.version, adopt).run())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        while True:
+            changing = asyncio.create_task(changed.wait())
+            running = asyncio.create_task(worker.run())
+            await asyncio.wait((running, stopping, changing), return_when=asyncio.FIRST_COMPLETED)
+            changing.cancel()
+            worker.stop()
+            await running
+            if stop.is_set() or not changed.is_set():
+                return
+            changed.clear()
+            # What the last one knew stands in the store, and this one begins there.
+            [catalogue] = found
+            worker = await _made(make, catalogue, stop)
+            log.info("version %s is followed from here on", catalogue.version)
+    finally:
+        following.cancel()
+        stopping.cancel()
+
+
+async def _made(make: Callable[[Catalogue], Awaitable[_Worker]], catalogue: Catalogue, stop: asyncio.Event) -> _Worker:
+    """The worker of another version, once the store lets it be made."""
+    while True:
+        try:
+            return await make(catalogue)
+        except StoreUnavailable:
+            if stop.is_set():
+                raise
+            await asyncio.sleep(_OPEN_RETRY_S)
 
 
 if __name__ == "__main__":

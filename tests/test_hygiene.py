@@ -111,7 +111,7 @@ def test_every_key_stands_in_the_table_of_keys() -> None:
     made = {f"{{pN}}{part}" for part in parts}
     made |= {f"{{pN}}{kind}:<customer>" for kind in (PARTS, LINKS)}
     single = (keys.DEAD, keys.POLICY, keys.POLICY_CHANGES, keys.POLICY_KEPT, keys.LEARNER, keys.KAFKA, keys.LAYOUTS)
-    single += (keys.META, keys.BUDGETS)
+    single += (keys.META, keys.BUDGETS, keys.VERSIONS, keys.VERSIONS_TRAIL)
     made |= {key.decode() for key in single}
     assert set(rows) == made | {"config:<version>", "budget:<account>"}
     architecture = (ROOT / "docs" / "architecture.md").read_text()

@@ -79,7 +79,9 @@ class KeptBeliefs:
         self._costs: list[int] = []
         """Bytes of each version that it does not share with the one before."""
         self.bytes = 0
-        """About so much memory is used."""
+        """About so much memory is used, without what is of earlier offers."""
+        self._earlier: KeptBeliefs | None = None
+        """Of the offers, or the inputs, that there were before these."""
 
     def __len__(self) -> int:
         return len(self._versions)
@@ -101,11 +103,7 @@ class KeptBeliefs:
         A version that is not above the last one replaces what is from there on: the store may have been set back.
         """
         if (policy.transform_version, policy.offers) != (self._transform_version, self._offers):
-            self._versions.clear()
-            self._costs.clear()
-            self._numbers = array("q")
-            self._transform_version, self._offers = policy.transform_version, policy.offers
-            self.bytes = 0
+            self._begin_anew(policy)
         last = self._versions[-1] if self._versions else None
         resized = last is None or any(len(column) != 4 * policy.dimension for column in last.columns[:1])
         new = [at for at, offer in enumerate(policy.offers) if resized or offer in changed]
@@ -122,11 +120,29 @@ class KeptBeliefs:
         self._numbers.append(policy.version)
         self._costs.append(self._cost(len(self._versions) - 1))
         self.bytes += self._costs[-1]
-        while self.bytes > self._bytes_max and len(self._versions) > 2:
+        self._thin_out(self._bytes_max - (self._earlier.bytes if self._earlier is not None else 0))
+
+    def _thin_out(self, bytes_max: int) -> None:
+        while self.bytes > bytes_max and len(self._versions) > 2:
             self._let_go(surplus(np.frombuffer(self._numbers, np.int64)))
+
+    def _begin_anew(self, policy: Policy) -> None:
+        """Another version of the catalogue has other offers or inputs: what was kept of the last one stays, thinner."""
+        earlier = KeptBeliefs(self._bytes_max) if self._versions else None
+        if earlier is not None:
+            earlier._transform_version, earlier._offers = self._transform_version, self._offers
+            earlier._versions, earlier._numbers, earlier._costs = self._versions, self._numbers, self._costs
+            earlier.bytes = self.bytes
+            earlier._thin_out(self._bytes_max // 2)
+            self._earlier = earlier
+        self._versions, self._numbers, self._costs, self.bytes = [], array("q"), [], 0
+        self._transform_version, self._offers = policy.transform_version, policy.offers
 
     def nearest(self, version: int, transform_version: int) -> Belief | None:
         """The belief of that version or of the nearest one kept; None if none is of that transform."""
+        if self._of_earlier(version, transform_version):
+            assert self._earlier is not None
+            return self._earlier.nearest(version, transform_version)
         if not self._versions or transform_version != self._transform_version:
             return None
         at = nearest_of(self._numbers, version)
@@ -142,9 +158,21 @@ class KeptBeliefs:
 
         The prior, version 0, has none.
         """
+        if self._of_earlier(version, transform_version):
+            assert self._earlier is not None
+            return self._earlier.curve(version, transform_version)
         if not version or not self._versions or transform_version != self._transform_version:
             return np.zeros(0)
         return np.frombuffer(self._versions[nearest_of(self._numbers, version)].curve)
+
+    def _of_earlier(self, version: int, transform_version: int) -> bool:
+        """Whether a version is rather to be found among those of the earlier offers."""
+        earlier = self._earlier
+        if earlier is None or not earlier._versions or transform_version != earlier._transform_version:
+            return False
+        if not self._versions or transform_version != self._transform_version:
+            return True
+        return version < self._numbers[0] and version <= earlier._numbers[-1]
 
     def _let_go(self, at: int) -> None:
         del self._versions[at], self._numbers[at]

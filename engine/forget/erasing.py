@@ -82,7 +82,7 @@ class Erasing:
         self._store = store
         self._inlet = inlet
         self._mentions = mentions
-        self._copied = copied
+        self.copied = copied
 
     async def forget(self, asked: str, request_id: str, now_ms: int) -> Receipt:
         """Forget whom a name belongs to, and all names linked to him.
@@ -250,7 +250,7 @@ class Erasing:
         for name, at in receipt.markers.items():
             homes.setdefault(partition_of(name, self._store.partitions), {})[name] = Offset.parse(at)
         found_in = {partition: await events_of(self._store, partition, up_to) for partition, up_to in homes.items()}
-        if self._copied:
+        if self.copied:
             await self._forget_copies({(at, o.ms, o.seq) for at, found in found_in.items() for o in found}, receipt)
         for partition, found in found_in.items():
             up_to = homes[partition]

@@ -30,7 +30,7 @@ class Unlearning:
 
     def __init__(self, store: Store, terms: Mapping[int, Terms]) -> None:
         self._store = store
-        self._terms = terms
+        self.terms = terms
         self.owes = True
         """Whether there may be records whose lessons the checkpoint no longer has."""
         self._taken_back: dict[tuple[int, Offset], int] = {}
@@ -54,7 +54,7 @@ class Unlearning:
         # What comes before the first of them decides nothing: the oldest are let go first, and counted from the end.
         first = min(there)
         after = Offset(first.ms, first.seq - 1) if first.seq else Offset(first.ms - 1, 2**32 - 1)
-        again, taught = Attribution(self._terms), dict[tuple[Offset, int], Lesson]()
+        again, taught = Attribution(self.terms), dict[tuple[Offset, int], Lesson]()
         while after < entry.at:
             batch = (await self._store.read_decisions({partition: after}, LEARN_BATCH_MAX, 0)).get(partition)
             if not batch:

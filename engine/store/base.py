@@ -26,6 +26,8 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `{policy}:kept` | weights of earlier policies by version, a hash, to explain with | POLICIES_KEPT_BYTES_MAX |
 | `learner` | checkpoint of the learner, a hash | for good |
 | `config:<version>` | configuration files by version, for reading old records | for good |
+| `versions` | the catalogues and policies by version, with who and when, and which is active, a hash | for good |
+| `{versions}:trail` | what was done with them: who, when, what, from, to, a stream | VERSION_TRAIL_ENTRIES_MAX |
 | `kafka` | which Kafka topic the events come from, if they do, a hash | for good |
 | `layouts` | which configuration a layout of features belongs to, a hash by layout version | for good |
 | `meta` | format of the store and number of partitions, a hash | for good |
@@ -378,6 +380,21 @@ class PolicyBoard(Protocol):
 
     async def load_config(self, version: str) -> bytes | None:
         """A configuration kept earlier."""
+        ...
+
+    async def read_versions(self) -> dict[str, bytes]:
+        """The history of configurations, as `change_versions` left it; {} at first."""
+        ...
+
+    async def change_versions(self, revision: bytes, fields: Mapping[str, bytes], entry: bytes) -> bool:
+        """If the field "_revision" is still `revision` (b"": not there), replace fields and append to the trail.
+
+        All of it in one atomic step, or nothing and False. `fields` has the next revision, too.
+        """
+        ...
+
+    async def version_changes(self, after: str, block_ms: int) -> list[tuple[str, bytes]]:
+        """(position, entry) of the trail after a position ("": from the oldest kept); [] after `block_ms` without."""
         ...
 
 

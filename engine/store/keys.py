@@ -17,6 +17,9 @@ KAFKA: Final = b"kafka"
 LAYOUTS: Final = b"layouts"
 META: Final = b"meta"
 BUDGETS: Final = b"budgets"
+VERSIONS: Final = b"versions"
+VERSIONS_TRAIL: Final = b"{versions}:trail"
+"""In the slot of `versions`, so that both change in one atomic step on a cluster too."""
 
 
 def config_key(version: str) -> bytes:

@@ -27,7 +27,7 @@ from features import Offset
 
 POLICY_CHANGES_MAX: Final = 1_000
 
-_Found = TypeVar("_Found", bound="dict[int, list[LogEntry]] | list[tuple[str, list[str]]]")
+_Found = TypeVar("_Found", bound="dict[int, list[LogEntry]] | list[tuple[str, list[str]]] | list[tuple[str, bytes]]")
 
 
 class _Values:
@@ -169,6 +169,8 @@ class MemoryStore:
         self._leases: dict[str, tuple[int, dict[int, tuple[int, str]]]] = {}
         self._budget_notes: dict[str, bytes] = {}
         self._leases_made = 0
+        self._versions: dict[str, bytes] = {}
+        self._trail = _Log(clock_ms)
         self._arrived = asyncio.Event()
 
     # --- State ------------------------------------------------------------------------------------------------------
@@ -481,6 +483,29 @@ class MemoryStore:
             accounts.setdefault(account, _Account()).taken.pop(lease, None)
         version, by_id = self._leases.get(account, (0, {}))
         self._leases[account] = version, {at: held for at, held in by_id.items() if at != lease}
+    async def read_versions(self) -> dict[str, bytes]:
+        """The history of configurations."""
+        return dict(self._versions)
+
+    async def change_versions(self, revision: bytes, fields: Mapping[str, bytes], entry: bytes) -> bool:
+        """Replace fields of the history and append to its trail, if the revision is as expected."""
+        if self._versions.get("_revision", b"") != revision:
+            return False
+        self._trail.append(entry)
+        self._trail.trim(limits.VERSION_TRAIL_ENTRIES_MAX, self._trail.last)
+        self._versions.update(fields)
+        self._wake()
+        return True
+
+    async def version_changes(self, after: str, block_ms: int) -> list[tuple[str, bytes]]:
+        """(position, entry) of the trail after a position."""
+        start = Offset.parse(after or "0-0")
+
+        def look() -> list[tuple[str, bytes]]:
+            found = self._trail.after(start, limits.VERSION_TRAIL_ENTRIES_MAX)
+            return [(str(entry.offset), entry.data) for entry in found]
+
+        return await self._wait(look, block_ms)
 
     # --- the object itself ------------------------------------------------------------------------------------------
 

@@ -582,6 +582,24 @@ class RedisStore:
         checked(await self._hot.pipeline(fences, self._write_s))
         close = (b"HDEL", keys.budget_key(account), b"l/%d" % lease)
         checked(await self._hot.pipeline([close], self._write_s))
+    async def read_versions(self) -> dict[str, bytes]:
+        """The history of configurations."""
+        [flat] = checked(await self._bulk.pipeline([(b"HGETALL", keys.VERSIONS)], BULK_WAIT_MS_MAX / 1e3))
+        return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+    async def change_versions(self, revision: bytes, fields: Mapping[str, bytes], entry: bytes) -> bool:
+        """Replace fields of the history and append to its trail, if the revision is as expected."""
+        where, kept = (keys.VERSIONS, keys.VERSIONS_TRAIL), b"%d" % limits.VERSION_TRAIL_ENTRIES_MAX
+        command = scripts.change_versions(*where, revision, fields, entry, kept)
+        [done] = checked(await self._run(self._bulk, [command], self._write_s))
+        return bool(done == 1)
+
+    async def version_changes(self, after: str, block_ms: int) -> list[tuple[str, bytes]]:
+        """(position, entry) of the trail after a position."""
+        start = {keys.VERSIONS_TRAIL: (after or "0-0").encode()}
+        # XADD with "~" keeps a few more than it is told to.
+        found = await self._readers.read(start, 2 * limits.VERSION_TRAIL_ENTRIES_MAX, block_ms)
+        return [(at.decode(), entry) for _, log in found for at, (_, entry) in log]
 
     # --- connections ------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ first write, so a script that has begun to write ends: all of its writes take pl
 The scripts of a decision touch keys of one customer and one partition only, so they run on a cluster too.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from struct import Struct
@@ -271,6 +271,15 @@ return matching
 """
 )
 
+_CHANGE_VERSIONS: Final = _script(
+    """
+if (redis.call('HGET', KEYS[1], '_revision') or '') ~= ARGV[1] then return 0 end
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'e', ARGV[3])
+for i = 4, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+return 1
+"""
+)
+
 LOAD: Final[tuple[Command, ...]] = tuple(
     (b"SCRIPT", b"LOAD", script.source)
     for script in (
@@ -285,6 +294,7 @@ LOAD: Final[tuple[Command, ...]] = tuple(
         _WRITE_FEATURES,
         _WRITE_RECORDS,
         _WRITE_MARKED,
+        _CHANGE_VERSIONS,
     )
 )
 """Commands that teach a server all scripts; it forgets them when it restarts."""
@@ -442,6 +452,14 @@ def write_marked(
     for _, expected, value in values:
         command += (expected, value)
     return tuple(command)
+
+
+def change_versions(
+    versions: bytes, trail: bytes, revision: bytes, fields: Mapping[str, bytes], entry: bytes, trail_max: bytes
+) -> Command:
+    """If the field "_revision" is as expected (b"": not there), set fields and append to the trail. Reply: 1 or 0."""
+    flat = [part for name, value in fields.items() for part in (name.encode(), value)]
+    return (b"EVALSHA", _CHANGE_VERSIONS.sha, b"2", versions, trail, revision, trail_max, entry, *flat)
 
 
 def write_records(

@@ -78,11 +78,18 @@ def test_the_nearest_is_told_by_its_own_number() -> None:
         assert abs(found.version - wanted) == min(abs(version - wanted) for version in versions)
 
 
-def test_other_inputs_start_anew() -> None:
+def test_other_inputs_start_anew_and_the_last_ones_stay_until_the_next() -> None:
     kept, _ = lived(5)
     assert kept.nearest(3, TRANSFORM + 1) is None
+    before = kept.nearest(3, TRANSFORM)
     kept.keep(policy_of(6, np.ones((DIMENSION, len(OFFERS))), TRANSFORM + 1), set(), None)
-    assert (kept.versions, kept.nearest(3, TRANSFORM)) == ([6], None)
+    earlier = kept.nearest(3, TRANSFORM)
+    assert kept.versions == [6] and before is not None and earlier is not None
+    assert earlier.version == 3 and (earlier.weights == before.weights).all()
+    kept.keep(policy_of(7, np.ones((DIMENSION, len(OFFERS))), TRANSFORM + 2), set(), None)
+    assert kept.nearest(3, TRANSFORM) is None
+    kept.keep(policy_of(8, np.ones((DIMENSION, len(OFFERS))), TRANSFORM + 1), set(), None)
+    kept.keep(policy_of(6, np.ones((DIMENSION, len(OFFERS))), TRANSFORM + 1), set(), None)
     found = kept.nearest(6, TRANSFORM + 1)
     assert found is not None
     assert (found.weights == 1.0).all()

@@ -321,7 +321,7 @@ async def test_another_configuration_is_followed_without_losing_count() -> None:
     text = CONFIG.replace(b"units: 10", b"units: 13").replace(b"takes: {tv: 2}", b"takes: {tv: 3}")
     await engine.store.save_config(engine.catalogue.version, CONFIG)
     catalogue = catalogue_of(text)
-    engine.service.catalogue = engine.service.decider.catalogue = catalogue
+    engine.service.follow(engine.service.prepared(catalogue))
     await engine.look()
     assert len((await all_served(engine))["tv"]) == 1
     assert await engine.used("stock@always") == (0, 13)

@@ -130,6 +130,7 @@ async def test_reflection_lists_the_services(wire: Door) -> None:
         "opportune.v1.Events",
         "opportune.v1.Customers",
         "opportune.v1.Identities",
+        "opportune.v1.Policies",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }

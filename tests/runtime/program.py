@@ -17,11 +17,21 @@ def end(*_):
     os._exit(0)
 if behaviour == "crash":
     sys.exit("ERROR nothing works")
+if behaviour == "refused":
+    print("ERROR nobody has proposed it", file=sys.stderr, flush=True)
+    os._exit(78)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "stubborn" else end)
 print("WARNING hello from", name, file=sys.stderr, flush=True)
 print('ready {"grpc": "127.0.0.1:1"}', flush=True)
 if behaviour == "crash later":
     sys.exit(3)
+if behaviour == "reload":
+    with open(journal, "a") as file:
+        file.write("again\\n")
+    with open(journal) as file:
+        again = file.read().count("again")
+    if again < 8:
+        os._exit(75)
 while behaviour in ("stubborn", "deaf"):
     signal.pause()
 sys.stdin.read()

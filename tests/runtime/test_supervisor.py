@@ -124,6 +124,23 @@ def test_a_crash_loop_ends_the_engine(start_engine: Start) -> None:
     assert engine.state == {}
 
 
+def test_a_worker_that_would_be_refused_again_ends_the_engine_at_once(start_engine: Start) -> None:
+    engine = start_engine(workers={"learn": "refused"}, store=False)
+    assert engine.wait_end() == 1
+    assert "learn does not start:" in engine.stderr and "nobody has proposed it" in engine.stderr
+    assert "3 times" not in engine.stderr
+
+
+def test_a_worker_that_comes_back_with_another_version_is_started_at_once_however_often(
+    start_engine: Start, tmp_path: Path
+) -> None:
+    engine = start_engine(workers={"ingest": "reload"}, store=False, restarts_max=2)
+    journal = tmp_path / "journal0"
+    wait_until(lambda: journal.exists() and journal.read_text().count("again") == 8, 20, "it comes back, as often")
+    engine.process.send_signal(signal.SIGTERM)
+    assert engine.wait_end() == 0
+
+
 def test_a_store_that_cannot_start_ends_the_engine_with_its_log(start_engine: Start, tmp_path: Path) -> None:
     fake = tmp_path / "fake-server"
     fake.write_text("#!/bin/sh\nexit 7\n")

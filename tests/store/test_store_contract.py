@@ -496,3 +496,16 @@ async def test_a_store_answers_and_closes(store: Store) -> None:
     await store.ping()
     await store.dead_letters([])
     await store.close()
+
+
+async def test_the_history_of_versions_is_changed_by_whoever_saw_it_last(store: Store) -> None:
+    assert await store.read_versions() == {}
+    assert await store.version_changes("", 0) == []
+    assert await store.change_versions(b"", {"_revision": b"1", "_active": b"a", "a": b"{}"}, b"first")
+    assert not await store.change_versions(b"", {"_revision": b"1", "_active": b"b"}, b"too late")
+    waiting = asyncio.create_task(store.version_changes((await store.version_changes("", 0))[0][0], WAIT_MS))
+    await asyncio.sleep(0.01)
+    assert await store.change_versions(b"1", {"_revision": b"2", "_active": b"b"}, b"second")
+    assert [entry for _, entry in await waiting] == [b"second"]
+    assert await store.read_versions() == {"_revision": b"2", "_active": b"b", "a": b"{}"}
+    assert [entry for _, entry in await store.version_changes("", 0)] == [b"first", b"second"]
