@@ -61,7 +61,7 @@ async def _empty(transport: str) -> None:
             async def Explain(self, request: Any, context: Any) -> Any:
                 return decisions_pb2.ExplainResponse()
 
-        decisions_pb2_grpc.add_DecisionsServicer_to_server(Nothing(), server)
+        decisions_pb2_grpc.add_DecisionsServicer_to_server(Nothing(), server)  # type: ignore[abstract]  # Decide alone
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         stop = server.stop

@@ -12,7 +12,7 @@ from engine.answerwire import asked, reason
 from engine.catalogue import Catalogue
 from engine.config_schema import key_of
 from engine.decide import Ask
-from engine.decider import Fallback
+from engine.decider import COMMIT_FAILED, DEADLINE_NEAR, STATE_STORE_UNAVAILABLE, Fallback
 from engine.holds import NOT_ELIGIBLE
 from engine.instances import began_in, quotes_in
 from engine.ledger import Ledger
@@ -24,12 +24,11 @@ from models.calibration import read
 from opportune.v1 import common_pb2, customers_pb2, decisions_pb2
 
 _NO_CURVE: Final = np.zeros(0)
-_FALLBACK: Final = decisions_pb2.Reason(
-    code="fallback", text="From the catalogue's fallback list: this customer's state was not available in time."
-)
-_NO_FALLBACK: Final = decisions_pb2.Reason(
-    code="fallback", text="The state was not available in time, and there is no fallback offer for this channel."
-)
+_WHY_FALLBACK: Final = {
+    STATE_STORE_UNAVAILABLE: "The customer's state was not available in time",
+    COMMIT_FAILED: "The decision could not be recorded in time",
+    DEADLINE_NEAR: "The decision was not ready before the caller's deadline",
+}
 
 
 def plain_value(value: float | str | bool) -> common_pb2.Value:
@@ -116,6 +115,8 @@ def fallen_back(catalogue: Catalogue, answer: Fallback) -> decisions_pb2.DecideR
         degraded=answer.degraded,  # type: ignore[arg-type]
         arms=catalogue.experiments.of(ask.customer, ask.time_ms).names,
     )
+    why = _WHY_FALLBACK[answer.degraded]
+    from_list = decisions_pb2.Reason(code="fallback", text=f"{why}: from the catalogue's fallback list.")
     values = Values({}, {}, orjson.loads(ask.context or b"{}"), {})
     texts = [catalogue.treatments.said(ask.channel, ask.placement, ask.language, at, values) for at in answer.offers]
     # Of what can be said only knowing the customer, nothing is.
@@ -130,12 +131,15 @@ def fallen_back(catalogue: Catalogue, answer: Fallback) -> decisions_pb2.DecideR
             treatment=text,
             value=offer.value,
             contact_cost=offer.contact_cost,
-            reasons=[_FALLBACK],
+            reasons=[from_list],
         )
     if not sayable:
         kept = catalogue.experiments.kept_back(ask.customer, ask.time_ms, ask.channel)
-        spared = kept is not None and kept[list(catalogue.fallback)].any()
-        response.nothing_reason.CopyFrom(reason("control_group") if spared else _NO_FALLBACK)
+        if kept is not None and kept[list(catalogue.defaults.at(ask.channel, ask.time_ms))].any():
+            response.nothing_reason.CopyFrom(reason("control_group"))
+        else:
+            nothing = f"{why}, and there is no fallback offer for this channel now."
+            response.nothing_reason.CopyFrom(decisions_pb2.Reason(code="fallback", text=nothing))
     return response
 
 

@@ -55,6 +55,7 @@ _OFFER: Final = b"\x12"
 _STATE: Final = 0x22
 _CUSTOMER_ID: Final = b"\x32"
 _WATERMARK: Final = 0x12
+_PREVIEW: Final = b"\x60\x01"
 
 
 def reason(code: str) -> decisions_pb2.Reason:
@@ -123,6 +124,11 @@ class AnswerWriter:
             parts += self.open_offers(elsewhere, open_offers, ask)
         parts.append(draft.arms)
         return b"".join(parts)
+
+    def preview(self, draft: Draft, partition: int) -> bytes:
+        """A serialised DecideResponse of what was only looked at: without a decision id."""
+        named = decision_id(partition, Offset.ZERO).encode()
+        return self.write(draft, partition, Offset.ZERO)[2 + len(named) :] + _PREVIEW
 
     def _personal(self, ask: Ask, pick: Pick, quote: Quote) -> bytes:
         """What of a RankedOffer depends on who asks."""

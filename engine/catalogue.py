@@ -19,6 +19,7 @@ from engine.config import Places
 from engine.config_base import CUSTOMER
 from engine.config_schema import Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
 from engine.contact_policy import ContactPolicy
+from engine.defaults import Fallbacks
 from engine.errors import ConfigError
 from engine.experiment_arms import Neutral
 from engine.experiments import Experiments
@@ -118,7 +119,6 @@ class Catalogue:
     fact_columns: Mapping[str, int]
     """Column of each fact of the conversation."""
     facts: Mapping[str, Fact]
-    fallback: tuple[int, ...]
     segments: Segments
     rollups: tuple[Rollup, ...]
     """Features of what customers belong to, by kind."""
@@ -239,7 +239,6 @@ class Catalogue:
             languages=languages,
             fact_columns=fact_columns,
             facts={fact.name: fact for fact in config.context},
-            fallback=tuple(ids.index(offer) for offer in config.fallback),
             segments=Segments(config.segments, known, of_features),
             rollups=rollups,
         )
@@ -413,6 +412,11 @@ class Catalogue:
     def variables_of(self, row: Sequence[float]) -> dict[str, Variable]:
         """What quotes are worked out from, of a row of the value matrix."""
         return {name: self.columns[at].variable(row[at]) for name, at in self.quoted_columns}
+
+    @cached_property
+    def defaults(self) -> Fallbacks:
+        """What to offer whom nothing is known of."""
+        return Fallbacks(self.config, self.in_channel)
 
     @cached_property
     def explorer(self) -> Explorer:

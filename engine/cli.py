@@ -19,11 +19,13 @@ from engine import cli_customer, cli_versions
 from engine.catalogue import Catalogue
 from engine.cli_budgets import budgets
 from engine.cli_challengers import challengers
+from engine.cli_defaults import defaults, key
 from engine.cli_drift import drift
 from engine.cli_exploration import exploration
 from engine.cli_forget import forget
 from engine.cli_history import backfill, dataset
 from engine.cli_identity import identity
+from engine.cli_leads import leads
 from engine.cli_parts import address_option, call, config_option, show, told
 from engine.cli_replay import replay
 from engine.config import load
@@ -39,6 +41,7 @@ from engine.lift.command import lift
 from engine.registry import lacking_told, registry_of
 from engine.rivermodel import check_challengers
 from engine.rpc import TRANSPORTS
+from engine.signing import KeyFolder
 from engine.store.wire import Address
 from engine.supervisor import Supervisor, worker_spec
 from engine.whatif.command import whatif
@@ -85,6 +88,9 @@ def main() -> None:
 
 main.add_command(identity)
 main.add_command(forget)
+main.add_command(leads)
+main.add_command(defaults)
+main.add_command(key)
 
 
 # --- running it -----------------------------------------------------------------------------------------------------
@@ -144,6 +150,7 @@ def serve(
             shared_port(grpc_address) as grpc_at,
             shared_port(http_address) as http_at,
         ):
+            KeyFolder(folder.path / "keys").ensure()
             store = None if redis_url else EmbeddedStore(folder, store_binary, fsync=cast(Any, fsync))
             settings: dict[str, Any] = {
                 "config": str(config_path.absolute()),
@@ -153,6 +160,7 @@ def serve(
             if kafka is not None:
                 settings |= _kafka_settings(kafka, prefix, sources, topic_partitions, folder)
             serving = settings | {"grpc": grpc_at, "http": http_at, "transport": transport}
+            serving["keys"] = str(folder.path / "keys")
             workers = [worker_spec(f"serve-{n}", "serve", serving, stop_order=0) for n in range(servers)]
             workers += [worker_spec(role, role, settings, stop_order=1) for role in ("ingest", "learn")]
 

@@ -6,6 +6,7 @@ from engine import budgets_schema, limits, parameters, treatments, weights_schem
 from engine.config_base import CUSTOMER
 from engine.config_schema import Config, EventType, Feature, Offer, key_of
 from engine.contact_schema import problems_of_contacts
+from engine.defaults_schema import fallback_problems
 from engine.experiments_schema import problems as problems_of_experiments
 from engine.rules_check import rule_problems
 from features import ExpressionError, FeatureSpec, clock_of, compile_cel
@@ -62,9 +63,7 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
         ]
     found += budgets_schema.problems_of(config.budgets, {offer.id: offer.category for offer in config.offers})
     offers = {offer.id for offer in config.offers}
-    for at, fallback in enumerate(config.fallback):
-        if fallback not in offers:
-            found.append((("fallback", at), f"no offer {fallback!r}"))
+    found += fallback_problems(config)
     found += rule_problems(config)
     found += problems_of_contacts(config)
     found += weights_schema.problems(config)

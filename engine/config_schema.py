@@ -24,6 +24,7 @@ from engine.config_base import (
     ValueKind,
 )
 from engine.contact_schema import ContactPolicy
+from engine.defaults_schema import FallbackOffers, SignedDefaults
 from engine.experiments_schema import Experiment
 from engine.groups import Group
 from engine.parameters_schema import Parameter
@@ -506,7 +507,8 @@ class Config(Part):
     slate: SlateShape = SlateShape()
     offers: tuple[Offer, ...] = Field(min_length=1, max_length=limits.OFFERS_MAX)
     budgets: tuple[Budget, ...] = Field(default=(), max_length=limits.BUDGET_ENTRIES_MAX)
-    fallback: tuple[Id, ...] = Field(default=(), max_length=limits.SLATE_MAX)
+    fallback: FallbackOffers = ()
+    defaults: SignedDefaults = SignedDefaults()
     exploration: Exploration = Exploration()
     learning: Learning = Learning()
     challengers: tuple[Challenger, ...] = Field(default=(), max_length=limits.CHALLENGERS_MAX)

@@ -14,6 +14,10 @@ computes one while the store commits another. One batch, step by step:
 
 If 2, 4 or 5 fail, the answers are the catalogue's fallback offers, marked as degraded, and nothing is promised about
 them. On a cluster 2 and 4 may fail for the customers of one node alone; the rest of the batch goes on.
+
+Whoever's deadline is about to pass meanwhile gets the fallback offers, too: late is no better than away. Customers of
+DecideMany wait in a line of their own: a batch of them is begun only when nobody waits for Decide, one at a time, and
+it is small. A preview ends with step 3: nothing is written.
 """
 
 import asyncio
@@ -21,7 +25,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Protocol, Self
 
 from engine import metrics
@@ -30,6 +34,7 @@ from engine.budgetkeeper import BudgetKeeper
 from engine.budgets import Left
 from engine.catalogue import Catalogue
 from engine.contact_links import LinkedLedgers, Named
+from engine.deadlines import Deadlines
 from engine.decide import STATE_UNREADABLE, Ask, Draft, Linked, Repeat, State, decide
 from engine.errors import Overloaded, Unavailable
 from engine.explain.kept import KeptBeliefs
@@ -39,6 +44,7 @@ from engine.learner import prior_policy
 from engine.limits import (
     DECIDE_BATCH_MAX,
     DECIDE_BATCHES_MAX,
+    DECIDE_BULK_BATCH_MAX,
     DECIDE_CONFLICT_RETRIES_MAX,
     DECIDE_QUEUE_MAX,
     LINK_HOPS_MAX,
@@ -56,6 +62,7 @@ log = logging.getLogger(__name__)
 
 STATE_STORE_UNAVAILABLE: Final = 1
 COMMIT_FAILED: Final = 2
+DEADLINE_NEAR: Final = 5
 """Numbers of opportune.v1.DegradedReason."""
 
 
@@ -87,6 +94,13 @@ class Decided(NamedTuple):
     catalogue: Catalogue
 
 
+class Previewed(NamedTuple):
+    """What would be decided. Nothing was recorded."""
+
+    draft: Draft
+    catalogue: Catalogue
+
+
 @dataclass(frozen=True, slots=True)
 class Fallback:
     """No decision could be made durable: offers of the catalogue instead."""
@@ -97,7 +111,7 @@ class Fallback:
     catalogue: Catalogue
 
 
-Answer = Decided | Repeat | Fallback
+Answer = Decided | Previewed | Repeat | Fallback
 
 
 class Announcer(Protocol):
@@ -139,6 +153,9 @@ class _Waiting:
     """Customers that it was sent on to, because the one before belongs to them."""
     via: tuple[str, ...] = ()
     """Those before."""
+    bulk: bool = False
+    """Of a batch: whoever is not goes first."""
+    preview: bool = False
 
 
 class Decider:
@@ -168,6 +185,9 @@ class Decider:
         self._store = store
         self._outlet = outlet
         self._queue: deque[_Waiting] = deque()
+        self._bulk: deque[_Waiting] = deque()
+        self._bulk_in_flight = False
+        self._deadlines = Deadlines(self._too_late)
         self._workers: set[asyncio.Task[None]] = set()
         self._in_flight: set[str] = set()
         """Customers of the batches in flight."""
@@ -198,18 +218,41 @@ class Decider:
     def facts(self, facts: PolicyFacts) -> None:
         self.serving.facts = facts
 
-    def enqueue(self, ask: Ask, answer: Promise, serving: Serving | None = None) -> None:
+    def enqueue(
+        self, ask: Ask, answer: Promise, within_s: float | None = None, serving: Serving | None = None
+    ) -> None:
         """Have a request answered with what it was checked against, by default what is in service.
 
+        Whoever waits for at most `within_s` gets the fallback offers shortly before that, if nothing else is there.
         Raises Overloaded at once if the queue is full, Unavailable when draining.
         """
         if self._draining:
             raise Unavailable("the server is stopping; ask another one or again in a moment")
         if len(self._queue) >= DECIDE_QUEUE_MAX:
             raise Overloaded(f"{DECIDE_QUEUE_MAX} decisions are waiting already; ask again in a moment")
-        self._queue.append(_Waiting(ask, answer, serving or self.serving))
+        waiting = _Waiting(ask, answer, serving or self.serving)
+        self._queue.append(waiting)
+        if within_s is not None:
+            self._deadlines.add(within_s, waiting)
         if len(self._workers) < DECIDE_BATCHES_MAX:
             self._workers.add(asyncio.create_task(self._run()))
+
+    def enqueue_bulk(self, ask: Ask, answer: Promise, *, preview: bool) -> None:
+        """Have a request of a batch answered, after those who wait for `enqueue`. Raises Unavailable when draining.
+
+        The caller bounds how many of its requests wait. A preview decides and records nothing.
+        """
+        if self._draining:
+            raise Unavailable("the server is stopping; send the batch again, to another one or in a moment")
+        self._bulk.append(_Waiting(ask, answer, self.serving, bulk=True, preview=preview))
+        if len(self._workers) < DECIDE_BATCHES_MAX:
+            self._workers.add(asyncio.create_task(self._run()))
+
+    def _too_late(self, waiting: Sequence[_Waiting]) -> None:
+        """Answer those whose deadlines are near. What is under way for them goes on, and nobody is told of it."""
+        late = [each for each in waiting if not each.answer.done()]
+        if late:
+            self._fall_back(late, DEADLINE_NEAR, TimeoutError("their deadlines are near"))
 
     async def drain(self) -> None:
         """Refuse new requests and answer those that wait."""
@@ -218,15 +261,23 @@ class Decider:
             await asyncio.wait(self._workers)
 
     def _take(self) -> list[_Waiting]:
-        """The next batch: the oldest requests whose callers still wait, one a customer of all batches in flight.
+        """The next batch: of callers of Decide, or of DecideMany if none of the others waits."""
+        batch = self._oldest(self._queue, DECIDE_BATCH_MAX)
+        if not batch and self._bulk and not self._bulk_in_flight:
+            batch = self._oldest(self._bulk, DECIDE_BULK_BATCH_MAX)
+            self._bulk_in_flight = bool(batch)
+        return batch
+
+    def _oldest(self, queue: deque[_Waiting], count: int) -> list[_Waiting]:
+        """The oldest requests whose callers still wait, one a customer of all batches in flight.
 
         All of one version of the catalogue.
         """
         batch: list[_Waiting] = []
         customers = self._in_flight
         later: list[_Waiting] = []
-        while self._queue and len(batch) < DECIDE_BATCH_MAX:
-            waiting = self._queue.popleft()
+        while queue and len(batch) < count:
+            waiting = queue.popleft()
             if waiting.answer.done():
                 continue  # its deadline passed or its caller left
             if waiting.ask.customer in customers or (batch and waiting.serving is not batch[0].serving):
@@ -234,7 +285,7 @@ class Decider:
                 continue
             customers.add(waiting.ask.customer)
             batch.append(waiting)
-        self._queue.extendleft(reversed(later))
+        queue.extendleft(reversed(later))
         return batch
 
     async def _run(self) -> None:
@@ -252,6 +303,8 @@ class Decider:
                 metrics.DECIDE_BATCH_SECONDS.observe(time.perf_counter() - started)
                 metrics.DECIDE_BATCH_SIZE.observe(len(batch))
                 self._in_flight.difference_update([waiting.ask.customer for waiting in batch])
+                if batch[0].bulk:
+                    self._bulk_in_flight = False
         finally:
             # Here and not in a callback: between an empty queue and this line nobody can put a request into it.
             task = asyncio.current_task()
@@ -304,8 +357,13 @@ class Decider:
         taken: list[tuple[Take, ...]] = []
         for waiting, result, units in zip(batch, results, takes, strict=True):
             if isinstance(result, Draft):
-                drafted.append((waiting, result))
-                taken.append(units)
+                if waiting.preview:
+                    # Looked at, not made: what it would take stays here.
+                    self._settle([units], [Conflict()])
+                    _answer(waiting, Previewed(result, serving.catalogue))
+                else:
+                    drafted.append((waiting, result))
+                    taken.append(units)
             else:
                 metrics.DECISIONS_REPEATED.inc()
                 _answer(waiting, result)
@@ -403,9 +461,7 @@ class Decider:
             if to and waiting.hops < LINK_HOPS_MAX:
                 ask = waiting.ask._replace(customer=to)
                 via = (*waiting.via, waiting.ask.customer)
-                hops = waiting.hops + 1
-                again = _Waiting(ask, waiting.answer, waiting.serving, waiting.conflicts, hops, via)
-                self._queue.appendleft(again)
+                self._first(replace(waiting, ask=ask, hops=waiting.hops + 1, via=via))
             else:
                 staying.append(waiting)
                 there.append(state)
@@ -488,7 +544,11 @@ class Decider:
             error = StoreError(f"the ledger changed {waiting.conflicts} times while it was decided for this customer")
             self._fall_back([waiting], COMMIT_FAILED, error)
         else:
-            self._queue.appendleft(waiting)
+            self._first(waiting)
+
+    def _first(self, waiting: _Waiting) -> None:
+        """Into the next batch."""
+        (self._bulk if waiting.bulk else self._queue).appendleft(waiting)
 
     def _fall_back(self, batch: Sequence[_Waiting], degraded: int, error: Exception) -> None:
         log.warning("%d decisions answered from the fallback list: %s", len(batch), error)
@@ -507,7 +567,8 @@ class Decider:
             kept = catalogue.experiments.kept_back(ask.customer, ask.time_ms, ask.channel)
             if kept is not None:
                 there = there & ~kept
-            offers = tuple(offer for offer in catalogue.fallback if there[offer])[: ask.limit]
+            listed = catalogue.defaults.at(ask.channel, ask.time_ms)
+            offers = tuple(offer for offer in listed if there[offer])[: ask.limit]
             _answer(waiting, Fallback(ask, offers, degraded, catalogue))
 
 

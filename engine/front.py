@@ -38,14 +38,22 @@ AsyncHandler = Callable[[bytes], Awaitable[bytes]]
 class Call:
     """One call that waits for its answer, which it gets once: what comes after the first one is dropped."""
 
-    __slots__ = ("_calls", "_front", "_id", "gone")
+    __slots__ = ("_calls", "_front", "_id", "gone", "within_s")
 
-    def __init__(self, front: NativeGrpcFront, call_id: int, calls: "dict[int, Call | asyncio.Task[None]]") -> None:
+    def __init__(
+        self,
+        front: NativeGrpcFront,
+        call_id: int,
+        calls: "dict[int, Call | asyncio.Task[None]]",
+        within_s: float | None = None,
+    ) -> None:
         self._front = front
         self._id = call_id
         self._calls = calls
         self.gone = False
         """Nobody waits any more: it was answered, the caller left, or its deadline passed."""
+        self.within_s = within_s
+        """How long the caller waits, from when the call came; None: as long as it takes."""
 
     def answer(self, data: bytes) -> None:
         """Send the response."""
@@ -96,7 +104,7 @@ class FrontServer:
 
     async def start(self, address: str) -> int:
         """Listen on "host:port", which several servers may share, and return the port. Raises OSError."""
-        front = NativeGrpcFront(address, [], io_threads=_IO_THREADS, reuse_port=True)
+        front = NativeGrpcFront(address, [], io_threads=_IO_THREADS, reuse_port=True, call_details=True)
         self._fallback_folder = tempfile.mkdtemp(prefix="opportune-grpc-")
         path = str(Path(self._fallback_folder) / "fallback.sock")
         self._fallback.add_insecure_port(f"unix:{path}")
@@ -129,7 +137,7 @@ class FrontServer:
 
     def _receive(self, front: NativeGrpcFront, loop: asyncio.AbstractEventLoop) -> None:
         """Runs in a thread of its own: waits without the GIL, and wakes the loop once for all calls that have come."""
-        while (events := front.recv_batch(_EVENTS_AT_ONCE)) is not None:
+        while (events := front.recv_batch_details(_EVENTS_AT_ONCE)) is not None:
             try:
                 loop.call_soon_threadsafe(self._take, front, events)
             except RuntimeError:  # the loop was closed without a stop
@@ -137,7 +145,7 @@ class FrontServer:
                 return
 
     def _take(self, front: NativeGrpcFront, events: list[tuple[Any, ...]]) -> None:
-        for kind, call_id, method, data, _ in events:
+        for kind, call_id, method, data, _, details in events:
             if kind == EVENT_CANCEL:
                 self._cancel(call_id)
             elif self._stopping:
@@ -147,7 +155,7 @@ class FrontServer:
                 message = f"a message of {len(data)} bytes, at most {MESSAGE_BYTES_MAX} are allowed"
                 front.fail(call_id, grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message)
             else:
-                call = Call(front, call_id, self._calls)
+                call = Call(front, call_id, self._calls, details[2] if details is not None else None)
                 direct = self._methods[method]
                 if direct is None:
                     self._calls[call_id] = asyncio.create_task(self._run(call, method, data))

@@ -128,6 +128,24 @@ KAFKA_AWAY_MS: Final = 1_000
 """After Kafka did not take decisions, further ones are answered from the fallback list for so long, without a wait."""
 DECIDE_CONFLICT_RETRIES_MAX: Final = 8
 """Times a decision is made again because another server changed the same customer's ledger."""
+DECIDE_BULK_BATCH_MAX: Final = 16
+"""Decisions of batches (DecideMany) made together: one batch at a time, and only when nobody waits for a Decide."""
+DECIDE_MANY_ENTRIES_MAX: Final = 10_000
+"""Customers of one DecideMany call."""
+DECIDE_MANY_QUEUE_MAX: Final = 64
+"""Of these, how many wait for their decision or to be sent at a time."""
+DECIDE_MANY_BATCHES_MAX: Final = 8
+"""DecideMany calls under way at a time; one more is refused with RESOURCE_EXHAUSTED at once."""
+DECIDE_MANY_WAIT_MS_MAX: Final = 30_000
+"""How long one customer of a batch waits for callers of Decide before the answer is RESOURCE_EXHAUSTED."""
+BATCH_ID_BYTES_MAX: Final = 48
+"""Of a batch and of a list of leads; "batch/ID" is a request id."""
+DEADLINE_MARGIN_MS: Final = 20
+"""So long before a caller's deadline it gets the fallback list if its decision is not there yet."""
+DEADLINE_WATCHED_MS_MAX: Final = 2_000
+"""Deadlines further away than this are not watched: every wait of a decision ends before."""
+DEADLINE_TICK_MS: Final = 2
+"""Deadlines are looked at in steps of this."""
 WRITE_WAIT_MS_MAX: Final = 2_000
 """How long Report and Publish wait for the store before they answer UNAVAILABLE."""
 WRITES_QUEUED_MAX: Final = 2_048
@@ -195,6 +213,26 @@ LATE_OUTCOME_MS_MAX: Final = 180 * 86_400_000
 
 CHALLENGER_DECISIONS_MAX: Final = 50_000
 """Decisions whose windows are open that challengers follow; those that come while there are so many are left out."""
+
+# --- leads ----------------------------------------------------------------------------------------------------------
+LEAD_LISTS_ENTRIES_MAX: Final = 1_000
+"""Lists of leads that are known; one more is refused until one of them is over."""
+LEAD_LIST_ENTRIES_MAX: Final = 50_000
+"""Leads of one list."""
+LEAD_CALL_ENTRIES_MAX: Final = 1_000
+"""Leads of one Add or of one page."""
+LEAD_PAGE_ENTRIES: Final = 100
+"""Leads of a page if the caller does not say."""
+LEAD_RETURNS_ENTRIES_MAX: Final = 8
+"""Times that a lead may be returned; then it is closed."""
+LEAD_LIST_TTL_MS: Final = 90 * 86_400_000
+"""A list of which nobody changed a lead for this long goes away."""
+LEAD_SWEEP_MS: Final = 30_000
+"""Time between two looks of a server for leads whose offers have expired."""
+LEAD_SELLERS_ENTRIES_MAX: Final = 10_000
+"""Rows of a file of sellers."""
+LEAD_CUSTOMERS_ENTRIES_MAX: Final = 5_000_000
+"""Customers that leads are chosen from in one run."""
 
 # --- forgetting people ----------------------------------------------------------------------------------------------
 FORGET_WAIT_MS_MAX: Final = 2_000
@@ -265,6 +303,14 @@ assert TIMELINE_ENTRY_BYTES_MAX * 4 <= TIMELINE_BYTES_MAX
 assert TIMELINE_PAGE_ENTRIES <= TIMELINE_PAGE_ENTRIES_MAX
 # A few heartbeats of a server may be lost before its leases are.
 assert BUDGET_HEARTBEAT_MS * 3 <= BUDGET_LEASE_MS
+# "batch/ID" is a request id.
+assert BATCH_ID_BYTES_MAX + len("batch/") <= ID_BYTES_MAX
+# What is not watched is answered in time by the bounds of its waits.
+assert DECIDE_STATE_WAIT_MS_MAX + DECIDE_COMMIT_WAIT_MS_MAX + DECIDE_PUBLISH_WAIT_MS_MAX < DEADLINE_WATCHED_MS_MAX
+# Batches take the room of interactive callers neither in the queue nor in a batch.
+assert DECIDE_BULK_BATCH_MAX <= DECIDE_BATCH_MAX
+# A lead outlives the window of its offer by enough to hear of it.
+assert LEAD_LIST_TTL_MS <= CUSTOMER_KEY_TTL_MS
 # A full batch must fit the queue, or a burst could never fill one.
 assert DECIDE_BATCH_MAX <= DECIDE_QUEUE_MAX
 # Events that may wait must still be in the log when their turn comes: what is acknowledged is not trimmed unfolded.

@@ -8,7 +8,7 @@ Messages are decoded here rather than by the transport: bytes that are no messag
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -20,7 +20,7 @@ from engine.decider import Answer
 from engine.errors import InvalidArgument
 from engine.front import AsyncHandler, Call, DirectHandler, FrontServer, status_of
 from engine.limits import MESSAGE_BYTES_MAX
-from engine.service import Service, methods
+from engine.service import Service, methods, streams
 from opportune.v1 import decisions_pb2
 
 TRANSPORTS: Final = ("native", "grpcio")
@@ -86,7 +86,7 @@ def _decide_directly(service: Service) -> DirectHandler:
     parse, enqueue = decisions_pb2.DecideRequest, service.enqueue
 
     def decide(data: bytes, call: Call) -> None:
-        enqueue(parsed(parse, data), _DecideCall(service, call))
+        enqueue(parsed(parse, data), _DecideCall(service, call), call.within_s)
 
     return decide
 
@@ -108,8 +108,8 @@ class Server:
         if transport == "native":
             tasks = {f"/{path}": handle for path, handle in handlers.items() if path != _DECIDE}
             self._front = FrontServer({f"/{_DECIDE}": _decide_directly(service)}, tasks, self._grpcio)
-        else:
-            _register(self._grpcio, handlers)
+            handlers = {}
+        _register(self._grpcio, service, handlers)
 
     async def refuses_versions(self, refused: bool) -> None:
         """Tell health checks of Policies that the version in force is not the one that serves here, or is again."""
@@ -136,11 +136,22 @@ class Server:
         await (self._front or self._grpcio).stop(grace_s)
 
 
-def _register(server: grpc.aio.Server, handlers: Mapping[str, AsyncHandler]) -> None:
+def _register(server: grpc.aio.Server, service: Service, handlers: Mapping[str, AsyncHandler]) -> None:
+    """Have grpcio serve these, and what streams: the native front hands that on."""
+    found: dict[str, Any] = {
+        path: grpc.unary_unary_rpc_method_handler(
+            _decide_within(service) if path == _DECIDE else _with_context(handle)
+        )
+        for path, handle in handlers.items()
+    }
+    found |= {
+        path: grpc.unary_stream_rpc_method_handler(_streaming(request_type, call))
+        for path, request_type, call in streams(service)
+    }
     services: dict[str, dict[str, Any]] = {}
-    for path, handle in handlers.items():
-        service, method = path.split("/")
-        services.setdefault(service, {})[method] = grpc.unary_unary_rpc_method_handler(_with_context(handle))
+    for path, method_handler in found.items():
+        name, method = path.split("/")
+        services.setdefault(name, {})[method] = method_handler
     for name, methods_of in services.items():
         server.add_registered_method_handlers(name, methods_of)  # type: ignore[attr-defined]  # not in the stubs
 
@@ -155,3 +166,29 @@ def _with_context(handle: AsyncHandler) -> Any:
             raise AssertionError("abort raises") from error
 
     return call
+
+
+def _decide_within(service: Service) -> Any:
+    """Decide, with the deadline of the call."""
+
+    async def decide(data: bytes, context: Any) -> bytes:
+        async def handle(data: bytes) -> bytes:
+            request = parsed(decisions_pb2.DecideRequest, data)
+            return (await service.decide(request, context.time_remaining())).SerializeToString()
+
+        answer: bytes = await _with_context(handle)(data, context)
+        return answer
+
+    return decide
+
+
+def _streaming(request_type: Any, call: Callable[[Any], AsyncIterator[Message]]) -> Any:
+    async def stream(data: bytes, context: Any) -> AsyncIterator[bytes]:
+        try:
+            async for message in call(parsed(request_type, data)):
+                yield message.SerializeToString()
+        except Exception as error:
+            status, why = status_of(error)
+            await context.abort(status, why)
+
+    return stream

@@ -8,7 +8,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -29,7 +29,7 @@ from engine.contact_links import LinkedLedgers
 from engine.contact_rows import Contact
 from engine.course import Told, is_known, problem, standing, tag_of, taken
 from engine.decide import Ask, Draft, Repeat, decide
-from engine.decider import Answer, Decided, Decider, Fallback, Promise, Serving
+from engine.decider import Answer, Decided, Decider, Fallback, Previewed, Promise, Serving
 from engine.errors import (
     CallerError,
     ConfigError,
@@ -76,8 +76,11 @@ from engine.outlets import Inlet, Outlet
 from engine.parameters import Quote
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, parse_decision_id
 from engine.rolled import EntityReader
+from engine.service_batch import BatchService
+from engine.service_defaults import DefaultsService
 from engine.service_forget import ForgetService
 from engine.service_identity import IdentityService
+from engine.service_leads import LeadService
 from engine.service_versions import PoliciesService
 from engine.store.base import Conflict, Store, StoreError, StoreFull, StoreUnavailable, partition_of
 from engine.timeline import TimelineError
@@ -86,7 +89,16 @@ from engine.timeline import unpack as unpack_timeline
 from engine.timelineview import of_decisions, of_events, page
 from features import Offset
 from features import RecordError as FeatureRecordError
-from opportune.v1 import common_pb2, customers_pb2, decisions_pb2, events_pb2, feedback_pb2, identities_pb2
+from opportune.v1 import (
+    common_pb2,
+    customers_pb2,
+    decisions_pb2,
+    defaults_pb2,
+    events_pb2,
+    feedback_pb2,
+    identities_pb2,
+    leads_pb2,
+)
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +152,9 @@ class Service:
         self.policies = PoliciesService(self)
         self.identities = IdentityService(self)
         self.forgetting = ForgetService(self)
+        self.batches = BatchService(self)
+        self.defaults = DefaultsService(self)
+        self.leads = LeadService(self)
         self._backlog_read_s = 0.0
         self._backlog = 0
         self._draining = False
@@ -200,36 +215,45 @@ class Service:
 
     # --- Decisions --------------------------------------------------------------------------------------------------
 
-    async def decide(self, request: decisions_pb2.DecideRequest) -> decisions_pb2.DecideResponse:
-        """Decisions.Decide."""
+    async def decide(
+        self, request: decisions_pb2.DecideRequest, within_s: float | None = None
+    ) -> decisions_pb2.DecideResponse:
+        """Decisions.Decide, for a caller that waits for at most `within_s`."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self.enqueue(request, answer)
+        self.enqueue(request, answer, within_s)
         return decisions_pb2.DecideResponse.FromString(await self.written(await answer))
 
-    def enqueue(self, request: decisions_pb2.DecideRequest, answer: Promise) -> None:
+    def enqueue(
+        self, request: decisions_pb2.DecideRequest, answer: Promise, within_s: float | None = None
+    ) -> None:
         """Have a Decide request answered. Raises as `ask` and Decider.enqueue do."""
         ask, serving = self.ask(request), self.decider.serving
         if not request.identities:
-            self.decider.enqueue(ask, answer)
+            self.decider.enqueue(ask, answer, within_s)
             return
         traces = traces_of(request.identities, self.catalogue)
         if request.customer_id:
-            self.decider.enqueue(ask, answer)
+            self.decider.enqueue(ask, answer, within_s)
             if known := linkable(traces, self.catalogue):
                 self._link_meanwhile(Login(ask.customer, known))
         elif len(traces) == 1:
-            self.decider.enqueue(ask, answer)  # whether it belongs to somebody is found with its state
+            self.decider.enqueue(ask, answer, within_s)  # whether it belongs to somebody is found with its state
         else:
-            self.keep(asyncio.ensure_future(self._resolve(ask, traces, answer, serving)))
+            self.keep(asyncio.ensure_future(self._resolve(ask, traces, answer, within_s, serving)))
 
-    async def _resolve(self, ask: Ask, traces: Sequence[str], answer: Promise, serving: Serving) -> None:
-        """Decide for the strongest trace that is linked."""
+    async def _resolve(
+        self, ask: Ask, traces: Sequence[str], answer: Promise, within_s: float | None, serving: Serving
+    ) -> None:
+        """Decide for the strongest trace that is linked. Half of the time that there is may go into finding it."""
+        began_s = time.monotonic()
         try:
-            ask = ask._replace(customer=chosen(traces, await targets_of(self.store, traces)))
-        except StoreError as error:
-            log.warning("identities could not be looked up, the strongest counts: %s", error)
+            async with asyncio.timeout(None if within_s is None else within_s / 2):
+                ask = ask._replace(customer=chosen(traces, await targets_of(self.store, traces)))
+        except (StoreError, TimeoutError) as error:
+            log.warning("identities could not be looked up, the strongest counts: %s", error or "too late")
+        left_s = None if within_s is None else max(0.0, within_s - (time.monotonic() - began_s))
         try:
-            self.decider.enqueue(ask, answer, serving)
+            self.decider.enqueue(ask, answer, left_s, serving)
         except OpportuneError as error:
             answer.set_exception(error)
 
@@ -268,6 +292,9 @@ class Service:
             return self._writers[answer.catalogue.version].write(draft, home, answer.position)
         if isinstance(answer, Fallback):
             return answers.fallen_back(answer.catalogue, answer).SerializeToString()
+        if isinstance(answer, Previewed):
+            home = partition_of(answer.draft.ask.customer, self.store.partitions)
+            return self._writers[answer.catalogue.version].preview(answer.draft, home)
         return None
 
     async def written(self, answer: Answer) -> bytes:
@@ -830,4 +857,16 @@ def methods(service: Service) -> Sequence[tuple[str, type, Method]]:
         ("opportune.v1.Identities/Link", identities_pb2.LinkRequest, service.identities.link),
         ("opportune.v1.Identities/Unlink", identities_pb2.UnlinkRequest, service.identities.unlink),
         ("opportune.v1.Identities/Lineage", identities_pb2.LineageRequest, service.identities.lineage),
+        ("opportune.v1.Decisions/Defaults", defaults_pb2.DefaultsRequest, service.defaults.defaults),
+        ("opportune.v1.Decisions/DefaultKeys", defaults_pb2.DefaultKeysRequest, service.defaults.keys),
+        ("opportune.v1.Leads/Add", leads_pb2.AddLeadsRequest, service.leads.add),
+        ("opportune.v1.Leads/List", leads_pb2.ListLeadsRequest, service.leads.listed),
+        ("opportune.v1.Leads/Take", leads_pb2.TakeLeadRequest, service.leads.take),
+        ("opportune.v1.Leads/Return", leads_pb2.ReturnLeadRequest, service.leads.give_back),
+        ("opportune.v1.Leads/Complete", leads_pb2.CompleteLeadRequest, service.leads.complete),
     )
+
+
+def streams(service: Service) -> Sequence[tuple[str, type, Callable[[Any], AsyncIterator[Message]]]]:
+    """(full gRPC method name, request type, handler) of every method that streams its answers."""
+    return (("opportune.v1.Decisions/DecideMany", decisions_pb2.DecideManyRequest, service.batches.decide_many),)

@@ -53,7 +53,9 @@ def summary(catalogue: Catalogue) -> Iterator[tuple[str, int, str]]:
     yield "event types", len(config.events), _named([event.type for event in config.events])
     yield "features", catalogue.feature_count, _counted(Counter(feature.entity for feature in config.all_features))
     yield "inputs", catalogue.transform.dimension, "of the model"
-    yield "fallback", len(config.fallback), _named(config.fallback)
+    listed = config.fallback if isinstance(config.fallback, dict) else {"": config.fallback}
+    fallback = list(dict.fromkeys(offer for offers in listed.values() for offer in offers))
+    yield "fallback", len(fallback), _named(fallback)
     yield "challengers", len(config.challengers), _named([challenger.name for challenger in config.challengers])
     yield "approvals", config.governance.approvals, "to put another version in this one's place"
 

@@ -1,6 +1,10 @@
 """The HTTP edge for web callers: the same services as JSON, CloudEvents, metrics and health.
 
     POST /v1/decide     DecideRequest   → DecideResponse     fields as in proto/, in snake_case
+    POST /v1/decide-many  DecideManyRequest → DecideManyResponse as JSON lines, as they are made
+    GET  /v1/defaults?channel=…&placement=…&language=…   the signed list of default offers, the document itself
+    GET  /v1/defaults/keys   DefaultKeysResponse: the public keys
+    POST /v1/leads, /v1/leads/list, /v1/leads/take, /v1/leads/return, /v1/leads/complete   AddLeadsRequest → …
     POST /v1/explain    ExplainRequest  → ExplainResponse
     POST /v1/report     ReportRequest   → ReportResponse
     POST /v1/events     CloudEvents 1.0, structured or batch → PublishResponse
@@ -17,7 +21,7 @@ An error is `{"error": {"status": "INVALID_ARGUMENT", "message": …}}` with the
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -32,7 +36,7 @@ from engine.errors import InvalidArgument, OpportuneError, Overloaded
 from engine.gateway import shown
 from engine.limits import MESSAGE_BYTES_MAX
 from engine.service import Service
-from opportune.v1 import customers_pb2, decisions_pb2, feedback_pb2, identities_pb2
+from opportune.v1 import customers_pb2, decisions_pb2, defaults_pb2, feedback_pb2, identities_pb2, leads_pb2
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +56,16 @@ def application(service: Service) -> web.Application:
         ("/v1/identities/link", identities_pb2.LinkRequest, service.identities.link),
         ("/v1/identities/unlink", identities_pb2.UnlinkRequest, service.identities.unlink),
         ("/v1/identities/lineage", identities_pb2.LineageRequest, service.identities.lineage),
+        ("/v1/leads", leads_pb2.AddLeadsRequest, service.leads.add),
+        ("/v1/leads/list", leads_pb2.ListLeadsRequest, service.leads.listed),
+        ("/v1/leads/take", leads_pb2.TakeLeadRequest, service.leads.take),
+        ("/v1/leads/return", leads_pb2.ReturnLeadRequest, service.leads.give_back),
+        ("/v1/leads/complete", leads_pb2.CompleteLeadRequest, service.leads.complete),
     ):
         app.router.add_post(path, _json_route(request_type, call))
+    app.router.add_post("/v1/decide-many", _lines_route(decisions_pb2.DecideManyRequest, service.batches.decide_many))
+    app.router.add_get("/v1/defaults", _defaults_route(service))
+    app.router.add_get("/v1/defaults/keys", _default_keys_route(service))
     app.router.add_get("/v1/customers/{customer_id}", _customer_route(service))
     app.router.add_delete("/v1/customers/{customer_id}", _forget_route(service))
     app.router.add_post("/v1/events", _events_route(service))
@@ -83,15 +95,68 @@ class WebServer:
 
 def _json_route(request_type: type[Message], call: Call) -> Route:
     async def route(request: web.Request) -> web.Response:
-        body = await request.read()
+        return _json(await call(await _message(request, request_type)))
+
+    return route
+
+
+async def _message(request: web.Request, request_type: type[Message]) -> Message:
+    """The message that the body is. Raises InvalidArgument."""
+    body = await request.read()
+    try:
+        # orjson first: it refuses NaN and invalid UTF-8, and says where.
+        return json_format.ParseDict(orjson.loads(body), request_type())
+    except (orjson.JSONDecodeError, json_format.ParseError) as error:
+        raise InvalidArgument(f"body: no {request_type.DESCRIPTOR.name} in JSON: {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise InvalidArgument(f"body: expected an object, a {request_type.DESCRIPTOR.name} in JSON") from error
+
+
+def _lines_route(request_type: type[Message], call: Callable[[Any], AsyncIterator[Message]]) -> Route:
+    """JSON lines, one a message. What goes wrong before the first is an error as always, later it is the last line."""
+
+    async def route(request: web.Request) -> web.StreamResponse:
+        messages = call(await _message(request, request_type))
+        first = await anext(messages, None)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
         try:
-            # orjson first: it refuses NaN and invalid UTF-8, and says where.
-            message = json_format.ParseDict(orjson.loads(body), request_type())
-        except (orjson.JSONDecodeError, json_format.ParseError) as error:
-            raise InvalidArgument(f"body: no {request_type.DESCRIPTOR.name} in JSON: {error}") from error
-        except (AttributeError, TypeError) as error:
-            raise InvalidArgument(f"body: expected an object, a {request_type.DESCRIPTOR.name} in JSON") from error
-        return _json(await call(message))
+            if first is not None:
+                await response.write(_line(first))
+            async for message in messages:
+                await response.write(_line(message))
+        except OpportuneError as error:
+            metrics.REFUSED.labels(error.grpc_status.name).inc()
+            told = {"error": {"status": error.grpc_status.name, "message": str(error)}}
+            await response.write(orjson.dumps(told) + b"\n")
+        except ConnectionError:
+            return response  # the caller left: what waits is dropped when the generator closes
+        finally:
+            await messages.aclose()  # type: ignore[attr-defined]  # handlers are generators
+        await response.write_eof()
+        return response
+
+    return route
+
+
+def _line(message: Message) -> bytes:
+    return orjson.dumps(json_format.MessageToDict(message, preserving_proto_field_name=True)) + b"\n"
+
+
+def _defaults_route(service: Service) -> Route:
+    async def route(request: web.Request) -> web.Response:
+        for name in request.query:
+            if name not in ("channel", "placement", "language") or len(request.query.getall(name)) > 1:
+                raise InvalidArgument(f"query: {shown(name)}, expected channel, placement and language, each once")
+        answer = await service.defaults.defaults(defaults_pb2.DefaultsRequest(**request.query))
+        return web.Response(text=answer.document, content_type="application/json")
+
+    return route
+
+
+def _default_keys_route(service: Service) -> Route:
+    async def route(_: web.Request) -> web.Response:
+        return _json(await service.defaults.keys(defaults_pb2.DefaultKeysRequest()))
 
     return route
 

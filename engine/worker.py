@@ -33,6 +33,7 @@ from engine.limits import DRAIN_MS_MAX, PARTITIONS
 from engine.policywatch import PolicyWatch
 from engine.rpc import Server
 from engine.service import Service, wall_clock_ms
+from engine.signing import KeyFolder
 from engine.store.base import StoreError, StoreUnavailable
 from engine.store.redis import RedisStore
 from engine.versions import Versions
@@ -72,6 +73,8 @@ class Settings(BaseModel):
     sources: tuple[str, ...] = ()
     faust_folder: Path = Path()
     """Where Faust may keep files."""
+    keys: Path | None = None
+    """Folder of the keys that sign (engine.signing)."""
 
 
 Role = Callable[[Settings, Catalogue, RedisStore, asyncio.Event], Awaitable[None]]
@@ -189,6 +192,7 @@ async def serve(
                 watch.look()
 
         service.decider.on_unreadable = look
+        service.defaults.key_folder = KeyFolder(settings.keys) if settings.keys else None
         policy = PolicyWatch(service.decider, store)
 
         async def adopt(found: Catalogue) -> None:
@@ -209,7 +213,7 @@ async def _serve(
 ) -> None:
     with suppress(StoreUnavailable):
         await watch.step(0)
-    watching = [asyncio.create_task(watch.run()), asyncio.create_task(versions.run())]
+    watching = [asyncio.create_task(work) for work in (watch.run(), versions.run(), service.leads.run())]
     with suppress(StoreError):
         await service.keeper.step()
     keeping = asyncio.create_task(service.keeper.run())

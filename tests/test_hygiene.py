@@ -60,6 +60,7 @@ def test_the_pure_modules_touch_no_clock_no_dice_and_no_network(module: str) -> 
     pure += ["contact_policy", "contact_rows", "contact_schema"]
     pure += ["budgets", "budgets_schema", "budgeting", "pacing"]
     pure += ["treatments", "tokens", "formats", "parameters", "placements", "found"]
+    pure += ["defaults", "leads/assign", "leads/lead"]
     files = [path for path in SOURCES if not path.is_relative_to(ROOT / "engine")]
     files += [ROOT / "engine" / f"{part}.py" for part in pure]
     assert [name(path) for path in files if module in {found.split(".")[0] for found in imports(path)}] == []
@@ -107,11 +108,11 @@ def test_every_key_stands_in_the_table_of_keys() -> None:
     text = (ROOT / "engine" / "store" / "base.py").read_text()
     rows = re.findall(r"^\| `(.+?)` \|.*$", text, re.MULTILINE)
     parts = ("f:<customer>", "l:<customer>", "t:<customer>", "events", "decisions", "folded", "marks")
-    parts += ("forgets", "r:<request>", "b:<account>")
+    parts += ("forgets", "r:<request>", "b:<account>", "leads:<list>", "queue:<list>/<seller>")
     made = {f"{{pN}}{part}" for part in parts}
     made |= {f"{{pN}}{kind}:<customer>" for kind in (PARTS, LINKS)}
     single = (keys.DEAD, keys.POLICY, keys.POLICY_CHANGES, keys.POLICY_KEPT, keys.LEARNER, keys.KAFKA, keys.LAYOUTS)
-    single += (keys.META, keys.BUDGETS, keys.VERSIONS, keys.VERSIONS_TRAIL)
+    single += (keys.META, keys.BUDGETS, keys.VERSIONS, keys.VERSIONS_TRAIL, keys.LEAD_LISTS)
     made |= {key.decode() for key in single}
     assert set(rows) == made | {"config:<version>", "budget:<account>"}
     architecture = (ROOT / "docs" / "architecture.md").read_text()

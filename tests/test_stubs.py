@@ -68,7 +68,8 @@ def test_all_that_a_caller_meets_has_a_comment(files: list[descriptor_pb2.FileDe
 def test_enums_begin_with_unspecified(files: list[descriptor_pb2.FileDescriptorProto]) -> None:
     """0 is what an older or careless caller sends: it must mean "not said". Values carry the name of their enum."""
     enums = [enum for file in files for enum in file.enum_type]
-    assert {enum.name for enum in enums} == {"Stage", "OfferKind", "DegradedReason", "LineageAction", "TimelineKind"}
+    names = {"Stage", "OfferKind", "DegradedReason", "LineageAction", "TimelineKind", "LeadState"}
+    assert {enum.name for enum in enums} == names
     for enum in enums:
         prefix = "".join(f"_{c}" if c.isupper() else c.upper() for c in enum.name).lstrip("_")
         assert (enum.value[0].number, enum.value[0].name) == (0, f"{prefix}_UNSPECIFIED")
@@ -92,6 +93,10 @@ def test_the_engine_uses_the_numbers_of_proto(files: list[descriptor_pb2.FileDes
     }
     assert {f"OFFER_KIND_{kind.upper()}": number for kind, number in OFFER_KINDS.items()}.items() <= numbers.items()
     assert {f"LINEAGE_ACTION_{action.name}": int(action) for action in Action}.items() <= numbers.items()
+    from engine.leads.lead import State
+
+    assert {f"LEAD_STATE_{state.name}": int(state) for state in State}.items() <= numbers.items()
+    assert numbers["DEGRADED_REASON_DEADLINE_NEAR"] == decider.DEADLINE_NEAR
     assert [
         numbers[f"DEGRADED_REASON_{name}"]
         for name in ("STATE_STORE_UNAVAILABLE", "COMMIT_FAILED", "STATE_UNREADABLE", "POLICY_UNAVAILABLE")

@@ -3,7 +3,7 @@
     1  the names linked to him: an @forget in the log of each   ingest drops what each has, in order with its events
     2  he himself: an @forget in his log                        only then, so that none of them tells him anything more
     3  ledgers and decisions: an entry that forgets, by name    the ledger goes with it, the learner takes back lessons
-    4  entries of the event log, dead letters                   removed, copies of entries before the entries
+    4  entries of the event log, dead letters, leads            removed, copies of entries before the entries
     5  records of decisions and outcomes                        the learner removes them, when its checkpoint is safe
 
 What was done is noted in a receipt after each step, and each step may be repeated: whoever asks again with the same
@@ -22,6 +22,7 @@ import orjson
 from engine.forget.entry import ForgetRecord
 from engine.forget.finding import DecisionSearch, copies_of, events_of
 from engine.identity import forget_entry
+from engine.leads.forgetting import forget_leads
 from engine.ledger import CAS_BYTES, Ledger, LedgerError
 from engine.limits import DECIDE_CONFLICT_RETRIES_MAX, FORGET_POLL_MS, FORGET_WAIT_MS_MAX, LINK_HOPS_MAX
 from engine.linking import links_of, targets_of
@@ -105,6 +106,7 @@ class Erasing:
             await self._forget_state(receipt.person, receipt, now_ms, note)
             await self._forget_decisions(receipt, now_ms, note)
             await self._forget_log(receipt)
+            await forget_leads(self._store, receipt.names)
             receipt.stage, receipt.names, receipt.markers = "erased", [], {}
             await note()
         if receipt.stage == "erased" and await self._learner_done(receipt):

@@ -20,6 +20,8 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `budget:<account>` | leases of its units that servers have, a hash | as long |
 | `budgets` | what servers tell each other about budgets, a hash | for good |
 | `{pN}marks` | how far work beside the event log has come, such as a backfill, a hash | for good |
+| `{pN}leads:<list>` | leads of a list by id, a hash; N = crc32(list) mod partitions | LEAD_LIST_TTL_MS |
+| `{pN}queue:<list>/<seller>` | ids of the leads of one seller, or of those for anybody, a set | LEAD_LIST_TTL_MS |
 | `dead` | dead letters, a stream | DEAD_LETTERS_MAX |
 | `policy` | the served policy, a hash: one field an offer, and `_head` | for good |
 | `{policy}:changes` | stream of snapshot versions and the offers each changed | 1,000 entries |
@@ -29,6 +31,7 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `versions` | the catalogues and policies by version, with who and when, and which is active, a hash | for good |
 | `{versions}:trail` | what was done with them: who, when, what, from, to, a stream | VERSION_TRAIL_ENTRIES_MAX |
 | `kafka` | which Kafka topic the events come from, if they do, a hash | for good |
+| `leadlists` | lists of leads and when the first of each expires, a hash | LEAD_LISTS_ENTRIES_MAX |
 | `layouts` | which configuration a layout of features belongs to, a hash by layout version | for good |
 | `meta` | format of the store and number of partitions, a hash | for good |
 """
@@ -52,6 +55,8 @@ __all__ = [
     "FeatureWrite",
     "Feed",
     "Forgets",
+    "LeadBoard",
+    "LeadWrite",
     "LogEntry",
     "Mark",
     "PartlyUnavailable",
@@ -331,6 +336,54 @@ class Feed(Protocol):
         ...
 
 
+class LeadWrite(NamedTuple):
+    """One lead, to be written if it is still as expected."""
+
+    lead_id: str
+    expected: bytes
+    """All of the value that it replaces; b"": there is none."""
+    value: bytes
+    """b"": there shall be none."""
+    leaves: str | None = None
+    """Queue that it is taken out of, by seller; "" is the one for anybody."""
+    enters: str | None = None
+    """Queue that it is put into."""
+
+
+class LeadBoard(Protocol):
+    """Leads of the sales network: lists of them, and a queue of each list for every seller and for anybody."""
+
+    async def write_leads(self, list_id: str, writes: Sequence[LeadWrite]) -> list[bool]:
+        """Write each lead and move it between queues in one atomic step a lead; False where it was not as expected.
+
+        Raises StoreUnavailable, and StoreFull if the list has LEAD_LIST_ENTRIES_MAX leads; then some may be written.
+        """
+        ...
+
+    async def read_leads(self, list_id: str, lead_ids: Sequence[str]) -> list[bytes | None]:
+        """Leads by id."""
+        ...
+
+    async def all_leads(self, list_id: str) -> dict[str, bytes]:
+        """All leads of a list, read piece by piece: one that changes meanwhile may be as before or after."""
+        ...
+
+    async def lead_queue(self, list_id: str, seller: str) -> list[str]:
+        """Ids in one queue of a list, in no order."""
+        ...
+
+    async def write_lead_list(self, list_id: str, expected: bytes, value: bytes) -> bool:
+        """Note something of a list if the note is still as expected; b"" in either: there is none.
+
+        Raises StoreFull if LEAD_LISTS_ENTRIES_MAX lists are known.
+        """
+        ...
+
+    async def lead_lists(self) -> dict[str, bytes]:
+        """The notes of all lists."""
+        ...
+
+
 class PolicyBoard(Protocol):
     """Where the learner leaves its policy and its checkpoint and the servers find the policy."""
 
@@ -398,7 +451,7 @@ class PolicyBoard(Protocol):
         ...
 
 
-class Store(State, DecisionLog, Feed, PolicyBoard, BudgetBoard, Protocol):
+class Store(State, DecisionLog, Feed, LeadBoard, PolicyBoard, BudgetBoard, Protocol):
     """All of it: RedisStore for service, MemoryStore for tests and simulation, one contract suite for both."""
 
     partitions: int

@@ -15,6 +15,7 @@ POLICY_HEAD: Final = b"_head"
 LEARNER: Final = b"learner"
 KAFKA: Final = b"kafka"
 LAYOUTS: Final = b"layouts"
+LEAD_LISTS: Final = b"leadlists"
 META: Final = b"meta"
 BUDGETS: Final = b"budgets"
 VERSIONS: Final = b"versions"
@@ -43,6 +44,8 @@ class Keys:
         self.folded = [tag + b"folded" for tag in tags]
         self.marks = [tag + b"marks" for tag in tags]
         self.forgets = [tag + b"forgets" for tag in tags]
+        self._leads = [tag + b"leads:" for tag in tags]
+        self._queues = [tag + b"queue:" for tag in tags]
         self._partitions = partitions
         self._features = [tag + b"f:" for tag in tags]
         self._receipts = [tag + b"r:" for tag in tags]
@@ -87,6 +90,16 @@ class Keys:
     def receipt(self, partition: int, request: str) -> bytes:
         """Key of the receipt of a request to forget."""
         return self._receipts[partition] + request.encode()
+
+    def leads(self, list_id: str) -> bytes:
+        """Key of the leads of a list."""
+        name = list_id.encode()
+        return self._leads[crc32(name) % self._partitions] + name
+
+    def queue(self, list_id: str, seller: str) -> bytes:
+        """Key of a seller's queue of a list, which has no '/' in its name; "": the queue for anybody."""
+        name = list_id.encode()
+        return self._queues[crc32(name) % self._partitions] + name + b"/" + seller.encode()
 
     def state_of(self, customers: Sequence[str]) -> list[bytes]:
         """Keys of the features of all customers, then keys of the ledgers of all."""

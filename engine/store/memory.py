@@ -17,9 +17,11 @@ from engine.store.base import (
     DecisionCommit,
     FeatureWrite,
     Forgets,
+    LeadWrite,
     LogEntry,
     Mark,
     StoreError,
+    StoreFull,
     partition_of,
 )
 from engine.store.budgetboard import Fenced, Leases, Move, PartUse, Settled, Take
@@ -171,6 +173,9 @@ class MemoryStore:
         self._leases_made = 0
         self._versions: dict[str, bytes] = {}
         self._trail = _Log(clock_ms)
+        self._leads: dict[str, dict[str, bytes]] = {}
+        self._queues: dict[tuple[str, str], set[str]] = {}
+        self._lead_lists: dict[str, bytes] = {}
         self._arrived = asyncio.Event()
 
     # --- State ------------------------------------------------------------------------------------------------------
@@ -368,6 +373,41 @@ class MemoryStore:
         """All marks of a partition."""
         return dict(self._marks[partition])
 
+    # --- LeadBoard --------------------------------------------------------------------------------------------------
+
+    async def write_leads(self, list_id: str, writes: Sequence[LeadWrite]) -> list[bool]:
+        """Write each lead and move it between queues."""
+        leads = self._leads.setdefault(list_id, {})
+        written = []
+        for write in writes:
+            written.append(_swap(leads, write.lead_id, write.expected, write.value, limits.LEAD_LIST_ENTRIES_MAX))
+            if written[-1]:
+                if write.leaves is not None:
+                    self._queues.setdefault((list_id, write.leaves), set()).discard(write.lead_id)
+                if write.enters is not None:
+                    self._queues.setdefault((list_id, write.enters), set()).add(write.lead_id)
+        return written
+
+    async def read_leads(self, list_id: str, lead_ids: Sequence[str]) -> list[bytes | None]:
+        """Leads by id."""
+        return [self._leads.get(list_id, {}).get(lead_id) for lead_id in lead_ids]
+
+    async def all_leads(self, list_id: str) -> dict[str, bytes]:
+        """All leads of a list."""
+        return dict(self._leads.get(list_id, {}))
+
+    async def lead_queue(self, list_id: str, seller: str) -> list[str]:
+        """Ids in one queue of a list."""
+        return list(self._queues.get((list_id, seller), ()))
+
+    async def write_lead_list(self, list_id: str, expected: bytes, value: bytes) -> bool:
+        """Note something of a list."""
+        return _swap(self._lead_lists, list_id, expected, value, limits.LEAD_LISTS_ENTRIES_MAX)
+
+    async def lead_lists(self) -> dict[str, bytes]:
+        """The notes of all lists."""
+        return dict(self._lead_lists)
+
     # --- PolicyBoard ------------------------------------------------------------------------------------------------
 
     async def publish_policy(self, head: bytes, offers: Mapping[str, bytes]) -> None:
@@ -530,6 +570,19 @@ class MemoryStore:
             except TimeoutError:
                 return look()
         return found
+
+
+def _swap(values: dict[str, bytes], name: str, expected: bytes, value: bytes, entries_max: int) -> bool:
+    """Replace a value if it is as expected, b"" meaning none in both. Raises StoreFull."""
+    if values.get(name, b"") != expected:
+        return False
+    if not expected and len(values) >= entries_max:
+        raise StoreFull(f"{entries_max} entries are there already")
+    if value:
+        values[name] = value
+    else:
+        values.pop(name, None)
+    return True
 
 
 def _after(logs: Sequence[_Log], after: Mapping[int, Offset], count: int) -> dict[int, list[LogEntry]]:

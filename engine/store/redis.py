@@ -26,10 +26,12 @@ from engine.store.base import (
     DecisionCommit,
     FeatureWrite,
     Forgets,
+    LeadWrite,
     LogEntry,
     Mark,
     PartlyUnavailable,
     StoreError,
+    StoreFull,
     StoreUnavailable,
     partition_of,
 )
@@ -431,6 +433,67 @@ class RedisStore:
         claim: list[Command] = [] if first is None else [(b"HSETNX", keys.KAFKA, name.encode(), first)]
         *_, note = checked(await self._hot.pipeline([*claim, read], self._write_s))
         return None if note is None else bytes(note)
+
+    # --- LeadBoard --------------------------------------------------------------------------------------------------
+
+    async def write_leads(self, list_id: str, writes: Sequence[LeadWrite]) -> list[bool]:
+        """Write each lead and move it between queues, all in one round trip."""
+        leads, queue = self._keys.leads(list_id), self._keys.queue
+        commands = [
+            scripts.write_lead(
+                leads,
+                None if write.leaves is None else queue(list_id, write.leaves),
+                None if write.enters is None else queue(list_id, write.enters),
+                write.lead_id.encode(),
+                write.expected,
+                write.value,
+                b"%d" % limits.LEAD_LIST_TTL_MS,
+                b"%d" % limits.LEAD_LIST_ENTRIES_MAX,
+            )
+            for write in writes
+        ]
+        replies = checked(await self._run(self._hot, commands, self._write_s)) if commands else []
+        if 2 in replies:
+            raise StoreFull(f"list {list_id} has {limits.LEAD_LIST_ENTRIES_MAX} leads already")
+        return [reply == 1 for reply in replies]
+
+    async def read_leads(self, list_id: str, lead_ids: Sequence[str]) -> list[bytes | None]:
+        """Leads by id."""
+        if not lead_ids:
+            return []
+        command = (b"HMGET", self._keys.leads(list_id), *(lead_id.encode() for lead_id in lead_ids))
+        [values] = checked(await self._bulk.pipeline([command], self._write_s))
+        return list(values)
+
+    async def all_leads(self, list_id: str) -> dict[str, bytes]:
+        """All leads of a list, some hundreds a round trip: the server serves others in between."""
+        found: dict[str, bytes] = {}
+        cursor = b"0"
+        while True:
+            command = (b"HSCAN", self._keys.leads(list_id), cursor, b"COUNT", b"%d" % limits.LEAD_CALL_ENTRIES_MAX)
+            [(cursor, flat)] = checked(await self._bulk.pipeline([command], self._write_s))
+            found |= {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+            if cursor == b"0":
+                return found
+
+    async def lead_queue(self, list_id: str, seller: str) -> list[str]:
+        """Ids in one queue of a list."""
+        [names] = checked(await self._bulk.pipeline([(b"SMEMBERS", self._keys.queue(list_id, seller))], self._write_s))
+        return [name.decode() for name in names]
+
+    async def write_lead_list(self, list_id: str, expected: bytes, value: bytes) -> bool:
+        """Note something of a list."""
+        lists_max = b"%d" % limits.LEAD_LISTS_ENTRIES_MAX
+        command = scripts.write_lead(keys.LEAD_LISTS, None, None, list_id.encode(), expected, value, b"0", lists_max)
+        [reply] = checked(await self._run(self._hot, [command], self._write_s))
+        if reply == 2:
+            raise StoreFull(f"{limits.LEAD_LISTS_ENTRIES_MAX} lists of leads are known already")
+        return bool(reply == 1)
+
+    async def lead_lists(self) -> dict[str, bytes]:
+        """The notes of all lists."""
+        [flat] = checked(await self._bulk.pipeline([(b"HGETALL", keys.LEAD_LISTS)], self._write_s))
+        return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
     # --- PolicyBoard ------------------------------------------------------------------------------------------------
 

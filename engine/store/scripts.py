@@ -280,6 +280,23 @@ return 1
 """
 )
 
+# Two sellers who want one lead both expect it to be open: the first one changes it, the other finds it changed.
+_WRITE_LEAD: Final = _script(
+    """
+local now = redis.call('HGET', KEYS[1], ARGV[1]) or ''
+if now ~= ARGV[2] then return 0 end
+if now == '' and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[5]) then return 2 end
+if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[1]) else redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end
+if ARGV[4] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+if ARGV[6] == '1' then redis.call('SREM', KEYS[2], ARGV[1]) end
+if ARGV[7] == '1' then
+  redis.call('SADD', KEYS[3], ARGV[1])
+  redis.call('PEXPIRE', KEYS[3], ARGV[4])
+end
+return 1
+"""
+)
+
 LOAD: Final[tuple[Command, ...]] = tuple(
     (b"SCRIPT", b"LOAD", script.source)
     for script in (
@@ -295,6 +312,7 @@ LOAD: Final[tuple[Command, ...]] = tuple(
         _WRITE_RECORDS,
         _WRITE_MARKED,
         _CHANGE_VERSIONS,
+        _WRITE_LEAD,
     )
 )
 """Commands that teach a server all scripts; it forgets them when it restarts."""
@@ -472,6 +490,23 @@ def write_records(
     all_keys = (*keys, *beside_keys)
     command = [b"EVALSHA", _WRITE_RECORDS.sha, b"%d" % len(all_keys), *all_keys, ttl_ms, b"%d" % len(writes)]
     return (*command, *_values(writes))
+
+
+def write_lead(
+    leads: bytes,
+    leaves: bytes | None,
+    enters: bytes | None,
+    lead: bytes,
+    expected: bytes,
+    value: bytes,
+    ttl_ms: bytes,
+    entries_max: bytes,
+) -> Command:
+    """If field `lead` of the hash is `expected` (b"": not there), set it to `value` (b"": remove it), and move the name
+    from one set to another. `ttl_ms` b"0": the hash stays for good. Reply: 1 done, 0 not as expected, 2 no room."""
+    names = (leads, leaves or leads, enters or leads)
+    flags = (b"0" if leaves is None else b"1", b"0" if enters is None else b"1")
+    return (b"EVALSHA", _WRITE_LEAD.sha, b"3", *names, lead, expected, value, ttl_ms, entries_max, *flags)
 
 
 def _values(writes: Sequence[FeatureWrite]) -> Iterator[bytes]:

@@ -1,4 +1,5 @@
 from opportune.v1 import common_pb2 as _common_pb2
+from opportune.v1 import defaults_pb2 as _defaults_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -15,11 +16,13 @@ class DegradedReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DEGRADED_REASON_COMMIT_FAILED: _ClassVar[DegradedReason]
     DEGRADED_REASON_STATE_UNREADABLE: _ClassVar[DegradedReason]
     DEGRADED_REASON_POLICY_UNAVAILABLE: _ClassVar[DegradedReason]
+    DEGRADED_REASON_DEADLINE_NEAR: _ClassVar[DegradedReason]
 DEGRADED_REASON_UNSPECIFIED: DegradedReason
 DEGRADED_REASON_STATE_STORE_UNAVAILABLE: DegradedReason
 DEGRADED_REASON_COMMIT_FAILED: DegradedReason
 DEGRADED_REASON_STATE_UNREADABLE: DegradedReason
 DEGRADED_REASON_POLICY_UNAVAILABLE: DegradedReason
+DEGRADED_REASON_DEADLINE_NEAR: DegradedReason
 
 class DecideRequest(_message.Message):
     __slots__ = ("request_id", "customer_id", "identities", "channel", "placement", "context", "limit", "time_ms", "language", "purposes", "resume")
@@ -169,7 +172,7 @@ class OpenOffer(_message.Message):
     def __init__(self, decision_id: _Optional[str] = ..., offer_id: _Optional[str] = ..., stage: _Optional[_Union[_common_pb2.Stage, str]] = ..., served_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ..., parameters: _Optional[_Mapping[str, _common_pb2.Value]] = ..., price_held_until_ms: _Optional[int] = ..., channel: _Optional[str] = ..., treatment: _Optional[str] = ..., begun_decision_id: _Optional[str] = ...) -> None: ...
 
 class DecideResponse(_message.Message):
-    __slots__ = ("decision_id", "offers", "nothing_reason", "state", "degraded", "customer_id", "policy_version", "config_version", "time_ms", "repeated", "open_offers", "arms")
+    __slots__ = ("decision_id", "offers", "nothing_reason", "state", "degraded", "customer_id", "policy_version", "config_version", "time_ms", "repeated", "open_offers", "arms", "preview")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     OFFERS_FIELD_NUMBER: _ClassVar[int]
     NOTHING_REASON_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +185,7 @@ class DecideResponse(_message.Message):
     REPEATED_FIELD_NUMBER: _ClassVar[int]
     OPEN_OFFERS_FIELD_NUMBER: _ClassVar[int]
     ARMS_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     offers: _containers.RepeatedCompositeFieldContainer[RankedOffer]
     nothing_reason: Reason
@@ -194,7 +198,74 @@ class DecideResponse(_message.Message):
     repeated: bool
     open_offers: _containers.RepeatedCompositeFieldContainer[OpenOffer]
     arms: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, decision_id: _Optional[str] = ..., offers: _Optional[_Iterable[_Union[RankedOffer, _Mapping]]] = ..., nothing_reason: _Optional[_Union[Reason, _Mapping]] = ..., state: _Optional[_Union[StateFreshness, _Mapping]] = ..., degraded: _Optional[_Union[DegradedReason, str]] = ..., customer_id: _Optional[str] = ..., policy_version: _Optional[int] = ..., config_version: _Optional[str] = ..., time_ms: _Optional[int] = ..., repeated: _Optional[bool] = ..., open_offers: _Optional[_Iterable[_Union[OpenOffer, _Mapping]]] = ..., arms: _Optional[_Iterable[str]] = ...) -> None: ...
+    preview: bool
+    def __init__(self, decision_id: _Optional[str] = ..., offers: _Optional[_Iterable[_Union[RankedOffer, _Mapping]]] = ..., nothing_reason: _Optional[_Union[Reason, _Mapping]] = ..., state: _Optional[_Union[StateFreshness, _Mapping]] = ..., degraded: _Optional[_Union[DegradedReason, str]] = ..., customer_id: _Optional[str] = ..., policy_version: _Optional[int] = ..., config_version: _Optional[str] = ..., time_ms: _Optional[int] = ..., repeated: _Optional[bool] = ..., open_offers: _Optional[_Iterable[_Union[OpenOffer, _Mapping]]] = ..., arms: _Optional[_Iterable[str]] = ..., preview: _Optional[bool] = ...) -> None: ...
+
+class BatchCustomer(_message.Message):
+    __slots__ = ("customer_id", "context")
+    class ContextEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _common_pb2.Value
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_common_pb2.Value, _Mapping]] = ...) -> None: ...
+    CUSTOMER_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    customer_id: str
+    context: _containers.MessageMap[str, _common_pb2.Value]
+    def __init__(self, customer_id: _Optional[str] = ..., context: _Optional[_Mapping[str, _common_pb2.Value]] = ...) -> None: ...
+
+class DecideManyRequest(_message.Message):
+    __slots__ = ("batch_id", "channel", "placement", "context", "limit", "time_ms", "language", "purposes", "preview", "customers")
+    class ContextEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _common_pb2.Value
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_common_pb2.Value, _Mapping]] = ...) -> None: ...
+    BATCH_ID_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENT_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    PURPOSES_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    CUSTOMERS_FIELD_NUMBER: _ClassVar[int]
+    batch_id: str
+    channel: str
+    placement: str
+    context: _containers.MessageMap[str, _common_pb2.Value]
+    limit: int
+    time_ms: int
+    language: str
+    purposes: _containers.RepeatedScalarFieldContainer[str]
+    preview: bool
+    customers: _containers.RepeatedCompositeFieldContainer[BatchCustomer]
+    def __init__(self, batch_id: _Optional[str] = ..., channel: _Optional[str] = ..., placement: _Optional[str] = ..., context: _Optional[_Mapping[str, _common_pb2.Value]] = ..., limit: _Optional[int] = ..., time_ms: _Optional[int] = ..., language: _Optional[str] = ..., purposes: _Optional[_Iterable[str]] = ..., preview: _Optional[bool] = ..., customers: _Optional[_Iterable[_Union[BatchCustomer, _Mapping]]] = ...) -> None: ...
+
+class BatchError(_message.Message):
+    __slots__ = ("status", "message")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    status: str
+    message: str
+    def __init__(self, status: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class DecideManyResponse(_message.Message):
+    __slots__ = ("index", "customer_id", "answer", "error")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    CUSTOMER_ID_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    customer_id: str
+    answer: DecideResponse
+    error: BatchError
+    def __init__(self, index: _Optional[int] = ..., customer_id: _Optional[str] = ..., answer: _Optional[_Union[DecideResponse, _Mapping]] = ..., error: _Optional[_Union[BatchError, _Mapping]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("decision_id", "language")

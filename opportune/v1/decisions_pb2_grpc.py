@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from opportune.v1 import decisions_pb2 as opportune_dot_v1_dot_decisions__pb2
+from opportune.v1 import defaults_pb2 as opportune_dot_v1_dot_defaults__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -45,6 +46,21 @@ class DecisionsStub:
                 request_serializer=opportune_dot_v1_dot_decisions__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=opportune_dot_v1_dot_decisions__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.DecideMany = channel.unary_stream(
+                '/opportune.v1.Decisions/DecideMany',
+                request_serializer=opportune_dot_v1_dot_decisions__pb2.DecideManyRequest.SerializeToString,
+                response_deserializer=opportune_dot_v1_dot_decisions__pb2.DecideManyResponse.FromString,
+                _registered_method=True)
+        self.Defaults = channel.unary_unary(
+                '/opportune.v1.Decisions/Defaults',
+                request_serializer=opportune_dot_v1_dot_defaults__pb2.DefaultsRequest.SerializeToString,
+                response_deserializer=opportune_dot_v1_dot_defaults__pb2.DefaultsResponse.FromString,
+                _registered_method=True)
+        self.DefaultKeys = channel.unary_unary(
+                '/opportune.v1.Decisions/DefaultKeys',
+                request_serializer=opportune_dot_v1_dot_defaults__pb2.DefaultKeysRequest.SerializeToString,
+                response_deserializer=opportune_dot_v1_dot_defaults__pb2.DefaultKeysResponse.FromString,
+                _registered_method=True)
 
 
 class DecisionsServicer:
@@ -67,6 +83,33 @@ class DecisionsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DecideMany(self, request, context):
+        """Decides for many customers, one answer each as soon as it is made, in any order. Each is a decision like those of
+        Decide, with the rules and limits of Decide; callers of Decide go first. What is wrong with one customer is told in
+        place of an answer and the others go on. If the stream ends before every customer was answered, send the call
+        again with the same batch_id: whoever was decided for gets the same decision.
+        INVALID_ARGUMENT: a field that concerns all is wrong. RESOURCE_EXHAUSTED: too many batches are under way.
+        UNAVAILABLE: the server is shutting down.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Defaults(self, request, context):
+        """A signed list of what to offer whom nothing is known of, for callers to keep for times without a network.
+        INVALID_ARGUMENT: no such channel or placement. UNAVAILABLE: this server has no key to sign with.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DefaultKeys(self, request, context):
+        """The public keys by which signed lists are verified: the one in use, then those of before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DecisionsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +122,21 @@ def add_DecisionsServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=opportune_dot_v1_dot_decisions__pb2.ExplainRequest.FromString,
                     response_serializer=opportune_dot_v1_dot_decisions__pb2.ExplainResponse.SerializeToString,
+            ),
+            'DecideMany': grpc.unary_stream_rpc_method_handler(
+                    servicer.DecideMany,
+                    request_deserializer=opportune_dot_v1_dot_decisions__pb2.DecideManyRequest.FromString,
+                    response_serializer=opportune_dot_v1_dot_decisions__pb2.DecideManyResponse.SerializeToString,
+            ),
+            'Defaults': grpc.unary_unary_rpc_method_handler(
+                    servicer.Defaults,
+                    request_deserializer=opportune_dot_v1_dot_defaults__pb2.DefaultsRequest.FromString,
+                    response_serializer=opportune_dot_v1_dot_defaults__pb2.DefaultsResponse.SerializeToString,
+            ),
+            'DefaultKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.DefaultKeys,
+                    request_deserializer=opportune_dot_v1_dot_defaults__pb2.DefaultKeysRequest.FromString,
+                    response_serializer=opportune_dot_v1_dot_defaults__pb2.DefaultKeysResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -136,6 +194,87 @@ class Decisions:
             '/opportune.v1.Decisions/Explain',
             opportune_dot_v1_dot_decisions__pb2.ExplainRequest.SerializeToString,
             opportune_dot_v1_dot_decisions__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideMany(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/opportune.v1.Decisions/DecideMany',
+            opportune_dot_v1_dot_decisions__pb2.DecideManyRequest.SerializeToString,
+            opportune_dot_v1_dot_decisions__pb2.DecideManyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Defaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/opportune.v1.Decisions/Defaults',
+            opportune_dot_v1_dot_defaults__pb2.DefaultsRequest.SerializeToString,
+            opportune_dot_v1_dot_defaults__pb2.DefaultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DefaultKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/opportune.v1.Decisions/DefaultKeys',
+            opportune_dot_v1_dot_defaults__pb2.DefaultKeysRequest.SerializeToString,
+            opportune_dot_v1_dot_defaults__pb2.DefaultKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

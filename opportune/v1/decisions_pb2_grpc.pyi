@@ -9,6 +9,7 @@ Numbers of answers have fixed width on the wire where they are large: the hot pa
 from collections import abc as _abc
 from grpc import aio as _aio
 from opportune.v1 import decisions_pb2 as _decisions_pb2
+from opportune.v1 import defaults_pb2 as _defaults_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -43,6 +44,20 @@ class DecisionsStub:
     """
     Explain: _grpc.UnaryUnaryMultiCallable[_decisions_pb2.ExplainRequest, _decisions_pb2.ExplainResponse]
     """Tells what the record of an earlier decision holds. NOT_FOUND: no such decision, or its record was retired."""
+    DecideMany: _grpc.UnaryStreamMultiCallable[_decisions_pb2.DecideManyRequest, _decisions_pb2.DecideManyResponse]
+    """Decides for many customers, one answer each as soon as it is made, in any order. Each is a decision like those of
+    Decide, with the rules and limits of Decide; callers of Decide go first. What is wrong with one customer is told in
+    place of an answer and the others go on. If the stream ends before every customer was answered, send the call
+    again with the same batch_id: whoever was decided for gets the same decision.
+    INVALID_ARGUMENT: a field that concerns all is wrong. RESOURCE_EXHAUSTED: too many batches are under way.
+    UNAVAILABLE: the server is shutting down.
+    """
+    Defaults: _grpc.UnaryUnaryMultiCallable[_defaults_pb2.DefaultsRequest, _defaults_pb2.DefaultsResponse]
+    """A signed list of what to offer whom nothing is known of, for callers to keep for times without a network.
+    INVALID_ARGUMENT: no such channel or placement. UNAVAILABLE: this server has no key to sign with.
+    """
+    DefaultKeys: _grpc.UnaryUnaryMultiCallable[_defaults_pb2.DefaultKeysRequest, _defaults_pb2.DefaultKeysResponse]
+    """The public keys by which signed lists are verified: the one in use, then those of before."""
 
 @_typing.type_check_only
 class DecisionsAsyncStub(DecisionsStub):
@@ -56,6 +71,20 @@ class DecisionsAsyncStub(DecisionsStub):
     """
     Explain: _aio.UnaryUnaryMultiCallable[_decisions_pb2.ExplainRequest, _decisions_pb2.ExplainResponse]  # type: ignore[assignment]
     """Tells what the record of an earlier decision holds. NOT_FOUND: no such decision, or its record was retired."""
+    DecideMany: _aio.UnaryStreamMultiCallable[_decisions_pb2.DecideManyRequest, _decisions_pb2.DecideManyResponse]  # type: ignore[assignment]
+    """Decides for many customers, one answer each as soon as it is made, in any order. Each is a decision like those of
+    Decide, with the rules and limits of Decide; callers of Decide go first. What is wrong with one customer is told in
+    place of an answer and the others go on. If the stream ends before every customer was answered, send the call
+    again with the same batch_id: whoever was decided for gets the same decision.
+    INVALID_ARGUMENT: a field that concerns all is wrong. RESOURCE_EXHAUSTED: too many batches are under way.
+    UNAVAILABLE: the server is shutting down.
+    """
+    Defaults: _aio.UnaryUnaryMultiCallable[_defaults_pb2.DefaultsRequest, _defaults_pb2.DefaultsResponse]  # type: ignore[assignment]
+    """A signed list of what to offer whom nothing is known of, for callers to keep for times without a network.
+    INVALID_ARGUMENT: no such channel or placement. UNAVAILABLE: this server has no key to sign with.
+    """
+    DefaultKeys: _aio.UnaryUnaryMultiCallable[_defaults_pb2.DefaultKeysRequest, _defaults_pb2.DefaultKeysResponse]  # type: ignore[assignment]
+    """The public keys by which signed lists are verified: the one in use, then those of before."""
 
 class DecisionsServicer(metaclass=_abc_1.ABCMeta):
     """Asks for the next best offer and for the reasons behind an earlier answer."""
@@ -78,5 +107,37 @@ class DecisionsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_decisions_pb2.ExplainResponse, _abc.Awaitable[_decisions_pb2.ExplainResponse]]:
         """Tells what the record of an earlier decision holds. NOT_FOUND: no such decision, or its record was retired."""
+
+    @_abc_1.abstractmethod
+    def DecideMany(
+        self,
+        request: _decisions_pb2.DecideManyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_decisions_pb2.DecideManyResponse], _abc.AsyncIterator[_decisions_pb2.DecideManyResponse]]:
+        """Decides for many customers, one answer each as soon as it is made, in any order. Each is a decision like those of
+        Decide, with the rules and limits of Decide; callers of Decide go first. What is wrong with one customer is told in
+        place of an answer and the others go on. If the stream ends before every customer was answered, send the call
+        again with the same batch_id: whoever was decided for gets the same decision.
+        INVALID_ARGUMENT: a field that concerns all is wrong. RESOURCE_EXHAUSTED: too many batches are under way.
+        UNAVAILABLE: the server is shutting down.
+        """
+
+    @_abc_1.abstractmethod
+    def Defaults(
+        self,
+        request: _defaults_pb2.DefaultsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_defaults_pb2.DefaultsResponse, _abc.Awaitable[_defaults_pb2.DefaultsResponse]]:
+        """A signed list of what to offer whom nothing is known of, for callers to keep for times without a network.
+        INVALID_ARGUMENT: no such channel or placement. UNAVAILABLE: this server has no key to sign with.
+        """
+
+    @_abc_1.abstractmethod
+    def DefaultKeys(
+        self,
+        request: _defaults_pb2.DefaultKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_defaults_pb2.DefaultKeysResponse, _abc.Awaitable[_defaults_pb2.DefaultKeysResponse]]:
+        """The public keys by which signed lists are verified: the one in use, then those of before."""
 
 def add_DecisionsServicer_to_server(servicer: DecisionsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -129,6 +129,7 @@ async def test_reflection_lists_the_services(wire: Door) -> None:
         "opportune.v1.Feedback",
         "opportune.v1.Events",
         "opportune.v1.Customers",
+        "opportune.v1.Leads",
         "opportune.v1.Identities",
         "opportune.v1.Policies",
         "grpc.health.v1.Health",
@@ -143,7 +144,8 @@ async def test_reflection_describes_decide(wire: Door) -> None:
         for data in answer.file_descriptor_response.file_descriptor_proto
     ]
     [service] = [service for file in files for service in file.service if service.name == "Decisions"]
-    assert [method.name for method in service.method] == ["Decide", "Explain"]
+    names = ["Decide", "Explain", "DecideMany", "Defaults", "DefaultKeys"]
+    assert [method.name for method in service.method] == names
 
 
 async def test_many_calls_at_once_each_get_their_own_answer(wire: Door) -> None:
@@ -155,8 +157,9 @@ async def test_many_calls_at_once_each_get_their_own_answer(wire: Door) -> None:
 
 
 @pytest.mark.parametrize("transport", ["native", "grpcio"])
-async def test_a_deadline_that_passes_ends_that_call_only(transport: str) -> None:
-    """The store hangs: who waits for 50 ms is told so, who waits for longer is answered when it is back."""
+async def test_a_deadline_that_is_near_ends_that_call_only(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store hangs: who waits half a second gets the fallback, who waits longer an answer when it is back."""
+    monkeypatch.setattr("engine.deadlines._MARGIN_S", 0.4)  # on a machine that is busy with other tests
     store = FaultyStore(PARTITIONS, lambda: engine.now_ms)
     engine = SmallEngine(store=store)
     server = Server(engine.service, transport)
@@ -165,11 +168,9 @@ async def test_a_deadline_that_passes_ends_that_call_only(transport: str) -> Non
         call = channel.unary_unary("/opportune.v1.Decisions/Decide")
         store.gate.clear()
         patient = asyncio.ensure_future(call(GOOD, timeout=20.0))
-        hasty = [asyncio.ensure_future(call(GOOD, timeout=0.05)) for _ in range(3)]
-        ends = await asyncio.gather(*hasty, return_exceptions=True)
-        assert [end.code() for end in ends if isinstance(end, grpc.aio.AioRpcError)] == [
-            grpc.StatusCode.DEADLINE_EXCEEDED
-        ] * 3
+        hasty = [asyncio.ensure_future(call(GOOD, timeout=0.5)) for _ in range(3)]
+        ends = [decisions_pb2.DecideResponse.FromString(answer) for answer in await asyncio.gather(*hasty)]
+        assert [end.degraded for end in ends] == [decisions_pb2.DEGRADED_REASON_DEADLINE_NEAR] * 3
         store.gate.set()
         assert decisions_pb2.DecideResponse.FromString(await patient).decision_id
         assert decisions_pb2.DecideResponse.FromString(await call(GOOD, timeout=20.0)).decision_id

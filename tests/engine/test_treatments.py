@@ -221,7 +221,7 @@ def test_a_treatment_for_a_placement_alone_is_nowhere_else() -> None:
 def test_a_fallback_answer_says_only_what_needs_no_state(treatments: str, texts: list[str]) -> None:
     catalogue = catalogue_of(with_card(f"treatments: {treatments}"))
     ask = Ask("ann", 1, 0, (), b'{"first_name": "Ann"}', 3, START_MS, "en", "", 0)
-    answer = answers.fallen_back(catalogue, Fallback(ask, catalogue.fallback, COMMIT_FAILED, catalogue))
+    answer = answers.fallen_back(catalogue, Fallback(ask, catalogue.defaults.at(1, START_MS), COMMIT_FAILED, catalogue))
     assert [offer.treatment for offer in answer.offers] == texts
     assert bool(answer.nothing_reason.code) == (not texts)
 

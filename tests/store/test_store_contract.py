@@ -5,6 +5,9 @@ import struct
 import time
 from collections.abc import Awaitable, Callable
 
+import pytest
+
+from engine import limits
 from engine.store import (
     LINKS,
     PARTS,
@@ -12,9 +15,11 @@ from engine.store import (
     Conflict,
     DecisionCommit,
     FeatureWrite,
+    LeadWrite,
     LogEntry,
     Mark,
     Store,
+    StoreFull,
     partition_of,
 )
 from features import Offset
@@ -509,3 +514,44 @@ async def test_the_history_of_versions_is_changed_by_whoever_saw_it_last(store: 
     assert [entry for _, entry in await waiting] == [b"second"]
     assert await store.read_versions() == {"_revision": b"2", "_active": b"b", "a": b"{}"}
     assert [entry for _, entry in await store.version_changes("", 0)] == [b"first", b"second"]
+
+
+# --- leads -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_lead_is_written_only_over_what_was_expected_and_moves_between_queues(store: Store) -> None:
+    assert await store.write_leads("may", [LeadWrite("may/1", b"", b"open", enters="eva")]) == [True]
+    assert await store.write_leads("may", [LeadWrite("may/1", b"", b"open", enters="bob")]) == [False]
+    wrong, right = LeadWrite("may/1", b"taken", b"x"), LeadWrite("may/1", b"open", b"free", "eva", "")
+    assert await store.write_leads("may", [wrong, right, LeadWrite("may/2", b"", b"open", enters="")]) == [
+        False,
+        True,
+        True,
+    ]
+    assert (await store.lead_queue("may", "eva"), await store.lead_queue("may", "bob")) == ([], [])
+    assert sorted(await store.lead_queue("may", "")) == ["may/1", "may/2"]
+    assert await store.read_leads("may", ["may/2", "may/3", "may/1"]) == [b"open", None, b"free"]
+    assert await store.read_leads("may", []) == [] == await store.write_leads("may", [])
+    assert await store.write_leads("may", [LeadWrite("may/2", b"open", b"", leaves="")]) == [True]
+    assert (await store.all_leads("may"), await store.all_leads("june")) == ({"may/1": b"free"}, {})
+    assert await store.lead_queue("may", "") == ["may/1"]
+
+
+async def test_all_leads_of_a_long_list_are_found(store: Store) -> None:
+    writes = [LeadWrite(f"may/{n}", b"", b"%d" % n, enters="eva") for n in range(2_500)]
+    assert all(await store.write_leads("may", writes))
+    assert await store.all_leads("may") == {write.lead_id: write.value for write in writes}
+
+
+async def test_lists_of_leads_are_noted_within_their_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LEAD_LISTS_ENTRIES_MAX", 2)
+    monkeypatch.setattr(limits, "LEAD_LIST_ENTRIES_MAX", 1)
+    assert await store.write_lead_list("may", b"", b"1") and await store.write_lead_list("june", b"", b"2")
+    assert not await store.write_lead_list("may", b"2", b"3") and await store.write_lead_list("may", b"1", b"3")
+    with pytest.raises(StoreFull):
+        await store.write_lead_list("july", b"", b"1")
+    assert await store.write_lead_list("june", b"2", b"")
+    assert await store.lead_lists() == {"may": b"3"}
+    with pytest.raises(StoreFull):
+        await store.write_leads("may", [LeadWrite("may/1", b"", b"open"), LeadWrite("may/2", b"", b"open")])
+    assert await store.write_leads("may", [LeadWrite("may/1", b"open", b"taken")]) == [True], "no more than before"

@@ -1,0 +1,1 @@
+"""Batches, leads, degraded answers and signed lists."""
