@@ -8,6 +8,10 @@
 - `policy.whatif_per_s`: decisions of that log decided again under one edited configuration and its original, on one
   core; `policy.whatif_8_per_s` under eight edits at once, counted as decisions times edits.
 - `policy.flip_rate`: share of customers who get another answer in another channel although nothing has changed.
+- `policy.overshoot`, `policy.undershoot`, `policy.lease_return`: see bench.overshoot.
+- `policy.pacing_vs_lp` and what stands beside it: see bench.pacing.
+
+Both engines have a contact policy, budgets, a guard and levers by rule (bench.workload).
 """
 
 import asyncio
@@ -25,6 +29,8 @@ from rich.progress import Progress
 from bench.driven import checked, fill_customers
 from bench.engine import Running, engine, scratch
 from bench.load import HOW_TO_GET_H2LOAD, closed, generator
+from bench.overshoot import overshoot_rows
+from bench.pacing import pacing_rows
 from bench.report import Report
 from bench.workload import FULL, SMALL, Size, catalogue, config_text, customer_id, decide_body, events_of
 from engine import basis
@@ -50,7 +56,7 @@ CHANNELS: Final = ("web", "branch")
 
 def run(*, small: bool) -> Report:
     """Run it and return what was found."""
-    size = replace(SMALL if small else replace(FULL, customers=20_000), channels=CHANNELS)
+    size = replace(SMALL if small else replace(FULL, customers=20_000), channels=CHANNELS, policy=True)
     requests, rounds, again = (400, 1, 200) if small else (20_000, 3, 10_000)
     report = Report("policy", generator())
     if not report.generator.startswith("h2load"):
@@ -71,6 +77,7 @@ def run(*, small: bool) -> Report:
         _flips(few, 50 if small else 2_000, report)
         _again(few, again, report)
         _what_if(few, size, report)
+    report.rows += [*overshoot_rows(small), *pacing_rows(small)]
     return report
 
 

@@ -34,6 +34,8 @@ class Size:
     customers: int = 100_000
     slate: int = 3
     channels: tuple[str, ...] = ("web",)
+    policy: bool = False
+    """With contact policy, budgets, a guard and levers by rule."""
 
 
 FULL: Final = Size()
@@ -77,7 +79,7 @@ def config_tree(size: Size) -> dict[str, Any]:
         left, right = dice.randrange(size.features), dice.randrange(size.features)
         low, high = dice.randrange(5_000, 9_000), dice.randrange(10)
         rules.append(f"feature_{left} < {low}.0 || feature_{right} > {high}.5 && page != 'cards'")
-    offers = [
+    offers: list[dict[str, Any]] = [
         {
             "id": f"offer-{n}",
             "category": CATEGORIES[n % len(CATEGORIES)],
@@ -88,6 +90,25 @@ def config_tree(size: Size) -> dict[str, Any]:
         }
         for n in range(size.offers)
     ]
+    extra: dict[str, Any] = {}
+    if size.policy:
+        for n, offer in enumerate(offers):
+            if n % 10 == 0:
+                offer["levers"] = [{"when": rules[n % size.rules], "factor": 1.5}]
+        extra["contact_policy"] = {
+            "caps": [
+                {"of": "offer", "most": 20, "within": "30d"},
+                {"of": "category", "most": 50, "within": "7d"},
+                {"of": "all", "most": 100, "per": "day"},
+            ],
+            "cool_off": [{"after": "declined", "of": "category", "for": "60d"}],
+            "pressure": {"half_life": "14d", "cost": 0.01},
+        }
+        extra["budgets"] = [
+            {"id": f"budget-{at}", "categories": [category], "units": 1_000_000_000, "consumed": "served"}
+            for at, category in enumerate(CATEGORIES[:3])
+        ]
+        extra["guard"] = [{"name": "busy", "when": "feature_0 > 19.5"}]
     return {
         "opportune": 1,
         "name": "bench",
@@ -98,7 +119,7 @@ def config_tree(size: Size) -> dict[str, Any]:
         "features": features,
         "offers": offers,
         "fallback": ["offer-0"],
-    }
+    } | extra
 
 
 def config_text(size: Size) -> bytes:
