@@ -19,7 +19,7 @@ from engine.challengers import Challengers
 from engine.explain.archive import keep_in_store
 from engine.explorewatch import ExplorationWatch
 from engine.forget.unlearning import Unlearning, outlived
-from engine.learner import Due, Learner
+from engine.learner import Due, Former, Learner
 from engine.limits import (
     CHECKPOINT_INTERVAL_MS,
     LEARN_BATCH_MAX,
@@ -70,6 +70,8 @@ class Learning:
         self._exploring = ExplorationWatch(catalogue)
         self._challengers = Challengers(catalogue, now_s)
         self._unlearning = Unlearning(store, catalogue.terms)
+        self._former: dict[int, Former] | None = None
+        """Offers of earlier versions, as they were found last."""
 
     def stop(self) -> None:
         """End `run` after the batch in hand."""
@@ -79,8 +81,13 @@ class Learning:
         """The learner, restored from the checkpoint at first. Raises StoreError or CheckpointError."""
         if self._learner is None:
             fields = await self._store.load_checkpoint()
-            former = await former_offers(self._store, self._catalogue)
-            learner = Learner.restore(self._catalogue, self._store.partitions, fields, former)
+            try:
+                self._former = await former_offers(self._store, self._catalogue)
+            except StoreError:
+                # The node that has the history may be away on its own: what others teach is learnt all the same.
+                if self._former is None:
+                    raise
+            learner = Learner.restore(self._catalogue, self._store.partitions, fields, self._former)
             self._unlearning.terms = learner.terms
             if outlived(learner.offsets, await self._store.forgets()):
                 log.error("the checkpoint is older than people who were forgotten since: learning anew from the log")

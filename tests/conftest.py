@@ -7,6 +7,7 @@ import pytest
 _KAFKA = Path(__file__).parent / "kafka"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = "kafka" if item.path.is_relative_to(_KAFKA) else str(item.path)
