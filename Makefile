@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Opportune needs Python 3.11 or newer; set PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -c 'import engine.arbitration, features, models'  # compiles the kernels once
+	$(BIN)/python -c 'import engine.decide, features, models'  # compiles the kernels once
 	@touch $(STAMP)
 
 demo: venv
