@@ -86,7 +86,10 @@ def test_every_call_was_decided_with_its_profile_and_every_pitch_answered(small:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_cleanly_when_it_is_interrupted(tmp_path: Path, number: signal.Signals) -> None:
+def test_it_ends_cleanly_when_it_is_interrupted(
+    tmp_path_factory: pytest.TempPathFactory, number: signal.Signals
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("ended")  # a short name: a socket's path has 107 bytes at most
     data = tmp_path / "data"
     process = start(tmp_path, "--data", str(data))
     wait_until(lambda: read_state(data).get("ready"), 30, "the engine is ready")
