@@ -14,6 +14,7 @@ RESULTS = sorted((ROOT / "bench" / "results").glob("*.json"))
 def test_there_is_a_result_for_every_benchmark() -> None:
     assert {path.stem.partition("-")[2] for path in RESULTS} == {
         "decide", "freshness", "features", "kafka", "learning", "models", "ope",
+        "policy",
     }  # fmt: skip
 
 
