@@ -11,8 +11,8 @@ from engine.answers_quotes import fill_quote, resumed_offer, said
 from engine.answerwire import asked, reason
 from engine.catalogue import Catalogue
 from engine.config_schema import key_of
-from engine.decide import Ask
 from engine.decider import COMMIT_FAILED, DEADLINE_NEAR, STATE_STORE_UNAVAILABLE, Fallback
+from engine.drafts import Ask
 from engine.holds import NOT_ELIGIBLE
 from engine.instances import began_in, quotes_in
 from engine.ledger import Ledger

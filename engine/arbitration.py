@@ -159,15 +159,14 @@ def of_picks(
     sd: NDArray[np.float32],
     curve: NDArray[np.float64],
     plain: NDArray[np.bool_],
-) -> list[list[list[float]]]:
-    """[score, mean, sd, shown] of every pick (B, K); of silence and of what was not picked they mean nothing.
+) -> NDArray[np.float64]:
+    """(B, K, 4) score, mean, sd, shown of every pick (B, K); of silence and of what was not picked they mean nothing.
 
     `shown` is the mean as a probability: by the curve (models.calibration, empty if there is none) for offers that are
     `plain` (offers,), learnt by their acceptance alone; within 0 .. 1 for all.
     """
-    gathered: NDArray[np.float64] = _of_picks(picks, score, mean, sd, curve, plain)
-    rows: list[list[list[float]]] = gathered.tolist()
-    return rows
+    figures: NDArray[np.float64] = _of_picks(picks, score, mean, sd, curve, plain)
+    return figures
 
 
 @compiled(_PICKS, FLOATS_2D, FLOATS32_2D, FLOATS32_2D, _FLOATS, _BOOLS)

@@ -122,28 +122,6 @@ _ROW: Final = np.dtype([("offer", "<u2"), ("mean", "<f4"), ("sd", "<f4")])
 assert _ROW.itemsize == _ESTIMATE.size
 
 
-def estimates_of(
-    columns: NDArray[np.int16], counts: NDArray[np.int64], mean: NDArray[np.float32], sd: NDArray[np.float32]
-) -> list[tuple[int, bytes]]:
-    """How many estimates each decision rested on, and their bytes.
-
-    `columns` (B, W) and `counts` (B,) are those of models.counting over n offers and silence; mean and sd are (B, n).
-    """
-    offers = mean.shape[1]
-    # Silence is the last column of all, so it is the last of those that count; what it is worth is known.
-    last = columns[np.arange(len(counts)), np.maximum(counts - 1, 0)]
-    counts = counts - ((counts > 0) & (last == offers))
-    at = np.clip(columns, 0, offers - 1).astype(np.intp)
-    rows = np.empty(columns.shape, _ROW)
-    rows["offer"] = columns
-    rows["mean"] = np.take_along_axis(mean, at, 1)
-    rows["sd"] = np.take_along_axis(sd, at, 1)
-    data, width = rows.tobytes(), columns.shape[1] * _ROW.itemsize
-    return [
-        (count, data[row * width : row * width + count * _ROW.itemsize]) for row, count in enumerate(counts.tolist())
-    ]
-
-
 def recorded(bases: Sequence[Basis], offers: int) -> tuple[Floats32, Floats32, NDArray[np.bool_], Floats]:
     """(mean, sd, unknown, prices) of n offers, each (B, n); unknown are those of which no estimate was kept."""
     mean, sd = np.zeros((len(bases), offers), np.float32), np.zeros((len(bases), offers), np.float32)
@@ -170,9 +148,20 @@ def packed(
 ) -> bytes:
     """The bytes of a Basis, whose `count` estimates are packed already."""
     head = _HEADER.pack(count, len(holds), len(prices), len(parameters), len(seen), surcharge, gate)
-    if values:
-        seen = b"".join((seen, _VALUES.pack(len(values)), *[_PRICE.pack(*value) for value in values]))
-    if not holds and not prices:
-        return b"".join((head, estimates, parameters, seen))
-    rows = [_HOLD.pack(*hold) for hold in holds] + [_PRICE.pack(*price) for price in prices]
-    return b"".join((head, estimates, *rows, parameters, seen))
+    more = packed_values(values) if values else b""
+    return b"".join((head, estimates, packed_holds(holds), packed_prices(prices), parameters, seen, more))
+
+
+def packed_holds(holds: Sequence[Hold]) -> bytes:
+    """The rows of holds."""
+    return b"".join([_HOLD.pack(*hold) for hold in holds])
+
+
+def packed_prices(prices: Sequence[tuple[int, float]]) -> bytes:
+    """The rows of prices."""
+    return b"".join([_PRICE.pack(*price) for price in prices])
+
+
+def packed_values(values: Sequence[tuple[int, float]]) -> bytes:
+    """What knowing answers added: the end of a basis where any question might be asked."""
+    return _VALUES.pack(len(values)) + packed_prices(values)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from engine.budgets import Budgets, Claim, Left, Stock
-from engine.decide import Ask, Draft, Repeat
+from engine.drafts import Ask, Draft, Repeat
 from engine.limits import BUDGET_ROUNDS_BATCH_MAX
 from engine.store.budgetboard import Take
 

@@ -7,7 +7,7 @@ flag as 0 or 1, NaN where it is missing. The model reads its inputs from it, the
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,14 @@ WAVES_AUTO: Final = 64
 """Waves of a configuration that does not say how many. On 24 sets of data 128 win a little more, on the large ones."""
 
 _NAN: Final = float("nan")
+
+
+class OfferTable(NamedTuple):
+    """Columns over n offers."""
+
+    keys: NDArray[np.int64]
+    windows_ms: NDArray[np.int64]
+    silent: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +303,13 @@ class Catalogue:
     def terms(self) -> Mapping[int, Terms]:
         """What stages and rewards are worth, by offer key, of the offers of which a yes is not simply 1."""
         return terms_of(self.config)
+
+    @cached_property
+    def offer_table(self) -> OfferTable:
+        """What compiled code knows of offers."""
+        silent = np.zeros(len(self.offers), np.bool_)
+        silent[list(self.silent.offers)] = True
+        return OfferTable(np.array(self.offer_keys, np.int64), np.array(self.windows_ms, np.int64), silent)
 
     @cached_property
     def plain(self) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from engine.decide import Linked
+from engine.drafts import Linked
 from engine.links import Links, LinksError
 from engine.store.base import LINKS, PartlyUnavailable, StoreError, partition_of
 

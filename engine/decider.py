@@ -35,7 +35,8 @@ from engine.budgets import Left
 from engine.catalogue import Catalogue
 from engine.contact_links import LinkedLedgers, Named
 from engine.deadlines import Deadlines
-from engine.decide import STATE_UNREADABLE, Ask, Draft, Linked, Repeat, State, decide
+from engine.decide import decide
+from engine.drafts import STATE_UNREADABLE, Ask, Draft, Linked, Repeat, State
 from engine.errors import Overloaded, Unavailable
 from engine.explain.kept import KeptBeliefs
 from engine.found import Found
@@ -92,6 +93,12 @@ class Decided(NamedTuple):
     draft: Draft
     position: Offset
     catalogue: Catalogue
+    written: bytes
+    """The answer, as Write had it."""
+
+
+Write = Callable[[Catalogue, Sequence[Draft], Sequence[Offset]], Sequence[bytes]]
+"""Writes the answers of decisions that are durable."""
 
 
 class Previewed(NamedTuple):
@@ -165,6 +172,7 @@ class Decider:
         self,
         catalogue: Catalogue,
         store: StateStore,
+        write: Write,
         outlet: Announcer | None = None,
         entities: EntityReader | None = None,
         ledgers: LinkedLedgers | None = None,
@@ -174,6 +182,7 @@ class Decider:
         """`entities` is needed if the catalogue has features of entities, `ledgers` if it has a contact policy and
         names are linked to customers, `keeper` if it has budgets, `instances` if it has offers with parameters or
         callers resume offers."""
+        self._write = write
         self._ledgers = ledgers
         assert entities is not None or not catalogue.rollups
         self._instances = instances
@@ -382,14 +391,20 @@ class Decider:
             self._fall_back([waiting for waiting, _ in drafted], COMMIT_FAILED, error)
             return
         self._settle(taken, positions)
-        decided: list[tuple[_Waiting, Decided]] = []
+        durable: list[tuple[_Waiting, Draft, Offset]] = []
         for (waiting, draft), position in zip(drafted, positions, strict=True):
             if isinstance(position, Offset):
-                decided.append((waiting, Decided(draft, position, serving.catalogue)))
+                durable.append((waiting, draft, position))
             elif isinstance(position, Conflict | Fenced):
                 self._again(waiting)
             else:
                 self._fall_back([waiting], COMMIT_FAILED, position)
+        catalogue = serving.catalogue
+        answers = self._write(catalogue, [draft for _, draft, _ in durable], [position for *_, position in durable])
+        decided = [
+            (waiting, Decided(draft, position, catalogue, written))
+            for (waiting, draft, position), written in zip(durable, answers, strict=True)
+        ]
         if self._outlet is not None and decided:
             try:
                 await self._outlet.announce([each for _, each in decided])

@@ -61,7 +61,7 @@ from engine.cohorts import (
     pack_watched,
     unpack_watched,
 )
-from engine.decide import STATE_UNREADABLE
+from engine.drafts import STATE_UNREADABLE
 from engine.fading import Drift, Faded
 from engine.record import DecisionRecord, RecordError, Served, is_decision, served
 from engine.store.base import LogEntry

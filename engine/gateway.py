@@ -14,7 +14,7 @@ import orjson
 from engine import limits
 from engine.catalogue import ANY_PLACEMENT, Catalogue, Column
 from engine.config_schema import Attribute, key_of
-from engine.decide import Ask
+from engine.drafts import Ask
 from engine.errors import InvalidArgument
 from engine.ledger import hash_of
 from engine.lifecycle import NEUTRAL, REPORTABLE, Stage

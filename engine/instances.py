@@ -14,7 +14,7 @@ from typing import Final
 from engine import ledger
 from engine.catalogue import Catalogue
 from engine.config_schema import Channel, key_of
-from engine.decide import Ask, State
+from engine.drafts import Ask, State
 from engine.errors import ConfigError, NotAllowed, NotFound, OpportuneError, Unavailable
 from engine.found import NOTHING_FOUND, Begun, Found, Resume, Resumed
 from engine.gateway import shown

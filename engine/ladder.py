@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config_schema import Config
+from engine.packing import Rests
 from engine.policyfacts import PolicyFacts
 from engine.rules import Rules, Verdict
 from models import Policy
@@ -32,6 +33,7 @@ COLD_START_LESSONS: Final = 30.0
 """Below so many lessons an offer's estimate leans on the others, and the reasons say so."""
 
 Floats = NDArray[np.float64]
+_NO_POINTS: Final = np.zeros((0, 0))
 
 
 class Rung(IntEnum):
@@ -60,11 +62,11 @@ class Awarded:
 class Record:
     """What a policy rests on, by offer."""
 
-    own: list[float]
+    own: Floats
     """Lessons of the offer itself, aged ones counting less."""
-    category: list[float]
+    category: Floats
     """Lessons of the other offers of its category."""
-    cold: list[bool]
+    cold: NDArray[np.bool_]
 
 
 class Ladder:
@@ -75,8 +77,10 @@ class Ladder:
         self.offers: Final = tuple(at for at, _ in with_points)
         """Indices of the k offers with points."""
         self.place: Final = {offer: k for k, offer in enumerate(self.offers)}
+        self._place_of = np.full(len(config.offers), -1)
+        self._place_of[list(self.offers)] = range(len(self.offers))
         self._columns = np.array(self.offers, dtype=np.int64)
-        self.strengths: Final = np.array([points.strength for _, points in with_points])
+        self.strengths: Final = np.array([points.strength for _, points in with_points], np.float64)
         """(k,) lessons that the points of each weigh."""
         self.ids: Final = tuple(config.offers[at].id for at in self.offers)
         # (rules, k): the points that a rule adds. A rule named twice by an offer adds both times.
@@ -140,14 +144,21 @@ class Ladder:
     def resting_on(self, own: Floats) -> Record:
         """The same from the lessons (offers,) of a policy."""
         others = np.bincount(self._category, own)[self._category] - own
-        return Record(own.tolist(), np.maximum(others, 0.0).tolist(), (own < COLD_START_LESSONS).tolist())
+        return Record(own, np.maximum(others, 0.0), own < COLD_START_LESSONS)
+
+    def rests(self, awarded: Awarded | None, record: Record) -> Rests:
+        """What the estimates of a batch rest on; `rung` says it of one."""
+        points, lessons = (_NO_POINTS, _NO_POINTS) if awarded is None else (awarded.points, awarded.lessons)
+        return Rests(record.cold, record.own, record.category, self._place_of, points, lessons, self.strengths)
 
     def rung(self, offer: int, row: int, awarded: Awarded | None, record: Record) -> tuple[Rung, float]:
         """(rung, the number behind it) of an offer in row `row` of a batch."""
         k = None if awarded is None else self.place.get(offer)
         if k is not None and awarded is not None and awarded.lessons[row, k] < self.strengths[k]:
             return Rung.POINTS, float(awarded.points[row, k])
-        return (Rung.CATEGORY, record.category[offer]) if record.cold[offer] else (Rung.OWN, record.own[offer])
+        if record.cold[offer]:
+            return Rung.CATEGORY, float(record.category[offer])
+        return Rung.OWN, float(record.own[offer])
 
 
 def held_of(verdicts: Sequence[Verdict]) -> list[bytes]:

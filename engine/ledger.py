@@ -22,7 +22,6 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from operator import itemgetter
 from typing import Final, NamedTuple
 
 from engine import contact_rows
@@ -33,21 +32,20 @@ from features import Offset
 
 _HEADER: Final = struct.Struct("<BBHIQ")
 _DECISION: Final = struct.Struct("<QIQqB")
-_TAILS: Final = [struct.Struct("<QqB" + "IBBqqB" * offers) for offers in range(SLATE_MAX + 1)]
-"""A decision without its position, and its offers without outcomes, by their number: one call packs all."""
 _OFFER: Final = struct.Struct("<IBBqqB")
 _HASH: Final = struct.Struct("<Q")
 _TRIAL: Final = struct.Struct("<Qq")
 _FORM: Final = 1
 _FORM_EXPLORED: Final = 2
-_FORM_CONTACTS: Final = 3
+FORM_CONTACTS: Final = 3
 _SERVED: Final = int(Stage.SERVED)
 _OPEN: Final = frozenset(map(int, OPEN))
 
-assert _DECISION.size == 12 + _TAILS[0].size, "a decision is its position and its tail"
-
 CAS_BYTES: Final = _HEADER.size
 """Length of the prefix that compare-and-set compares."""
+DECISION_BYTES: Final = _DECISION.size
+OFFER_BYTES: Final = _OFFER.size
+"""Without its outcomes."""
 
 assert SLATE_MAX < 256, "the number of offers of a decision is kept in one byte"
 assert LEDGER_DECISIONS_MAX < 256, "the number of decisions is kept in one byte"
@@ -128,7 +126,7 @@ class Ledger:
                     at += hashes * _HASH.size
                     offers.append(OfferEntry(key, Stage(stage), rank, end_ms, changed_ms, outcomes))
                 decisions.append(DecisionEntry(Offset(ms, seq), request_hash, time_ms, tuple(offers)))
-            if form == _FORM_CONTACTS:
+            if form == FORM_CONTACTS:
                 clock_ms, rows = contact_rows.read(data, at)
                 newest = decisions[-1].position if decisions else Offset.ZERO
                 contacts = tuple(contact_rows.unpacked(contact_rows.placed(rows, newest)))
@@ -210,7 +208,7 @@ class Trial(NamedTuple):
 
 def _head(count: int, explored: Sequence[Trial], epoch: int, revision: int, *, counted: bool = False) -> bytes:
     """All before the decisions."""
-    form = _FORM_CONTACTS if counted else _FORM_EXPLORED if explored else _FORM
+    form = FORM_CONTACTS if counted else _FORM_EXPLORED if explored else _FORM
     header = _HEADER.pack(form, count, len(explored), epoch, revision)
     return b"".join([header, *(_TRIAL.pack(*trial) for trial in explored)])
 
@@ -219,8 +217,8 @@ def _explored(data: bytes, form: int, count: int) -> tuple[tuple[Trial, ...], in
     """The answers that explored, and where the decisions begin."""
     if form == _FORM:
         return (), _HEADER.size
-    if form not in (_FORM_EXPLORED, _FORM_CONTACTS):
-        raise LedgerError(f"ledger of form {form}, expected {_FORM} to {_FORM_CONTACTS}")
+    if form not in (_FORM_EXPLORED, FORM_CONTACTS):
+        raise LedgerError(f"ledger of form {form}, expected {_FORM} to {FORM_CONTACTS}")
     end = _HEADER.size + count * _TRIAL.size
     if len(data) < end:
         raise LedgerError(f"ledger of {len(data)} bytes is cut short")
@@ -273,7 +271,7 @@ def glance(data: bytes | None, request_hash: int, now_ms: int) -> Glance:
                 at += _OFFER.size + hashes * _HASH.size
                 if now_ms < end_ms and stage in _OPEN:
                     open_offers.append((position, key, stage, time_ms, end_ms))
-        if form == _FORM_CONTACTS:
+        if form == FORM_CONTACTS:
             clock_ms, rows = contact_rows.read(data, at)
             return Glance(epoch, revision, repeated, open_offers, explored, rows, clock_ms, position, at)
     except struct.error as error:
@@ -302,51 +300,3 @@ def scan(data: bytes) -> list[tuple[int, int, int, int, int]]:
     except struct.error as error:
         raise LedgerError(f"ledger of {len(data)} bytes cannot be read: {error}") from error
     return found
-
-
-def opened(
-    data: bytes | None,
-    seen: Glance,
-    request_hash: int,
-    time_ms: int,
-    offers: Sequence[tuple[int, int]],
-    explored: Sequence[Trial] = (),
-    contacts: bytes | None = None,
-) -> tuple[bytes, bytes]:
-    """(head, tail) of the ledger with a decision added, around the 12 bytes of the position it will get.
-
-    `seen` is what `glance` saw of `data`; `offers` are (offer key, window_end_ms) in rank order, served at `time_ms`;
-    `explored` are the answers that explored as they are after this decision, `contacts` the section of the contacts;
-    None: those that the ledger has stay as they are.
-    """
-    start = CAS_BYTES + _TRIAL.size * len(seen.explored)
-    count, body = (data[1], data[start : seen.end]) if data else (0, b"")
-    if data and count >= LEDGER_DECISIONS_MAX:
-        count, body = LEDGER_DECISIONS_MAX - 1, _most_worth_keeping(data, start, LEDGER_DECISIONS_MAX - 1, time_ms)
-    fields = [request_hash, time_ms, len(offers)]
-    for rank, (key, end_ms) in enumerate(offers, 1):
-        fields += (key, _SERVED, rank, end_ms, time_ms, 0)
-    tail = _TAILS[len(offers)].pack(*fields)
-    if contacts is None and seen.contacts is not None:
-        contacts = contact_rows.section(seen.contact_clock_ms, contact_rows.placed(seen.contacts, seen.newest))
-    counted = contacts is not None
-    head = _head(count + 1, explored, seen.epoch, seen.revision + 1, counted=counted) + body
-    return head, tail + contacts if contacts is not None else tail
-
-
-def _most_worth_keeping(data: bytes, at: int, count: int, now_ms: int) -> bytes:
-    """The bytes of so many of the decisions that begin at `at`.
-
-    Whoever comes often has a full ledger: 8 µs, and 110 as objects.
-    """
-    entries = []
-    for number in range(data[1]):
-        start, is_open = at, False
-        at += _DECISION.size
-        for _ in range(data[at - 1]):
-            _, stage, _, end_ms, _, hashes = _OFFER.unpack_from(data, at)
-            at += _OFFER.size + hashes * _HASH.size
-            is_open |= now_ms < end_ms and stage in _OPEN
-        entries.append((is_open, number, data[start:at]))
-    best = sorted(entries, reverse=True)[:count]
-    return b"".join([packed for _, _, packed in sorted(best, key=itemgetter(1))])

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import orjson
 
-from engine.decide import Ask
+from engine.drafts import Ask
 from engine.links import Links, LinksError
 from engine.rollups import Rollup, belongs_to, entity_name
 from engine.store.base import LINKS, PartlyUnavailable, StoreError

@@ -28,8 +28,9 @@ from engine.config_schema import Channel, key_of
 from engine.contact_links import LinkedLedgers
 from engine.contact_rows import Contact
 from engine.course import Told, is_known, problem, standing, tag_of, taken
-from engine.decide import Ask, Draft, Repeat, decide
+from engine.decide import decide
 from engine.decider import Answer, Decided, Decider, Fallback, Previewed, Promise, Serving
+from engine.drafts import Ask, Draft, Repeat
 from engine.errors import (
     CallerError,
     ConfigError,
@@ -138,7 +139,7 @@ class Service:
         self.instances = Instances(store, self._channels_of)
         announcer = None if outlet is None else self
         self.decider = Decider(
-            catalogue, store, announcer, self.entities, ledgers, self.keeper, self.instances
+            catalogue, store, self._answers, announcer, self.entities, ledgers, self.keeper, self.instances
         )
         self._books = BudgetBooks(lambda: self.catalogue, store)
         self._beliefs = BeliefFinder(self.decider.kept, store)
@@ -172,7 +173,7 @@ class Service:
         [draft] = decide(catalogue, serving.policy, [ask], [(None, None)], rolled=rolled, facts=serving.facts)
         writer = AnswerWriter(catalogue)
         assert isinstance(draft, Draft)
-        writer.write(draft, 0, Offset.ZERO)
+        writer.write_all([draft], [Offset.ZERO], [0])
         self._prepared = catalogue.version, writer
         return serving
 
@@ -284,12 +285,15 @@ class Service:
             return ask
         return ask._replace(resume=resume_of(request.resume, self.store.partitions))
 
+    def _answers(self, catalogue: Catalogue, drafts: Sequence[Draft], positions: Sequence[Offset]) -> Sequence[bytes]:
+        """The serialised responses of decisions that are durable."""
+        homes = [partition_of(draft.ask.customer, self.store.partitions) for draft in drafts]
+        return self._writers[catalogue.version].write_all(drafts, positions, homes)
+
     def written_now(self, answer: Answer) -> bytes | None:
         """The serialised response, if nothing has to be looked up for it."""
         if isinstance(answer, Decided):
-            draft = answer.draft
-            home = partition_of(draft.ask.customer, self.store.partitions)
-            return self._writers[answer.catalogue.version].write(draft, home, answer.position)
+            return answer.written
         if isinstance(answer, Fallback):
             return answers.fallen_back(answer.catalogue, answer).SerializeToString()
         if isinstance(answer, Previewed):
@@ -334,12 +338,7 @@ class Service:
     async def announce(self, decided: Sequence[Decided]) -> None:
         """Publish decisions that are durable, before they are answered. Raises StoreUnavailable."""
         assert self._outlet is not None
-        answered = []
-        for each in decided:
-            customer = each.draft.ask.customer
-            home = partition_of(customer, self.store.partitions)
-            writer = self._writers[each.catalogue.version]
-            answered.append((customer, writer.write(each.draft, home, each.position)))
+        answered = [(each.draft.ask.customer, each.written) for each in decided]
         await self._outlet.decisions(answered, DECIDE_PUBLISH_WAIT_MS_MAX)
 
     async def explain(self, request: decisions_pb2.ExplainRequest) -> decisions_pb2.ExplainResponse:

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from engine import limits
-from engine.decide import Ask
 from engine.decider import Answer
+from engine.drafts import Ask
 from engine.errors import CallerError, InvalidArgument, OpportuneError, Overloaded, ServerError
 from engine.gateway import ask_of, shown, text_id
 from opportune.v1 import decisions_pb2

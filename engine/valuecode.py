@@ -22,12 +22,10 @@ class ValueCodeError(ValueError):
     """The bytes are no row of so many values."""
 
 
-def coded(values: NDArray[np.float64]) -> list[bytes]:
-    """The rows of values (B, columns), each as bytes."""
-    data, ends = _code(np.ascontiguousarray(values))
-    whole = data.tobytes()
-    starts = [0, *ends.tolist()]
-    return [whole[starts[row] : starts[row + 1]] for row in range(len(values))]
+def packed_rows(values: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The rows of values (B, columns) as bytes one after the other, and where each ends."""
+    rows: tuple[NDArray[np.uint8], NDArray[np.int64]] = _code(np.ascontiguousarray(values))
+    return rows
 
 
 def decoded(rows: list[bytes], columns: int) -> NDArray[np.float64]:

@@ -406,8 +406,12 @@ class Layout:
         return records.header_of(record)
 
     def watermark(self, record: bytes) -> tuple[Offset, int]:
-        """(last offset folded, newest event time in ms), unverified: for the hot path, after `read` took the record."""
+        """(last offset folded, newest event time in ms), unverified: after `read` took the record."""
         return records.watermark(record)
+
+    def watermarks(self, found: Sequence[bytes | None]) -> npt.NDArray[np.int64]:
+        """(B, 3) the same of many, each as two parts and a time; zeros for None."""
+        return records.watermarks(found)
 
     def _row(self, at: int, used: Mapping[tuple[int, int], int]) -> LayoutRow:
         spec, use = self.specs[at], self._tables.plan.uses[at]

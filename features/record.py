@@ -21,11 +21,14 @@ that is folded over is damage for good. Every reader verifies it; only `watermar
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final, Protocol, TypeVar
 from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
 
 from features.event import Offset
 
@@ -43,6 +46,8 @@ COUNTER_MAX: Final = 2**32 - 1
 _HEADER: Final = Struct("<BBBBIQQIq")
 _WATERMARK: Final = Struct("<QQ4xq")
 _WATERMARK_AT: Final = 8
+_WATERMARKS: Final = np.dtype([("ms", "<i8"), ("seq", "<i8"), ("checksum", "<u4"), ("latest", "<i8")])
+_NO_WATERMARK: Final = bytes(_WATERMARK.size)
 _VERSION: Final = Struct("<I")
 HEADER_BYTES: Final = _HEADER.size
 HEADER_STATE_BYTES: Final = 24
@@ -170,3 +175,10 @@ def watermark(record: bytes) -> tuple[Offset, int]:
     """Last offset folded and newest event time, without a look at the checksum."""
     ms, seq, latest_ms = _WATERMARK.unpack_from(record, _WATERMARK_AT)
     return Offset(ms, seq), latest_ms
+
+
+def watermarks(found: Sequence[bytes | None]) -> npt.NDArray[np.int64]:
+    """The same of many records: (B, 3) ms and seq of the last offset folded, newest event time; zeros for None."""
+    heads = b"".join([_NO_WATERMARK if record is None else record[_WATERMARK_AT:HEADER_BYTES] for record in found])
+    table = np.frombuffer(heads, _WATERMARKS)
+    return np.column_stack([table["ms"], table["seq"], table["latest"]])

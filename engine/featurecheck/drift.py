@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from river.drift import ADWIN
 
 from engine.catalogue import Catalogue
-from engine.decide import STATE_UNREADABLE
+from engine.drafts import STATE_UNREADABLE
 from engine.featurecheck import thresholds as at
 from engine.featurecheck.finding import Finding, Level, moment, number, percent
 from engine.record import DecisionRecord, RecordError, is_decision, unpack

@@ -13,11 +13,12 @@ import pytest
 
 from engine.catalogue import Catalogue
 from engine.config import load
-from engine.decide import Draft, decide
+from engine.decide import decide
 from engine.demo import CALLS, CONFIG
 from engine.demo_calls import MONTHS, Call, read_calls
 from engine.demo_replay import decide_request, profile_event
 from engine.demo_rivals import inputs_of, rivals
+from engine.drafts import Draft
 from engine.gateway import ask_of, checked_event
 from engine.learner import posterior_options
 from engine.record import DecisionRecord

@@ -8,7 +8,8 @@ import pytest
 
 from engine.catalogue import Catalogue
 from engine.config import parse, version_of
-from engine.decide import Ask, Draft, decide
+from engine.decide import decide
+from engine.drafts import Ask, Draft
 from engine.learner import prior_policy
 from engine.record import DecisionRecord
 from engine.rpc import Server

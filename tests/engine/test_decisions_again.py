@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from engine.again import made_again, missing
-from engine.decide import Ask, Draft, decide
+from engine.decide import decide
+from engine.drafts import Ask, Draft
 from engine.record import DecisionRecord
 from models import OfferPosterior, Policy, PosteriorOptions, pack_offer
 from tests.small_engine import CONFIG, START_MS, SmallEngine, catalogue_of

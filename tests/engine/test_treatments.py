@@ -10,8 +10,8 @@ from engine import answers
 from engine.again import made_again
 from engine.catalogue import Catalogue
 from engine.config import parse, version_of
-from engine.decide import Ask
 from engine.decider import COMMIT_FAILED, Fallback
+from engine.drafts import Ask
 from engine.errors import ConfigError
 from engine.parameters import Quote, pack, unpack
 from engine.record import DecisionRecord

@@ -7,8 +7,8 @@ import pytest
 import pytest_asyncio
 
 from engine.config import parse, version_of
-from engine.decide import Draft
 from engine.decider import Answer, Decided
+from engine.drafts import Draft
 from engine.errors import ConfigError, InvalidArgument, NotAllowed, NotFound
 from engine.layouts import keep_layout
 from engine.learning import Learning

@@ -9,7 +9,8 @@ from engine.again import made_again
 from engine.basis import Basis, BasisError
 from engine.catalogue import Catalogue
 from engine.config import parse, version_of
-from engine.decide import Ask, Draft, decide
+from engine.decide import decide
+from engine.drafts import Ask, Draft
 from engine.holds import Hold
 from engine.learner import prior_policy
 from engine.limits import WEIGHT_TIMES_MAX
