@@ -105,7 +105,7 @@ class AnswerWriter:
         written = [b""] * len(drafts)
         plain: dict[int, list[int]] = {}
         for at, draft in enumerate(drafts):
-            if self._is_plain(draft):
+            if _is_plain(draft):
                 plain.setdefault(id(draft.batch), []).append(at)
             else:
                 written[at] = self.write(draft, partitions[at], positions[at])
@@ -115,12 +115,6 @@ class AnswerWriter:
             for at, draft, answer in zip(places, some, answers, strict=True):
                 written[at] = answer + draft.arms if draft.arms else answer
         return written
-
-    def _is_plain(self, draft: Draft) -> bool:
-        """Whether nothing in the answer was put into words for this customer."""
-        if draft.resumed or draft.begun or draft.batch.ledgers.begun_elsewhere(draft.row):
-            return False
-        return not draft.quotes or all(quote is None for quote in draft.quotes)
 
     def _plain(self, drafts: Sequence[Draft], positions: Sequence[Offset], partitions: Sequence[int]) -> list[bytes]:
         """Answers of one batch, all but the arms."""
@@ -262,6 +256,13 @@ class AnswerWriter:
             message.treatment = said(self._catalogue, place, at, found.quote, context, expires_ms)
         fill_quote(message, found.quote)
         return message.SerializeToString()
+
+
+def _is_plain(draft: Draft) -> bool:
+    """Whether nothing in the answer was put into words for this customer."""
+    if draft.resumed or draft.begun or draft.batch.ledgers.begun_elsewhere(draft.row):
+        return False
+    return not draft.quotes or all(quote is None for quote in draft.quotes)
 
 
 class _Tables(NamedTuple):

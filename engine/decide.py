@@ -192,7 +192,7 @@ def _decide_new(
     )
     figures = of_picks(slates.picks, score, mean, sd, facts.curve, catalogue.plain)
     table = catalogue.offer_table
-    personal = np.ones(count, np.bool_) if standings is None else np.array([one.model for one in standings])
+    personal = np.array([True] * count if standings is None else [one.model for one in standings])
     places = placed(
         slates.picks,
         slates.propensities,
@@ -275,7 +275,7 @@ def _decide_new(
 
 def _degraded(sound: Sequence[bool], policy_known: bool) -> NDArray[np.int64]:
     otherwise = NOT_DEGRADED if policy_known else POLICY_UNAVAILABLE
-    return np.where(sound, otherwise, STATE_UNREADABLE).astype(np.int64)
+    return np.array([otherwise if one else STATE_UNREADABLE for one in sound], np.int64)
 
 
 def _quotes(

@@ -169,8 +169,9 @@ def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: i
     channel, placement = placed(catalogue, request.channel, request.placement)
     if request.limit > limits.SLATE_MAX:
         raise InvalidArgument(f"limit: {request.limit}, expected 1 to {limits.SLATE_MAX}, or 0 for the configured one")
-    if len(request.language.encode()) > 16:
-        raise InvalidArgument(f"language: {len(request.language.encode())} bytes, at most 16 are allowed")
+    language = request.language
+    if language and len(language.encode()) > 16:
+        raise InvalidArgument(f"language: {len(language.encode())} bytes, at most 16 are allowed")
     if len(request.purposes) > limits.PURPOSES_MAX:
         raise InvalidArgument(f"purposes: {len(request.purposes)} entries, at most {limits.PURPOSES_MAX} are allowed")
     given = request.context
@@ -180,13 +181,14 @@ def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: i
         if len(given) > limits.CONTEXT_ENTRIES_MAX:
             raise InvalidArgument(f"context: {len(given)} entries, at most {limits.CONTEXT_ENTRIES_MAX} are allowed")
         values: dict[str, Plain] = {}
-        for name, value in given.items():
+        for name in given:
             fact = catalogue.facts.get(name)
             if fact is None:
                 there = ", ".join(catalogue.facts) or "none"
                 raise InvalidArgument(f"context[{shown(name)}]: no such fact is declared; there are {there}")
             column = catalogue.fact_columns[name]
-            values[name] = typed(plain(value, f"context[{name}]"), fact, f"context[{name}]")
+            field = f"context[{name}]"
+            values[name] = typed(plain(given[name], field), fact, field)
             facts.append((column, _as_number(values[name], catalogue.columns[column])))
         for name, flag in catalogue.consents.items():
             if name in values and values.get(flag) is not True:
@@ -206,7 +208,7 @@ def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: i
         context,
         request.limit or catalogue.config.limit,
         time_of(request.time_ms, "time_ms", catalogue, now_ms) if request.time_ms else now_ms,
-        request.language if request.language in catalogue.languages else catalogue.config.language,
+        language if language in catalogue.languages else catalogue.config.language,
         request_id,
         hash_of(request_id),
     )

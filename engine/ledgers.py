@@ -37,14 +37,13 @@ class Ledgers(Sequence[Glance]):
         """Each ledger, None where there is none or it is damaged: whoever has a damaged one begins anew."""
         self.octets, self.ends = joined([data or b"" for data in found])
         self.hashes, self.times_ms = hashes, times_ms
-        seen = look(self.octets, self.ends, hashes)
-        self.epochs: list[int] = seen[:, LOOK_EPOCH].tolist()
-        self.damaged: list[bool] = (seen[:, LOOK_OK] == 0).tolist()
-        self.repeated: dict[int, Offset] = {}
+        seen = look(self.octets, self.ends, hashes).tolist()
+        self.epochs: list[int] = [row[LOOK_EPOCH] for row in seen]
+        self.damaged = [not row[LOOK_OK] for row in seen]
+        self.repeated = {
+            at: Offset(*row[LOOK_REPEATED + 1 :]) for at, row in enumerate(seen) if row[LOOK_REPEATED]
+        }
         """Positions of the decisions that were the answers to the same requests."""
-        for at in np.flatnonzero(seen[:, LOOK_REPEATED]).tolist():
-            ms, seq = seen[at, LOOK_REPEATED + 1 :].tolist()
-            self.repeated[at] = Offset(ms, seq)
         if any(self.damaged):
             self.found = [None if bad else data for data, bad in zip(found, self.damaged, strict=True)]
             self.octets, self.ends = joined([data or b"" for data in self.found])

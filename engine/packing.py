@@ -58,7 +58,7 @@ LOOK_REPEATED: Final = 2
 
 def joined(parts: Sequence[bytes], columns: int | None = None) -> tuple[Octets, Ints]:
     """Bytes one after the other, and where each ends; with `columns` as a table, row by row."""
-    ends = np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)))
+    ends: Ints = np.fromiter(map(len, parts), np.int64, len(parts)).cumsum()
     return np.frombuffer(b"".join(parts), np.uint8), ends if columns is None else ends.reshape(-1, columns)
 
 
@@ -476,7 +476,8 @@ def pack_records(
     """The records of B decisions, each with its basis; `seen` are the rows of engine.valuecode and their ends."""
     rows = len(x)
     size = len(held[0])
-    any_failed = np.array([bool(bits) for bits in failed])
+    none = bytes(size)
+    any_failed = np.fromiter(map(bool, failed), np.bool_, rows)
     data, ends = _records(
         *asked,
         seeds,
@@ -485,7 +486,7 @@ def pack_records(
         degraded,
         x,
         np.frombuffer(b"".join(held), np.uint8).reshape(rows, size),
-        np.frombuffer(b"".join([bits or bytes(size) for bits in failed]), np.uint8).reshape(rows, size),
+        np.frombuffer(b"".join([bits or none for bits in failed]), np.uint8).reshape(rows, size),
         any_failed,
         *drawn,
         keys,

@@ -181,4 +181,6 @@ def watermarks(found: Sequence[bytes | None]) -> npt.NDArray[np.int64]:
     """The same of many records: (B, 3) ms and seq of the last offset folded, newest event time; zeros for None."""
     heads = b"".join([_NO_WATERMARK if record is None else record[_WATERMARK_AT:HEADER_BYTES] for record in found])
     table = np.frombuffer(heads, _WATERMARKS)
-    return np.column_stack([table["ms"], table["seq"], table["latest"]])
+    read = np.empty((len(found), 3), np.int64)
+    read[:, 0], read[:, 1], read[:, 2] = table["ms"], table["seq"], table["latest"]
+    return read
