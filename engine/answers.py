@@ -13,6 +13,7 @@ from engine.catalogue import Catalogue
 from engine.config_schema import key_of
 from engine.decider import COMMIT_FAILED, DEADLINE_NEAR, STATE_STORE_UNAVAILABLE, Fallback
 from engine.drafts import Ask
+from engine.explain.languages import words_for
 from engine.holds import NOT_ELIGIBLE
 from engine.instances import began_in, quotes_in
 from engine.ledger import Ledger
@@ -25,9 +26,9 @@ from opportune.v1 import common_pb2, customers_pb2, decisions_pb2
 
 _NO_CURVE: Final = np.zeros(0)
 _WHY_FALLBACK: Final = {
-    STATE_STORE_UNAVAILABLE: "The customer's state was not available in time",
-    COMMIT_FAILED: "The decision could not be recorded in time",
-    DEADLINE_NEAR: "The decision was not ready before the caller's deadline",
+    STATE_STORE_UNAVAILABLE: "state_away",
+    COMMIT_FAILED: "commit_failed",
+    DEADLINE_NEAR: "deadline_near",
 }
 
 
@@ -97,7 +98,7 @@ def repeated(
         code = "silence" if record.nothing_propensity else NOT_ELIGIBLE
         if same:
             code = WhyNot(catalogue, record).nothing()
-        response.nothing_reason.CopyFrom(reason(code))
+        response.nothing_reason.CopyFrom(reason(code, ask.language))
     if same:
         response.arms.extend(catalogue.experiments.of(record.customer, record.time_ms).names)
     if record.known:
@@ -115,8 +116,9 @@ def fallen_back(catalogue: Catalogue, answer: Fallback) -> decisions_pb2.DecideR
         degraded=answer.degraded,  # type: ignore[arg-type]
         arms=catalogue.experiments.of(ask.customer, ask.time_ms).names,
     )
-    why = _WHY_FALLBACK[answer.degraded]
-    from_list = decisions_pb2.Reason(code="fallback", text=f"{why}: from the catalogue's fallback list.")
+    words = words_for(ask.language)[1].in_answers
+    why = words[_WHY_FALLBACK[answer.degraded]]
+    from_list = decisions_pb2.Reason(code="fallback", text=words["fallback"].format(why=why))
     values = Values({}, {}, orjson.loads(ask.context or b"{}"), {})
     texts = [catalogue.treatments.said(ask.channel, ask.placement, ask.language, at, values) for at in answer.offers]
     # Of what can be said only knowing the customer, nothing is.
@@ -136,9 +138,9 @@ def fallen_back(catalogue: Catalogue, answer: Fallback) -> decisions_pb2.DecideR
     if not sayable:
         kept = catalogue.experiments.kept_back(ask.customer, ask.time_ms, ask.channel)
         if kept is not None and kept[list(catalogue.defaults.at(ask.channel, ask.time_ms))].any():
-            response.nothing_reason.CopyFrom(reason("control_group"))
+            response.nothing_reason.CopyFrom(reason("control_group", ask.language))
         else:
-            nothing = f"{why}, and there is no fallback offer for this channel now."
+            nothing = words["no_fallback"].format(why=why)
             response.nothing_reason.CopyFrom(decisions_pb2.Reason(code="fallback", text=nothing))
     return response
 

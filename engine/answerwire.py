@@ -10,7 +10,7 @@ Where nothing in them was put into words for one customer, the answers of a batc
 
 from collections.abc import Mapping, Sequence
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import orjson
@@ -19,29 +19,16 @@ from engine.answers_quotes import fill_quote, resumed_offer, said
 from engine.catalogue import Catalogue
 from engine.config_schema import Offer
 from engine.drafts import Ask, Draft, Pick
+from engine.explain.languages import words_for
 from engine.found import NOTHING_FOUND, Begun
 from engine.holds import CONTROL_GROUP, HELD_BACK, NOT_ELIGIBLE
 from engine.ladder import Rung
 from engine.ledgers import OPEN_STAGES
-from engine.packing import Ints, Octets, cut, joined, pack_answers
+from engine.packing import PHRASES, Ints, Octets, cut, joined, pack_answers
 from engine.parameters import Quote
 from engine.record import decision_id
 from features import Offset
 from opportune.v1 import decisions_pb2
-
-_REASON: Final = {
-    "best": "The highest expected worth among the eligible offers.",
-    "explored": "Chosen to learn: another offer was expected to be worth more, but not surely.",
-    "cold_start": "Few outcomes of this offer are known: the estimate leans on all offers together.",
-    "points": "The estimate rests on the customer's points: outcomes do not weigh as much yet.",
-    "category": "The estimate rests on what other offers have taught, those of the same category first.",
-    "own": "The estimate rests on the outcomes of this offer itself.",
-    "resumed": "The customer goes on with an offer that is still open.",
-    "not_eligible": "The rules leave no offer for this customer in this channel now.",
-    "held_back": "The rules leave offers, but contact policy or another limit keeps all of them back for now.",
-    "silence": "No offer is expected to be worth the contact.",
-    "control_group": "Kept back: the customer is in a control group, to measure what offers bring.",
-}
 
 # Tags are (field number << 3) | wire type: 0 varint, 1 eight bytes, 2 a length and so many bytes.
 _OFFER_NUMBERS: Final = Struct("<BBBdBdBdBq")
@@ -62,11 +49,40 @@ _STATE: Final = 0x22
 _CUSTOMER_ID: Final = b"\x32"
 _WATERMARK: Final = 0x12
 _PREVIEW: Final = b"\x60\x01"
+_WHY_NOTHING: Final = {code: -1 - at for at, code in enumerate(("silence", NOT_ELIGIBLE, HELD_BACK, CONTROL_GROUP))}
+"""Why there is nothing in an answer, as compiled code has it."""
 
 
-def reason(code: str) -> decisions_pb2.Reason:
+def reason(code: str, language: str) -> decisions_pb2.Reason:
     """A reason with its sentence."""
-    return decisions_pb2.Reason(code=code, text=_REASON[code])
+    return decisions_pb2.Reason(code=code, text=words_for(language)[1].in_answers[code])
+
+
+class _Said(NamedTuple):
+    """What answers in one language say in the same words, serialised."""
+
+    reasons: Sequence[bytes]
+    """By explored + 2 × cold."""
+    rungs: Sequence[bytes]
+    """But for their weights, which follow."""
+    nothing: Mapping[str, bytes]
+    """By code."""
+
+    @classmethod
+    def of(cls, language: str) -> Self:
+        codes = (["best"], ["explored"], ["best", "cold_start"], ["explored", "cold_start"])
+        every = [decisions_pb2.RankedOffer(reasons=[reason(code, language) for code in some]) for some in codes]
+        nothing = {
+            code: decisions_pb2.DecideResponse(nothing_reason=reason(code, language)).SerializeToString()
+            for code in _WHY_NOTHING
+        }
+        rungs = [_reason_begun(rung.code, language) for rung in Rung]
+        return cls([one.SerializeToString() for one in every], rungs, nothing)
+
+    @property
+    def words(self) -> list[bytes]:
+        """All, in the order in which compiled code has them."""
+        return [*self.reasons, *self.rungs, *self.nothing.values()]
 
 
 class AnswerWriter:
@@ -79,24 +95,15 @@ class AnswerWriter:
             key: decisions_pb2.OpenOffer(offer_id=offer).SerializeToString()
             for key, offer in zip(catalogue.offer_keys, catalogue.offer_ids, strict=True)
         }
-        # By explored + 2 × cold.
-        self._reasons: Final = [
-            decisions_pb2.RankedOffer(reasons=[reason(code) for code in codes]).SerializeToString()
-            for codes in (["best"], ["explored"], ["best", "cold_start"], ["explored", "cold_start"])
-        ]
-        self._rungs: Final = [_reason_begun(rung.code) for rung in Rung]
-        self._nothing: Final = {
-            code: decisions_pb2.DecideResponse(nothing_reason=reason(code)).SerializeToString()
-            for code in ("silence", NOT_ELIGIBLE, HELD_BACK, CONTROL_GROUP)
-        }
-        self._why: Final = {code: -1 - at for at, code in enumerate(self._nothing)}
+        self._said: Final = {language: _Said.of(language) for language in sorted(catalogue.languages)}
         self._version = decisions_pb2.DecideResponse(config_version=catalogue.version).SerializeToString()
         distinct = {id(row): row for row in self._offers.values()}
         numbers = {row: at for at, row in enumerate(distinct)}
         self._place_at: Final = {place: numbers[id(row)] for place, row in self._offers.items()}
+        self._words_at: Final = {language: 1 + PHRASES * at for at, language in enumerate(self._said)}
         self._tables: Final = _tables(
             list(distinct.values()),
-            [self._version, *self._reasons, *self._rungs, *self._nothing.values()],
+            [self._version, *[word for said in self._said.values() for word in said.words]],
             self._offer_names,
         )
 
@@ -122,7 +129,7 @@ class AnswerWriter:
         ledgers, places = batch.ledgers, batch.places
         asks = [draft.ask for draft in drafts]
         offers_of = [
-            self._why[draft.nothing] if draft.nothing else self._place_at[ask.channel, ask.placement, ask.language]
+            _WHY_NOTHING[draft.nothing] if draft.nothing else self._place_at[ask.channel, ask.placement, ask.language]
             for draft, ask in zip(drafts, asks, strict=True)
         ]
         data, ends = pack_answers(
@@ -130,6 +137,7 @@ class AnswerWriter:
             np.array([(position.ms, position.seq) for position in positions], np.int64),
             np.array(partitions, np.int64),
             np.array(offers_of, np.int64),
+            np.array([self._words_at[ask.language] for ask in asks], np.int64),
             *joined([ask.customer.encode() for ask in asks]),
             batch.policy_version,
             batch.times_ms,
@@ -151,6 +159,7 @@ class AnswerWriter:
             tables.constants,
             tables.offer_starts,
             tables.keys,
+            1 + PHRASES * len(self._said),
             tables.fixed,
             tables.fixed_ends,
         )
@@ -174,19 +183,20 @@ class AnswerWriter:
             parts.append(self._resumed(draft))
         elif picks := draft.picks:
             constants, quotes = self._offers[ask.channel, ask.placement, ask.language], draft.quotes
+            said = self._said[ask.language]
             for rank, pick in enumerate(picks, 1):
-                fixed, reasons = constants[pick.offer], self._reasons[pick.explored + 2 * pick.cold]
+                fixed, reasons = constants[pick.offer], said.reasons[pick.explored + 2 * pick.cold]
                 numbers = _OFFER_NUMBERS.pack(
                     0x10, rank, 0x31, pick.propensity, 0x39, pick.score, 0x41, pick.shown, 0x61, pick.window_end_ms
                 )
                 # Of what has no window nothing is estimated (engine.silent).
-                rung = self._rungs[pick.rung] + _WEIGHT.pack(0x19, pick.evidence) if pick.window_end_ms else b""
+                rung = said.rungs[pick.rung] + _WEIGHT.pack(0x19, pick.evidence) if pick.window_end_ms else b""
                 if quotes and (quote := quotes[rank - 1]) is not None:
                     fixed += self._personal(ask, pick, quote)
                 size = len(fixed) + len(numbers) + len(reasons) + len(rung)
                 parts += (_OFFER, _length(size), fixed, numbers, reasons, rung)
         else:
-            parts.append(self._nothing[draft.nothing])
+            parts.append(self._said[ask.language].nothing[draft.nothing])
         if draft.known:
             ms, seq, latest_ms = batch.states[row].tolist()
             parts.append(_state(Offset(ms, seq), latest_ms, ask.time_ms))
@@ -219,7 +229,7 @@ class AnswerWriter:
         offer = resumed_offer(
             self._catalogue, (ask.channel, ask.placement, ask.language), pick.offer, quote, ask.context
         )
-        offer.reasons.append(reason("resumed"))
+        offer.reasons.append(reason("resumed", ask.language))
         return decisions_pb2.DecideResponse(offers=[offer]).SerializeToString()
 
     def open_offers(
@@ -325,9 +335,9 @@ def asked(offer: Offer) -> decisions_pb2.AskedFact | None:
     return None if offer.asks is None else decisions_pb2.AskedFact(fact=offer.asks.fact, answers=[*offer.asks.answers])
 
 
-def _reason_begun(code: str) -> bytes:
+def _reason_begun(code: str, language: str) -> bytes:
     """A reason of a RankedOffer but for its weight, which follows."""
-    inner = reason(code).SerializeToString()
+    inner = reason(code, language).SerializeToString()
     return _REASONS + _length(len(inner) + _WEIGHT.size) + inner
 
 

@@ -45,11 +45,11 @@ _FORM: Final = 1
 _FORM_EXPLORED: Final = 2
 _FORM_CONTACTS: Final = 3
 _SERVED: Final = 1
-# Where parts that are the same in all answers stand, see `pack_answers`.
-_REASONS: Final = 1
-_RUNGS: Final = 5
-_NOTHING: Final = 8
-_NAMES: Final = 12
+# Where the phrases of one language stand, see `pack_answers`.
+_REASONS: Final = 0
+_RUNGS: Final = 4
+_NOTHING: Final = 7
+PHRASES: Final = 11
 LOOK_OK: Final = 0
 LOOK_EPOCH: Final = 1
 LOOK_REPEATED: Final = 2
@@ -640,15 +640,16 @@ def _named(out: Octets, at: Number, scratch: Octets, partition: Number, ms: Numb
 
 
 @compiled(
-    *(INTS, INTS_2D, INTS, INTS, _OCTETS, INTS, INT, INTS, INTS_2D, _BOOLS, INTS),
+    *(INTS, INTS_2D, INTS, INTS, INTS, _OCTETS, INTS, INT, INTS, INTS_2D, _BOOLS, INTS),
     *(INTS, _PICKS, _FLOATS_2D, _FLOATS_3D, _BOOLS_2D, _BOOLS_2D, INTS_2D, INTS_2D, _FLOATS_2D),
-    *(_OCTETS, INTS, INT, _OCTETS, INTS_2D, INTS, _OCTETS, INTS),
+    *(_OCTETS, INTS, INT, _OCTETS, INTS_2D, INTS, INT, _OCTETS, INTS),
 )
 def pack_answers(
     rows: Any,
     positions: Any,
     partitions: Any,
     offers_of: Any,
+    phrases_of: Any,
     customers: Any,
     customer_ends: Any,
     policy_version: int,
@@ -671,6 +672,7 @@ def pack_answers(
     constants: Any,
     offer_starts: Any,
     keys: Any,
+    names: int,
     fixed: Any,
     fixed_ends: Any,
 ) -> Any:
@@ -678,8 +680,9 @@ def pack_answers(
 
     `positions` (R, 2) and `partitions` (R,) say where each is, `offers_of` (R,) which row of `offer_starts` has what is
     the same of every offer there, in `constants`; -1 - code: there is no offer in it, for this reason. `fixed` are the
-    other parts that are the same in all answers: the version, 4 reasons, 3 rungs, 4 codes of why there is nothing, and
-    the names of the offers, of which `keys` has the keys, ascending.
+    other parts that are the same in all answers: the version, then for each language, `phrases_of` (R,) says where, 4
+    reasons, 3 rungs and 4 codes of why there is nothing; from `names` on the names of the offers, of which `keys` has
+    the keys, ascending.
     """
     widest, room, most = np.int64(0), np.int64(len(customers)), np.int64(0)
     for i in range(len(fixed_ends) - 1):
@@ -716,8 +719,8 @@ def pack_answers(
         for place in range(counts[row] if offers_of[i] >= 0 else 0):
             offer = picks[row, place]
             first, last = offer_starts[offers_of[i], offer], offer_starts[offers_of[i], offer + 1]
-            reason = _REASONS + explored[row, place] + 2 * cold[row, place]
-            rung = _RUNGS + rungs[row, place]
+            reason = phrases_of[i] + _REASONS + explored[row, place] + 2 * cold[row, place]
+            rung = phrases_of[i] + _RUNGS + rungs[row, place]
             size = last - first + 38 + fixed_ends[reason + 1] - fixed_ends[reason]
             if window_ends_ms[row, place]:  # of what has no window nothing is estimated
                 size += fixed_ends[rung + 1] - fixed_ends[rung] + 9
@@ -738,7 +741,7 @@ def pack_answers(
                 out[at] = 0x19
                 at = _double(out, at + 1, evidence[row, place], one64, octets64)
         if offers_of[i] < 0:
-            why = _NOTHING - 1 - offers_of[i]
+            why = phrases_of[i] + _NOTHING - 1 - offers_of[i]
             at = _copied(out, at, fixed, fixed_ends[why], fixed_ends[why + 1])
         if known[row]:
             latest_ms = states[row, 2]
@@ -770,7 +773,7 @@ def pack_answers(
                 n = np.searchsorted(keys, key)
                 if n == len(keys) or keys[n] != key:
                     continue  # no longer in the catalogue
-                which = _NAMES + n
+                which = names + n
                 ms, seq = _got(ledgers, decision, 8), _got(ledgers, decision + 8, 4)
                 width = _named(name, 0, scratch, partitions[i], ms, seq)
                 out[at] = 0x5A

@@ -183,6 +183,24 @@ _SERBIAN: Final = Words(
     risk_customer="rizik klijenta {loss} ({name})",
     risk_company="rizik preduzeća {loss} ({name})",
     information="Znati odgovor vredi {amount}.",
+    in_answers={
+        "best": "Najveća očekivana vrednost među dozvoljenim ponudama.",
+        "explored": "Izabrano da bi se učilo: od druge ponude se očekuje više, ali ne pouzdano.",
+        "cold_start": "O ovoj ponudi se zna malo ishoda: procena se oslanja na sve ponude zajedno.",
+        "points": "Procena počiva na bodovima klijenta: ishodi još ne teže toliko.",
+        "category": "Procena počiva na onome što su pokazale druge ponude, najpre one iz iste kategorije.",
+        "own": "Procena počiva na ishodima same ove ponude.",
+        "resumed": "Klijent nastavlja ponudu koja je još otvorena.",
+        "not_eligible": "Pravila sada ne ostavljaju nijednu ponudu za ovog klijenta u ovom kanalu.",
+        "held_back": "Pravila ostavljaju ponude, ali ih za sada sve zadržava politika kontakata ili neko ograničenje.",
+        "silence": "Ni od jedne ponude se ne očekuje da je vredna kontakta.",
+        "control_group": "Zadržano: klijent je u kontrolnoj grupi, da bi se izmerilo šta ponude donose.",
+        "fallback": "{why}: sa rezervne liste kataloga.",
+        "no_fallback": "{why}, a za ovaj kanal sada nema rezervne ponude.",
+        "state_away": "Stanje klijenta nije bilo dostupno na vreme",
+        "commit_failed": "Odluka nije mogla da se zabeleži na vreme",
+        "deadline_near": "Odluka nije bila gotova pre isteka vremena pozivaoca",
+    },
 )
 
 _CZECH: Final = Words(
@@ -286,6 +304,24 @@ _CZECH: Final = Words(
     risk_customer="riziko klienta {loss} ({name})",
     risk_company="riziko společnosti {loss} ({name})",
     information="Znát odpověď má hodnotu {amount}.",
+    in_answers={
+        "best": "Nejvyšší očekávaná hodnota mezi přípustnými nabídkami.",
+        "explored": "Vybráno kvůli učení: od jiné nabídky se čeká víc, ale ne jistě.",
+        "cold_start": "O této nabídce je známo málo výsledků: odhad se opírá o všechny nabídky dohromady.",
+        "points": "Odhad se opírá o body zákazníka: výsledky zatím tolik neváží.",
+        "category": "Odhad se opírá o to, co ukázaly jiné nabídky, především ze stejné kategorie.",
+        "own": "Odhad se opírá o výsledky této nabídky samotné.",
+        "resumed": "Zákazník pokračuje v nabídce, která je stále otevřená.",
+        "not_eligible": "Pravidla nyní tomuto zákazníkovi v tomto kanálu nenechávají žádnou nabídku.",
+        "held_back": "Pravidla nabídky připouštějí, ale všechny je zatím zadržují pravidla kontaktů nebo jiné omezení.",
+        "silence": "Od žádné nabídky se nečeká, že stojí za kontakt.",
+        "control_group": "Zadrženo: zákazník je v kontrolní skupině, aby se změřilo, co nabídky přinášejí.",
+        "fallback": "{why}: ze záložního seznamu katalogu.",
+        "no_fallback": "{why} a pro tento kanál nyní není žádná záložní nabídka.",
+        "state_away": "Stav zákazníka nebyl včas k dispozici",
+        "commit_failed": "Rozhodnutí nebylo možné včas zaznamenat",
+        "deadline_near": "Rozhodnutí nebylo hotové před lhůtou volajícího",
+    },
 )
 
 _SLOVENIAN: Final = Words(
@@ -391,6 +427,24 @@ _SLOVENIAN: Final = Words(
     risk_customer="tveganje stranke {loss} ({name})",
     risk_company="tveganje podjetja {loss} ({name})",
     information="Poznati odgovor je vredno {amount}.",
+    in_answers={
+        "best": "Najvišja pričakovana vrednost med dovoljenimi ponudbami.",
+        "explored": "Izbrano zaradi učenja: od druge ponudbe se pričakuje več, a ne zanesljivo.",
+        "cold_start": "O tej ponudbi je znanih malo izidov: ocena se opira na vse ponudbe skupaj.",
+        "points": "Ocena temelji na točkah stranke: izidi še ne tehtajo toliko.",
+        "category": "Ocena temelji na tem, kar so pokazale druge ponudbe, najprej tiste iz iste kategorije.",
+        "own": "Ocena temelji na izidih te ponudbe same.",
+        "resumed": "Stranka nadaljuje ponudbo, ki je še odprta.",
+        "not_eligible": "Pravila tej stranki v tem kanalu zdaj ne puščajo nobene ponudbe.",
+        "held_back": "Pravila ponudbe dopuščajo, a vse za zdaj zadržujejo pravila o stikih ali druga omejitev.",
+        "silence": "Za nobeno ponudbo se ne pričakuje, da je vredna stika.",
+        "control_group": "Zadržano: stranka je v kontrolni skupini, da se izmeri, kaj ponudbe prinašajo.",
+        "fallback": "{why}: z nadomestnega seznama kataloga.",
+        "no_fallback": "{why}, za ta kanal pa zdaj ni nadomestne ponudbe.",
+        "state_away": "Stanje stranke ni bilo pravočasno na voljo",
+        "commit_failed": "Odločitve ni bilo mogoče pravočasno zabeležiti",
+        "deadline_near": "Odločitev ni bila pripravljena pred rokom klicatelja",
+    },
 )
 
 _BULGARIAN: Final = Words(
@@ -498,6 +552,24 @@ _BULGARIAN: Final = Words(
     risk_customer="риск за клиента {loss} ({name})",
     risk_company="риск за дружеството {loss} ({name})",
     information="Да се знае отговорът струва {amount}.",
+    in_answers={
+        "best": "Най-високата очаквана стойност сред допустимите предложения.",
+        "explored": "Избрано, за да се учи: от друго предложение се очаква повече, но не със сигурност.",
+        "cold_start": "За това предложение се знаят малко резултати: оценката се опира на всички предложения.",
+        "points": "Оценката почива на точките на клиента: резултатите още не тежат толкова.",
+        "category": "Оценката почива на това, което са показали други предложения, най-напред от същата категория.",
+        "own": "Оценката почива на резултатите на самото предложение.",
+        "resumed": "Клиентът продължава предложение, което още е отворено.",
+        "not_eligible": "Правилата сега не оставят предложение за този клиент в този канал.",
+        "held_back": "Правилата допускат предложения, но засега правила за контакт или ограничения ги задържат.",
+        "silence": "От никое предложение не се очаква да си струва контакта.",
+        "control_group": "Задържано: клиентът е в контролна група, за да се измери какво носят предложенията.",
+        "fallback": "{why}: от резервния списък на каталога.",
+        "no_fallback": "{why}, а за този канал сега няма резервно предложение.",
+        "state_away": "Състоянието на клиента не беше налично навреме",
+        "commit_failed": "Решението не можа да бъде записано навреме",
+        "deadline_near": "Решението не беше готово преди срока на извикващия",
+    },
 )
 
 _NARROW_SPACE: Final = "\N{NARROW NO-BREAK SPACE}"

@@ -89,6 +89,8 @@ class Words:
     brief_against: str
     brief_explored: str
     brief_nothing: str
+    # What an answer says itself, by code of the reason; of a fallback, why there is one.
+    in_answers: Mapping[str, str]
 
 
 ENGLISH: Final = Words(
@@ -193,6 +195,24 @@ ENGLISH: Final = Words(
     brief_against="What speaks against it: {parts}.",
     brief_explored="It is being tried out: {other} was expected to be worth {more} more.",
     brief_nothing="Offer nothing now.",
+    in_answers={
+        "best": "The highest expected worth among the eligible offers.",
+        "explored": "Chosen to learn: another offer was expected to be worth more, but not surely.",
+        "cold_start": "Few outcomes of this offer are known: the estimate leans on all offers together.",
+        "points": "The estimate rests on the customer's points: outcomes do not weigh as much yet.",
+        "category": "The estimate rests on what other offers have taught, those of the same category first.",
+        "own": "The estimate rests on the outcomes of this offer itself.",
+        "resumed": "The customer goes on with an offer that is still open.",
+        "not_eligible": "The rules leave no offer for this customer in this channel now.",
+        "held_back": "The rules leave offers, but contact policy or another limit keeps all of them back for now.",
+        "silence": "No offer is expected to be worth the contact.",
+        "control_group": "Kept back: the customer is in a control group, to measure what offers bring.",
+        "fallback": "{why}: from the catalogue's fallback list.",
+        "no_fallback": "{why}, and there is no fallback offer for this channel now.",
+        "state_away": "The customer's state was not available in time",
+        "commit_failed": "The decision could not be recorded in time",
+        "deadline_near": "The decision was not ready before the caller's deadline",
+    },
 )
 
 class Number(str):

@@ -67,3 +67,15 @@ async def test_a_decision_is_explained_in_every_language() -> None:
         assert all(said[language])
     assert len({summary for summary, *_ in said.values()}) == len(WORDS)
     assert said["cs"][1].startswith("Nabídněte")
+
+
+async def test_answers_give_their_reasons_in_the_language_of_the_treatments() -> None:
+    engine = SmallEngine()
+    told = {}
+    for language in ("en", "cs", "bg"):
+        answer = await engine.decide("ann", channel="web", language=language)
+        told[language] = [(reason.code, reason.text) for offer in answer.offers for reason in offer.reasons]
+        assert told[language]
+        words = words_for("cs" if language == "cs" else "en")[1].in_answers
+        assert all(text == words[code] for code, text in told[language])
+    assert told["cs"] != told["en"] == told["bg"], "the catalogue has no Bulgarian treatments"
