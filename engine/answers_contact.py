@@ -38,7 +38,9 @@ def fill_contacts(
             response.contacts.add(days=days, channel=where, contacts=contacts, offers=offers)
     named = {0: "", **dict(enumerate(KINDS, 1))}
     named |= {key_of(offer.category): offer.category for offer in catalogue.offers}
+    named |= {key_of(group.id): group.id for group in catalogue.config.groups}
     named |= {key_of(offer.id): offer.id for offer in catalogue.offers}
+    named |= channels
     uses = policy.uses(rows, now_ms)
     for use in sorted(uses, key=lambda use: not use.until_ms):
         if use.cools:

@@ -6,6 +6,11 @@ groups of offers, and holds for a group once there are as many as it allows. A c
 cool-off by that of the outcome and allows none. Ledger and decision are written in one compare-and-set, so a cap is
 exact, whichever servers and channels a customer comes to at once.
 
+An offer may be of several groups of the configuration (engine.groups), its own and their parents. A contact counts for
+those that its offer has now, so a group that is made today counts what was before; where the configuration has no such
+offer any more, for the first group that it named then, and the parents that this one has now. What counts where is a
+run of `chain`: of one part for all other limits, of each of its groups here.
+
 An offer that was served and still waits for an answer is open, for as long as its window from that contact lasts. In an
 inbound channel it is resumed: caps let it pass, and serving it again is no further contact. So whoever comes back gets
 the same answer, and whoever comes for ever is not served for ever. In an outbound channel a contact is always one more.
@@ -25,8 +30,9 @@ from numba import from_dtype, types
 from numpy.typing import NDArray
 
 from engine.config_schema import Config, key_of
-from engine.contact_rows import AGAIN, ANY, FIRST, ROWS, Contact, bounded, placed, section, unpacked
+from engine.contact_rows import AGAIN, ANY, FIRST, NO_GROUP, ROWS, Contact, bounded, placed, section, unpacked
 from engine.contact_schema import Cap, CoolOff
+from engine.groups import lineage
 from engine.holds import Bools, Hold, Situation
 from engine.ledger import Glance, Ledger, LedgerError
 from engine.lifecycle import OPEN, Stage
@@ -48,7 +54,7 @@ _COUNTED: Final = {
     "declined": frozenset({Stage.DECLINED}),
     "contacts": frozenset(Stage),
 }
-_ALL, _OFFER, _CATEGORY, _KIND, _CHANNEL = range(5)
+_ALL, _OFFER, _CATEGORY, _KIND, _CHANNEL, _GROUP = range(6)
 _ANY: Final = 15
 _FIRST: Final = 64
 _AGAIN: Final = 128
@@ -66,7 +72,7 @@ class _Limit(NamedTuple):
     groups: tuple[tuple[int, Bools], ...]
     """(scope, offers that it keeps back) of each."""
     members: NDArray[np.int64]
-    """Group by offer, category or kind, as `mode` says; -1: not counted."""
+    """Group by offer, category or kind, as `mode` says; -1: not counted. Of groups of the configuration: `runs`."""
     most: int
     lasts_ms: int
     per: str
@@ -76,6 +82,8 @@ class _Limit(NamedTuple):
     """Whether serving counts: then there may be room for some of a slate only."""
     contacts: bool
     channels: tuple[str, ...]
+    runs: tuple[tuple[int, ...], ...] = ()
+    """Of groups of the configuration: those in which a contact counts, by offer, then by group that it named."""
 
 
 class Look(NamedTuple):
@@ -130,7 +138,13 @@ class ContactPolicy:
         self._pressure = policy.pressure
         self._keys = [key_of(offer.id) for offer in config.offers]
         self._row_constants = [
-            (key_of(offer.id), key_of(offer.category), KINDS.index(offer.kind) + 1) for offer in config.offers
+            (
+                key_of(offer.id),
+                key_of(offer.category),
+                KINDS.index(offer.kind) + 1,
+                key_of(offer.group[0]) if offer.group else NO_GROUP,
+            )
+            for offer in config.offers
         ]
         self._of_key = {constants[0]: constants for constants in self._row_constants}
         self._channel_keys = [key_of(channel) for channel in channels]
@@ -139,6 +153,7 @@ class ContactPolicy:
             longest.append(min(_HALF_LIVES * self._pressure.half_life, CONTACT_WINDOW_MS_MAX))
         self.horizon_ms = max(longest)
         """What is older matters to nothing."""
+        self._sorted_groups, self._group_order = _sorted([key_of(group.id) for group in config.groups])
         self._flatten(channels)
         self._windows_ms = np.array(windows_ms, dtype=np.int64)
 
@@ -151,10 +166,17 @@ class ContactPolicy:
         packed = [np.packbits(mask, bitorder="little").tobytes() for _, _, mask in flat]
         self._masks = {(at, scope): int.from_bytes(p, "little") for (at, scope, _), p in zip(flat, packed, strict=True)}
         self._bit_of_key = {key: 1 << at for at, key in enumerate(self._keys)}
-        width = max([1, *(len(limit.members) for limit in limits)])
+        width = max([1, *(max(len(limit.members), len(limit.runs) + 1) for limit in limits)])
         self._members = np.full((len(limits), width), -1, dtype=np.int64)
+        chain = list(range(len(flat)))
         for at, limit in enumerate(limits):
             self._members[at, : len(limit.members)] = limit.members
+            start = int(self._starts[at])
+            for line, run in enumerate(limit.runs):
+                self._members[at, line] = len(chain)
+                chain += [start + group for group in run]
+                self._members[at, line + 1] = len(chain)
+        self._chain = np.array(chain, dtype=np.int64)
         columns = [
             [
                 limit.mode,
@@ -184,7 +206,7 @@ class ContactPolicy:
             self._weights = np.array([*weights, pressure.weight, max([*weights, pressure.weight])])
         # Which of the served caps concern an offer, for slates.
         self._tight = [
-            (at, limit.most, {offer: scope for scope, mask in limit.groups for offer in np.flatnonzero(mask).tolist()})
+            (at, limit.most, _scopes(limit))
             for at, limit in enumerate(limits)
             if limit.served and any(mask.sum() > 1 for _, mask in limit.groups)
         ]
@@ -231,7 +253,7 @@ class ContactPolicy:
         first, end, offers = self._spans(table, starts, channels, since)
         found, opened = _look(
             table, starts, channels, clock, limits, first, end, offers, self._settings, self._in_channel, self._starts,
-            self._windows_ms,
+            self._chain, self._windows_ms,
         )  # fmt: skip
         for at, group, room, time_ms in found.tolist():
             limit, scope = self._of_group[group]
@@ -273,10 +295,19 @@ class ContactPolicy:
         parts = []
         for entry in ledger.decisions:
             for place, offer in enumerate(entry.offers):
-                key, category, kind = self._of_key.get(offer.key, (offer.key, 0, 0))
+                key, category, kind, group = self._of_key.get(offer.key, (offer.key, 0, 0, 0))
                 rank = offer.rank | (0 if place else FIRST)
                 row = Contact(
-                    entry.position, key, category, 0, entry.time_ms, offer.changed_ms, offer.stage, kind, rank
+                    entry.position,
+                    key,
+                    category,
+                    0,
+                    entry.time_ms,
+                    offer.changed_ms,
+                    offer.stage,
+                    kind,
+                    rank,
+                    group=group,
                 )
                 parts.append(row.pack())
         return b"".join(parts), max([entry.time_ms for entry in ledger.decisions], default=0)
@@ -287,7 +318,7 @@ class ContactPolicy:
         return _spans(
             table, starts, channels, since, self._settings, self._stages, self._in_channel, self._members,
             self._starts, self._sorted_keys, self._key_order, self._sorted_categories, self._category_order,
-            self._sorted_channels, self._channel_order,
+            self._sorted_channels, self._channel_order, self._sorted_groups, self._group_order,
         )  # fmt: skip
 
     def _windows(self, clock: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -372,7 +403,8 @@ class ContactPolicy:
             concerned = [
                 ((at, scope), most)
                 for at, most, of in self._tight
-                if (scope := of.get(offer)) is not None and self._in_channel[at, channel]
+                if offer in of and self._in_channel[at, channel]
+                for scope in of[offer]
             ]
             if all(room.get(group, most) > 0 for group, most in concerned):
                 kept.append(place)
@@ -389,11 +421,12 @@ class ContactPolicy:
         for at, most, of in self._tight:
             if not self._in_channel[at, channel]:
                 continue
-            used = [of[offer] for offer in taken if offer in of]
+            used = [scope for offer in taken for scope in of.get(offer, ())]
             full = {scope for scope in used if used.count(scope) >= room.get((at, scope), most)}
             found += [
                 (offer, Hold(at, scope))
-                for offer, scope in of.items()
+                for offer, scopes in of.items()
+                for scope in scopes
                 if scope in full and offer not in chosen and self._keys[offer] not in spared
             ]
         return found
@@ -411,9 +444,11 @@ class ContactPolicy:
         for rank, offer in enumerate(offers, 1):
             if offer in spared:
                 continue
-            key, category, kind = self._row_constants[offer]
+            key, category, kind, group = self._row_constants[offer]
             where = self._channel_keys[channel]
-            row = Contact(Offset.ZERO, key, category, where, clock_ms, clock_ms, Stage.SERVED, kind, rank | flag)
+            row = Contact(
+                Offset.ZERO, key, category, where, clock_ms, clock_ms, Stage.SERVED, kind, rank | flag, 1, group
+            )
             parts.append(row.pack())
             flag = 0
         return section(clock_ms, bounded(b"".join(parts), clock_ms - self.horizon_ms))
@@ -422,9 +457,9 @@ class ContactPolicy:
         self, decision: Offset, rank: int, *, key: int, channel: str, time_ms: int, stage: Stage, now_ms: int
     ) -> Contact:
         """The row of an offer that has none: it was resumed, or is older than any limit asked for."""
-        _, category, kind = self._of_key.get(key, (key, 0, 0))
+        _, category, kind, group = self._of_key.get(key, (key, 0, 0, 0))
         where = key_of(channel) if channel else 0
-        return Contact(decision, key, category, where, time_ms, now_ms, stage, kind, rank | AGAIN)
+        return Contact(decision, key, category, where, time_ms, now_ms, stage, kind, rank | AGAIN, group=group)
 
     # --- for people -------------------------------------------------------------------------------------------------
 
@@ -437,23 +472,29 @@ class ContactPolicy:
     def uses(self, rows: Sequence[Contact], now_ms: int) -> list[Use]:
         """How far the limits are used, of groups with contacts, wherever the next contact takes place.
 
-        A cap of each channel is not told: it depends on where that is.
+        A cap of each channel is told for each in which it holds; its scope is then the key of the channel.
         """
         table = np.frombuffer(b"".join([row.pack() for row in rows]), ROWS)
         since, ends = self._windows(np.array([now_ms], dtype=np.int64))
         starts = np.array([0, len(rows)], dtype=np.int64)
-        first, end, _ = self._spans(table, starts, np.array([-1]), since)
-        counts = _counts(table, 0, len(rows), first, end, self._starts)
-        uses = []
-        for group in np.flatnonzero(counts).tolist():
-            at, scope = self._of_group[group]
-            limit, used = self._limits[at], int(counts[group])
-            until_ms = 0
-            if used >= limit.most:
-                freed = _freed(table, 0, len(rows), at, group, first, end, self._settings)
-                until_ms = int(freed) + limit.lasts_ms if limit.lasts_ms else int(ends[0, at])
-            uses.append(Use(limit.name, limit.cools, scope, used, limit.most, until_ms))
-        return uses
+        # In no channel first; then in each, for the caps of each channel.
+        by_channel = any(limit.mode == _CHANNEL for limit in self._limits)
+        uses: list[tuple[int, Use]] = []
+        for channel in range(-1, len(self._channel_keys) if by_channel else 0):
+            first, end, _ = self._spans(table, starts, np.array([channel]), since)
+            counts = _counts(table, 0, len(rows), first, end, self._starts, self._chain)
+            for group in np.flatnonzero(counts).tolist():
+                at, scope = self._of_group[group]
+                limit, used = self._limits[at], int(counts[group])
+                if (limit.mode == _CHANNEL) != (channel >= 0) or not self._in_channel[at, channel]:
+                    continue
+                until_ms = 0
+                if used >= limit.most:
+                    freed = _freed(table, 0, len(rows), at, group, first, end, self._settings, self._chain)
+                    until_ms = int(freed) + limit.lasts_ms if limit.lasts_ms else int(ends[0, at])
+                scope = scope if channel < 0 else self._channel_keys[channel]
+                uses.append((at, Use(limit.name, limit.cools, scope, used, limit.most, until_ms)))
+        return [use for _, use in sorted(uses, key=lambda one: one[0])]
 
     def pressure(self, rows: Sequence[Contact], now_ms: int) -> tuple[float, float]:
         """(contact pressure, what it adds to the cost of a contact)."""
@@ -484,6 +525,7 @@ def _of_cap(cap: Cap, config: Config) -> _Limit:
         served=cap.counts == "served",
         contacts=cap.counts == "contacts",
         channels=cap.channels,
+        runs=_runs(cap.of, cap.which, config),
     )
 
 
@@ -508,6 +550,7 @@ def _of_cool_off(cool: CoolOff, config: Config) -> _Limit:
         served=False,
         contacts=False,
         channels=(),
+        runs=_runs(cool.of, cool.which, config),
     )
 
 
@@ -545,6 +588,18 @@ def _groups_of(
             ),
             numbered(names),
         )
+    if of == "group":
+        lines = [lineage(config.groups, offer.group) for offer in offers]
+        return (
+            _GROUP,
+            tuple(
+                [
+                    (key_of(name), np.array([name in line for line in lines], dtype=np.bool_))
+                    for name in _counted_groups(which, config)
+                ]
+            ),
+            np.zeros(0, dtype=np.int64),
+        )
     kinds = [
         (at, np.array([offer.kind == kind for offer in offers], dtype=np.bool_))
         for at, kind in enumerate(KINDS, 1)
@@ -552,6 +607,31 @@ def _groups_of(
     ]
     # By the number of the kind; 0 is none.
     return _KIND, tuple(kinds), np.array([-1, *numbered(KINDS).tolist()], dtype=np.int64)
+
+
+def _counted_groups(which: Sequence[str], config: Config) -> list[str]:
+    return [group.id for group in config.groups if not which or group.id in which]
+
+
+def _runs(of: str, which: Sequence[str], config: Config) -> tuple[tuple[int, ...], ...]:
+    """Of a limit of groups of the configuration: in which of them a contact counts, by its offer, then by the group
+    that an offer named that is not there any more."""
+    if of != "group":
+        return ()
+    places = {name: at for at, name in enumerate(_counted_groups(which, config))}
+    named = [*(offer.group for offer in config.offers), *((group.id,) for group in config.groups)]
+    return tuple(
+        [tuple([places[name] for name in lineage(config.groups, names) if name in places]) for names in named]
+    )
+
+
+def _scopes(limit: _Limit) -> dict[int, tuple[int, ...]]:
+    """The scopes of a limit by offer."""
+    found: dict[int, tuple[int, ...]] = {}
+    for scope, mask in limit.groups:
+        for offer in np.flatnonzero(mask).tolist():
+            found[offer] = (*found.get(offer, ()), scope)
+    return found
 
 
 def _again_counts(limit: _Limit) -> bool:
@@ -592,10 +672,10 @@ def period(per: str, zone: ZoneInfo, quarter: int) -> tuple[int, int]:
 
 _TABLE: Final = types.Array(from_dtype(ROWS), 1, "C", readonly=True)
 _STATIC: Final = (
-    INTS_2D, BOOLS_2D, BOOLS_2D, INTS_2D, INTS, INTS, INTS, INTS, INTS, INTS, INTS,
+    INTS_2D, BOOLS_2D, BOOLS_2D, INTS_2D, INTS, INTS, INTS, INTS, INTS, INTS, INTS, INTS, INTS,
 )  # fmt: skip
-"""settings, stages, in_channel, members, starts of groups; then keys of offers, categories and channels, each sorted
-and with their places."""
+"""settings, stages, in_channel, members, starts of groups; then keys of offers, categories, channels and groups of the
+configuration, each sorted and with their places."""
 
 
 @inlined()
@@ -624,8 +704,10 @@ def _channel(key: Any, channels: Any, channel_order: Any) -> Any:
 def _spans(
     rows: Any, row_starts: Any, here: Any, since: Any, settings: Any, stages: Any, in_channel: Any, members: Any,
     starts: Any, keys: Any, key_order: Any, categories: Any, category_order: Any, channels: Any, channel_order: Any,
+    named: Any, named_order: Any,
 ) -> Any:  # fmt: skip
-    """(first, end) of the groups of each limit in which each row counts, each (rows, limits), and (rows,) its offer."""
+    """(first, end) in the chain of the groups of each limit in which each row counts, each (rows, limits), and (rows,)
+    its offer."""
     limits = len(settings)
     first = np.zeros((len(rows), limits), dtype=np.int64)
     end = np.zeros((len(rows), limits), dtype=np.int64)
@@ -656,37 +738,49 @@ def _spans(
                     place, every = offer, key == 0
                 elif mode == _CATEGORY:
                     place, every = of_category, category == 0
+                elif mode == _GROUP:
+                    place = offer
+                    if offer < 0:
+                        place = _find(np.int64(row.group), named, named_order)
+                        place = place + len(keys) if place >= 0 else -1
+                        every = row.group == 0
                 else:
                     place, every = np.int64(kind), kind == 0
                 if every:
                     first[at, limit], end[at, limit] = starts[limit], starts[limit + 1]
+                elif mode == _GROUP:
+                    if place >= 0:
+                        first[at, limit], end[at, limit] = members[limit, place], members[limit, place + 1]
                 elif 0 <= place < members.shape[1] and members[limit, place] >= 0:
                     first[at, limit] = starts[limit] + members[limit, place]
                     end[at, limit] = first[at, limit] + 1
     return first, end, offers
 
 
-@compiled(_TABLE, INT, INT, INTS_2D, INTS_2D, INTS)
-def _counts(rows: Any, begin: int, stop: int, first: Any, end: Any, starts: Any) -> Any:
+@compiled(_TABLE, INT, INT, INTS_2D, INTS_2D, INTS, INTS)
+def _counts(rows: Any, begin: int, stop: int, first: Any, end: Any, starts: Any, chain: Any) -> Any:
     """(groups,) how much of the rows from `begin` to `stop` counts in each."""
     counts = np.zeros(starts[-1], dtype=np.int64)
     for at in range(begin, stop):
         for limit in range(first.shape[1]):
-            for group in range(first[at, limit], end[at, limit]):
-                counts[group] += rows[at].count
+            for place in range(first[at, limit], end[at, limit]):
+                counts[chain[place]] += rows[at].count
     return counts
 
 
-@compiled(_TABLE, INT, INT, INT, INT, INTS_2D, INTS_2D, INTS_2D)
+@compiled(_TABLE, INT, INT, INT, INT, INTS_2D, INTS_2D, INTS_2D, INTS)
 def _freed(
-    rows: Any, begin: int, stop: int, limit: int, group: int, first: Any, end: Any, settings: Any
+    rows: Any, begin: int, stop: int, limit: int, group: int, first: Any, end: Any, settings: Any, chain: Any
 ) -> Any:
     """The time of the contact of a full group with whose end it is full no longer."""
     times = np.empty(stop - begin, dtype=np.int64)
     weights = np.empty(stop - begin, dtype=np.int64)
     count, left = 0, 0
     for at in range(begin, stop):
-        if first[at, limit] <= group < end[at, limit]:
+        counted = False
+        for place in range(first[at, limit], end[at, limit]):
+            counted = counted or chain[place] == group
+        if counted:
             times[count] = rows[at].changed if settings[limit, 2] else rows[at].time
             weights[count] = rows[at].count
             left += weights[count]
@@ -711,10 +805,10 @@ def _is_answer(stage: int) -> Any:
     return stage in (3, 4, 7, 8, 10)
 
 
-@compiled(_TABLE, INTS, INTS, INTS, INTS, INTS_2D, INTS_2D, INTS, INTS_2D, BOOLS_2D, INTS, INTS)
+@compiled(_TABLE, INTS, INTS, INTS, INTS, INTS_2D, INTS_2D, INTS, INTS_2D, BOOLS_2D, INTS, INTS, INTS)
 def _look(
     rows: Any, row_starts: Any, here: Any, clocks: Any, asked: Any, first: Any, end: Any, offers: Any, settings: Any,
-    in_channel: Any, starts: Any, windows: Any,
+    in_channel: Any, starts: Any, chain: Any, windows: Any,
 ) -> Any:  # fmt: skip
     """(decision, group, room, time that frees it) of each group that is full or nearly, and (decision, offer, until) of
     each offer that is open."""
@@ -725,7 +819,7 @@ def _look(
         begin, stop = row_starts[at], row_starts[at + 1]
         if begin == stop:
             continue
-        counts = _counts(rows, begin, stop, first, end, starts)
+        counts = _counts(rows, begin, stop, first, end, starts, chain)
         for limit in range(len(settings)):
             if not in_channel[limit, here[at]]:
                 continue
@@ -742,7 +836,7 @@ def _look(
                 if count < most:
                     found[holds, 2] = most - count
                 else:
-                    found[holds, 3] = _freed(rows, begin, stop, limit, group, first, end, settings)
+                    found[holds, 3] = _freed(rows, begin, stop, limit, group, first, end, settings, chain)
                 holds += 1
         for place in range(begin, stop):
             row, offer = rows[place], offers[place]

@@ -1,9 +1,10 @@
 """Contacts of one customer as rows at the end of the ledger: what contact policy counts, packed small. Pure.
 
-    section  i64 clock_ms, u16 rows
+    section  i64 clock_ms, u16 rows + GROUPED
     row      u64 ms, u32 seq (position of its decision in the log; zeros: of the newest decision of the ledger, whose
              position was not known yet when the row was written), u32 offer key, u32 category key, u32 channel key,
-             i64 time_ms of the decision, i64 changed_ms, u8 stage + 16 × kind, u8 rank + flags, u16 count
+             i64 time_ms of the decision, i64 changed_ms, u8 stage + 16 × kind, u8 rank + flags, u16 count,
+             u32 key of the first group that the offer named (NO_GROUP: it named none; 0: not known)
 
 A decision adds a row for each offer that it serves anew, an outcome moves the row of its offer; the decisions that the
 ledger remembers may be let go before. `clock_ms` is the newest time of a decision: the clock of a limit never goes
@@ -13,6 +14,8 @@ Bounded: CONTACTS_ENTRIES_MAX rows. Those beyond the longest time that a limit a
 many, the oldest row joins the next one of the same offer, category, channel and stage: both are counted, as of the
 newer one, so a limit may hold for longer than it should and never for less. Where no two rows are alike, the oldest
 join in one that counts for every limit (all keys 0, stage ANY).
+
+Rows were once written without a group, and their section without GROUPED: they are read as of a group not known.
 """
 
 from collections.abc import Sequence
@@ -27,7 +30,8 @@ from engine.limits import CONTACTS_ENTRIES_MAX, SLATE_MAX
 from features import Offset
 
 SECTION: Final = Struct("<qH")
-ROW: Final = Struct("<QIIIIqqBBH")
+ROW: Final = Struct("<QIIIIqqBBHI")
+GROUPED: Final = 0x8000
 POSITION_BYTES: Final = 12
 ROWS: Final = np.dtype(
     [
@@ -41,9 +45,12 @@ ROWS: Final = np.dtype(
         ("stage", "u1"),
         ("rank", "u1"),
         ("count", "<u2"),
+        ("group", "<u4"),
     ]
 )
 """The same for numpy."""
+_WITHOUT_GROUP: Final = np.dtype([(name, ROWS[name]) for name in ROWS.fields or () if name != "group"])
+NO_GROUP: Final = 0xFFFF_FFFF
 
 ANY: Final = 15
 """Stage of a row that stands for several: it counts as whatever it may be."""
@@ -58,7 +65,7 @@ _PENDING: Final = bytes(POSITION_BYTES)
 assert ROW.size == ROWS.itemsize
 assert max(Stage) < ANY
 assert SLATE_MAX <= RANK
-assert CONTACTS_ENTRIES_MAX <= _COUNT_MAX
+assert CONTACTS_ENTRIES_MAX < GROUPED <= _COUNT_MAX
 
 
 class Contact(NamedTuple):
@@ -76,6 +83,7 @@ class Contact(NamedTuple):
     """With its flags."""
     number: int = 1
     """Contacts that it stands for."""
+    group: int = 0
 
     def pack(self) -> bytes:
         """The bytes of the row."""
@@ -91,28 +99,41 @@ class Contact(NamedTuple):
             stage,
             self.rank,
             self.number,
+            self.group,
         )
 
 
 def read(data: bytes, at: int) -> tuple[int, bytes]:
     """(clock_ms, rows) of a section that reaches to the end of `data`. Raises struct.error if it does not."""
-    clock_ms, count = SECTION.unpack_from(data, at)
+    clock_ms, told = SECTION.unpack_from(data, at)
     rows = data[at + SECTION.size :]
-    if len(rows) != count * ROW.size:
-        raise StructError(f"{len(rows)} bytes of contacts, expected {count * ROW.size}")
-    return clock_ms, rows
+    count, size = told & ~GROUPED, ROW.size if told & GROUPED else _WITHOUT_GROUP.itemsize
+    if len(rows) != count * size:
+        raise StructError(f"{len(rows)} bytes of contacts, expected {count * size}")
+    return clock_ms, rows if size == ROW.size else _with_group(rows)
+
+
+def _with_group(rows: bytes) -> bytes:
+    """Rows that were written before they had a group."""
+    former = np.frombuffer(rows, _WITHOUT_GROUP)
+    table = np.zeros(len(former), ROWS)
+    for name in _WITHOUT_GROUP.fields or ():
+        table[name] = former[name]
+    return table.tobytes()
 
 
 def section(clock_ms: int, rows: bytes) -> bytes:
     """What `read` reads."""
-    return SECTION.pack(clock_ms, len(rows) // ROW.size) + rows
+    return SECTION.pack(clock_ms, len(rows) // ROW.size | GROUPED) + rows
 
 
 def unpacked(rows: bytes) -> list[Contact]:
     """The rows one by one."""
     return [
-        Contact(Offset(ms, seq), key, category, channel, time_ms, changed_ms, stage & 15, stage >> 4, rank, count)
-        for ms, seq, key, category, channel, time_ms, changed_ms, stage, rank, count in ROW.iter_unpack(rows)
+        Contact(
+            Offset(ms, seq), key, category, channel, time_ms, changed_ms, stage & 15, stage >> 4, rank, count, group
+        )
+        for ms, seq, key, category, channel, time_ms, changed_ms, stage, rank, count, group in ROW.iter_unpack(rows)
     ]
 
 
@@ -165,7 +186,7 @@ def joined(rows: Sequence[Contact], entries_max: int = CONTACTS_ENTRIES_MAX) -> 
 
 def _class(contact: Contact) -> tuple[int, ...]:
     flags = contact.rank & ~RANK
-    return contact.key, contact.category, contact.channel, contact.kind, contact.stage, flags
+    return contact.key, contact.category, contact.group, contact.channel, contact.kind, contact.stage, flags
 
 
 def _alike(rows: Sequence[Contact]) -> tuple[int, int]:

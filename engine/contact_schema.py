@@ -21,10 +21,11 @@ class Cap(Part):
     """So many contacts of some kind and no more."""
 
     name: _Label | None = None
-    of: Literal["all", "offer", "category", "kind", "channel", "offers"] = "all"
-    """Counted in all, for each offer, category, kind or channel by itself, or for the offers of `which` together."""
+    of: Literal["all", "offer", "category", "group", "kind", "channel", "offers"] = "all"
+    """Counted in all, for each offer, category, group, kind or channel by itself, or for the offers of `which`
+    together. A group has the offers of those that have it as parent, too."""
     which: tuple[Id, ...] = ()
-    """Ids of offers or categories, or kinds; empty: all of them."""
+    """Ids of offers, categories or groups, or kinds; empty: all of them."""
     channels: tuple[Id, ...] = ()
     """Counts contacts there and holds there; empty: everywhere."""
     most: Annotated[int, Field(ge=1, le=10_000)]
@@ -39,7 +40,7 @@ class Cap(Part):
         if self.of == "offers" and not self.which:
             raise ValueError("which: of: offers counts some offers together: expected their ids")
         if self.of in ("all", "channel") and self.which:
-            raise ValueError(f"which: of: {self.of} has no parts; expected of: offers, offer, category or kind")
+            raise ValueError(f"which: of: {self.of} has no parts; expected of: offers, offer, category, group or kind")
         if self.counts == "contacts" and self.of not in ("all", "channel"):
             raise ValueError("counts: a contact may be of several offers: expected of: all or channel, or served")
         return self
@@ -68,7 +69,7 @@ class CoolOff(Part):
     after: tuple[Literal["accepted", "declined", "ignored", "clicked", "cancelled", "fulfilled"], ...] = Field(
         min_length=1
     )
-    of: Literal["offer", "category", "kind", "all"] = "offer"
+    of: Literal["offer", "category", "group", "kind", "all"] = "offer"
     which: tuple[Id, ...] = ()
     """Outcomes of these alone; empty: of any."""
     duration: Annotated[DurationMs, Field(le=WINDOW_MS_MAX)] = Field(alias="for")
@@ -136,6 +137,7 @@ def problems_of_contacts(config: "Config") -> list[tuple[tuple[str | int, ...], 
         "offer": offers,
         "offers": offers,
         "category": {offer.category for offer in config.offers},
+        "group": {group.id for group in config.groups},
         "kind": set(kinds),
         "all": offers,
     }
@@ -149,19 +151,26 @@ def problems_of_contacts(config: "Config") -> list[tuple[tuple[str | int, ...], 
 
     def nothing_such(of: str, names: Sequence[str], *place: str | int) -> None:
         what = "offer" if of in ("offers", "all") else of
+        there = "" if what == "offer" else f"; there are {', '.join(sorted(known[of])) or 'none'}"
         found.extend(
-            (("contact_policy", *place, "which", at), f"no {what} {name!r}")
+            (("contact_policy", *place, "which", at), f"no {what} {name!r}{there}")
             for at, name in enumerate(names)
             if name not in known[of]
         )
 
+    def no_groups(of: str, *place: str | int) -> None:
+        if of == "group" and not config.groups:
+            found.append((("contact_policy", *place, "of"), "of: group: there are no groups; expected some in groups"))
+
     labels: dict[str, str] = {}
     for at, cap in enumerate(policy.caps):
         no_channel(cap.channels, "caps", at, "channels")
+        no_groups(cap.of, "caps", at)
         if cap.which:
             nothing_such(cap.of, cap.which, "caps", at)
         _once(labels, cap.label, f"caps[{at}]", ("contact_policy", "caps", at), found)
     for at, cool in enumerate(policy.cool_off):
+        no_groups(cool.of, "cool_off", at)
         nothing_such(cool.of, cool.which, "cool_off", at)
         _once(labels, cool.label, f"cool_off[{at}]", ("contact_policy", "cool_off", at), found)
     if policy.pressure is not None:

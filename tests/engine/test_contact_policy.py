@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from struct import error as StructError
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,7 +13,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.contact_rows import AGAIN, ANY, FIRST, RANK, Contact, bounded, joined, placed, unpacked
+from engine.config_schema import key_of
+from engine.contact_policy import ContactPolicy
+from engine.contact_rows import (
+    AGAIN,
+    ANY,
+    FIRST,
+    NO_GROUP,
+    RANK,
+    SECTION,
+    Contact,
+    bounded,
+    joined,
+    placed,
+    read,
+    section,
+    unpacked,
+)
 from engine.errors import ConfigError, NotAllowed
 from engine.ledger import Ledger
 from engine.lifecycle import OPEN, Stage
@@ -26,6 +43,14 @@ from tests.small_engine import DAY_MS, PARTITIONS, SmallEngine, catalogue_of
 from tests.store.conftest import Server
 
 ZONE = ZoneInfo("Europe/Prague")
+GROUPS = {
+    "gold": ("plastic", "family"),
+    "basic": ("plastic",),
+    "loan": ("money",),
+    "stay": ("family",),
+    "help": (),
+}
+LINES = {name: {*groups, *(["money"] if "plastic" in groups else [])} for name, groups in GROUPS.items()}
 OFFERS = {
     "gold": ("cards", "sale", 90),
     "basic": ("cards", "sale", 80),
@@ -43,12 +68,14 @@ silence: false
 exploration: {method: greedy}
 weights: {kinds: {retention: 1}}
 channels: [{id: web}, {id: branch}, {id: call}]
+groups: [{id: family}, {id: plastic, parent: money}, {id: money}]
 """
 
 
 def config(policy: str, more: str = "") -> bytes:
     offers = "".join(
-        f"  - {{id: {name}, category: {category}, kind: {kind}, value: {value}, treatments: [{{text: {name}}}]}}\n"
+        f"  - {{id: {name}, category: {category}, kind: {kind}, value: {value}, treatments: [{{text: {name}}}], "
+        f"group: [{', '.join(GROUPS[name])}]}}\n"
         for name, (category, kind, value) in OFFERS.items()
     )
     return f"{HEAD}{more}offers:\n{offers}contact_policy:\n{policy}".encode()
@@ -107,14 +134,20 @@ class Reference:
             for s in mine
         )
 
-    def same(self, of: str, which: Sequence[str], one: str, other: str) -> bool:
-        """Whether a contact about `one` counts for `other`."""
-        part = {"offer": lambda o: o, "category": lambda o: OFFERS[o][0], "kind": lambda o: OFFERS[o][1]}.get(of)
+    def parts(self, of: str, which: Sequence[str], offer: str) -> set[str]:
+        """What an offer belongs to, as far as a limit counts it."""
         if of == "offers":
-            return one in which and other in which
-        return part is None or (part(one) == part(other) and (not which or part(one) in which))
+            return {"these"} if offer in which else set()
+        if of in ("all", "channel"):
+            return {"all"}
+        found = {"offer": {offer}, "category": {OFFERS[offer][0]}, "kind": {OFFERS[offer][1]}, "group": LINES[offer]}
+        return {part for part in found[of] if not which or part in which}
 
-    def used(self, cap: Any, offer: str, channel: str, at_ms: int) -> int:
+    def used(self, cap: Any, offer: str, channel: str, at_ms: int, part: str = "") -> int:
+        parts = [part] if part else self.parts(cap.of, cap.which, offer)
+        return max([self.used_in(cap, one, channel, at_ms) for one in parts], default=0)
+
+    def used_in(self, cap: Any, part: str, channel: str, at_ms: int) -> int:
         since = at_ms - cap.within + 1 if cap.within else begin_of(cap.per, at_ms)
         return sum(
             s.time_ms >= since
@@ -123,18 +156,20 @@ class Reference:
             and (cap.counts != "contacts" or s.first)
             and (not cap.channels or s.channel in cap.channels)
             and (cap.of != "channel" or s.channel == channel)
-            and self.same(cap.of, cap.which, s.offer, offer)
+            and part in self.parts(cap.of, cap.which, s.offer)
             for s in self.servings
         )
 
-    def cooled(self, cool: Any, offer: str, at_ms: int) -> bool:
+    def cooled(self, cool: Any, offer: str, at_ms: int, part: str = "") -> bool:
+        which = cool.which if cool.of != "all" else ()
+        parts = {part} if part else self.parts(cool.of, which, offer)
         stages = {Stage[stage.upper()] for stage in cool.after}
         stages |= {Stage.FULFILLED} if Stage.ACCEPTED in stages else set()
         return any(
             s.stage in stages
             and s.changed_ms + cool.duration > at_ms
             and (s.offer in cool.which or not cool.which if cool.of == "all" else True)
-            and self.same(cool.of, cool.which if cool.of != "all" else (), s.offer, offer)
+            and parts & self.parts(cool.of, which, s.offer)
             for s in self.servings
         )
 
@@ -154,8 +189,10 @@ class Reference:
             if not cap.channels or channel in cap.channels
         )
 
-    def used_by(self, limit: Any, offer: str, channel: str, at_ms: int) -> int:
-        return self.used(limit, offer, channel, at_ms) if hasattr(limit, "most") else self.cooled(limit, offer, at_ms)
+    def used_by(self, limit: Any, offer: str, channel: str, at_ms: int, part: str) -> int:
+        if hasattr(limit, "most"):
+            return self.used(limit, offer, channel, at_ms, part)
+        return self.cooled(limit, offer, at_ms, part)
 
     def decide(self, decision: str, channel: str, time_ms: int) -> list[str]:
         """What is served, and note it."""
@@ -214,6 +251,10 @@ CAPS = [
     "{of: offers, which: [gold, loan], most: 1, within: 5d}",
     "{of: offer, most: 1, within: 60d, counts: accepted}",
     "{of: all, most: 2, within: 40d, counts: declined}",
+    "{of: group, most: 2, within: 12d}",
+    "{of: group, which: [money], most: 1, per: week}",
+    "{of: group, which: [family, plastic], channels: [web], most: 3, within: 30d}",
+    "{of: group, which: [plastic], most: 1, within: 30d, counts: accepted}",
     "{of: category, most: 1, within: 3d, counts: presented}",
     "{of: all, most: 3, within: 15d, counts: contacts}",
     "{of: channel, most: 1, per: day, counts: contacts}",
@@ -223,6 +264,7 @@ COOL_OFFS = [
     "{after: [accepted, fulfilled], of: offer, for: 50d}",
     "{after: declined, of: all, which: [help], for: 6d}",
     "{after: ignored, of: kind, for: 4d}",
+    "{after: declined, of: group, which: [money, family], for: 9d}",
     "{after: clicked, of: all, for: 1d}",
 ]
 REPORTED = ["presented", "clicked", "ignored", "accepted", "declined", "not_presented", "fulfilled", "cancelled"]
@@ -293,8 +335,10 @@ async def run(text: bytes, script: Sequence[tuple[Any, ...]], policy: str) -> No
                 if hold.limit < len(limits) and not hold.room:
                     limit, at = limits[hold.limit], engine.catalogue.holds.covers(hold).tolist().index(True)
                     most = getattr(limit, "most", 1)
+                    part = {key_of(name): name for name in ("plastic", "money", "family")}.get(hold.scope, "")
                     used = [
-                        reference.used_by(limit, list(OFFERS)[at], channel, hold.until_ms + more) for more in (-1, 0)
+                        reference.used_by(limit, list(OFFERS)[at], channel, hold.until_ms + more, part)
+                        for more in (-1, 0)
                     ]
                     assert used[1] < most <= used[0], "until when it holds is told to the millisecond"
             expected = reference.decide(answer.decision_id, channel, time_ms)
@@ -454,6 +498,83 @@ async def test_a_ledger_from_before_there_was_a_policy_counts() -> None:
     assert not (await engine.decide(channel="web")).offers
 
 
+A_GROUP = "  caps: [{of: group, which: [money], most: 1, within: 30d}]\n  while_open: hide\n"
+
+
+async def served(engine: SmallEngine, channel: str = "web") -> list[str]:
+    return [offer.offer_id for offer in (await engine.decide(channel=channel)).offers]
+
+
+async def test_a_group_counts_what_was_before_it_was_made() -> None:
+    """And the offers of those that have it as parent."""
+    whole = config("  caps: [{of: offer, most: 9, within: 30d}]\n")
+    ungrouped = b"\n".join(line for line in whole.split(b"\n") if not line.startswith(b"groups"))
+    for name in GROUPS:
+        ungrouped = ungrouped.replace(f"group: [{', '.join(GROUPS[name])}]".encode(), b"group: []")
+    old = SmallEngine(ungrouped)
+    assert [offer.offer_id for offer in (await old.decide(channel="web", limit=1)).offers] == ["gold"]
+    new = SmallEngine(config(A_GROUP), old.store)
+    assert await served(new) == ["stay", "help"]
+    [cap] = (await new.customer()).caps
+    assert (cap.name, cap.of, cap.used, cap.most) == ("at most 1 of each group (money) in 30d", "money", 1, 1)
+
+
+async def test_a_group_counts_offers_that_are_not_there_any_more() -> None:
+    old = SmallEngine(config(A_GROUP))
+    assert [offer.offer_id for offer in (await old.decide(channel="web", limit=1)).offers] == ["gold"]
+    without = b"\n".join(line for line in config(A_GROUP).split(b"\n") if b"id: gold" not in line)
+    assert await served(SmallEngine(without, old.store)) == ["stay", "help"]
+    # The first group that it named still has the parent; after that it has another one.
+    elsewhere = without.replace(b"{id: plastic, parent: money}", b"{id: plastic, parent: family}")
+    assert "loan" in await served(SmallEngine(elsewhere, old.store))
+    await old.report((await old.decide(channel="web", limit=1, customer="bob")).decision_id, "gold", "not_presented")
+    assert "basic" in [o.offer_id for o in (await SmallEngine(without, old.store).decide(customer="bob")).offers]
+
+
+async def test_contacts_from_before_rows_had_a_group_are_read() -> None:
+    row = Contact(Offset(7, 8), 1, 2, 3, 4, 5, 1, 1, 1 | FIRST)
+    former = SECTION.pack(9, 2) + 2 * row.pack()[:-4]
+    assert read(former, 0) == (9, 2 * row.pack())
+    assert read(section(9, row._replace(group=6).pack()), 0) == (9, row._replace(group=6).pack())
+    with pytest.raises(StructError):
+        read(former[:-1], 0)
+    # Of an offer that is not there any more it is not known of which group it was: all of them count it.
+    policy = ContactPolicy(catalogue_of(config(A_GROUP)).config, ["cards"], [WINDOW_MS] * len(OFFERS))
+    assert [use.used for use in policy.uses([row._replace(time_ms=5)], 6)] == [1]
+    assert not policy.uses([row._replace(time_ms=5, group=NO_GROUP)], 6)
+
+
+async def test_a_slate_keeps_to_the_caps_of_all_groups_of_an_offer() -> None:
+    engine = SmallEngine(config("  caps: [{of: group, most: 1, within: 30d}]\n  while_open: hide\n"))
+    answer = await engine.decide(channel="web")
+    assert [offer.offer_id for offer in answer.offers] == ["gold", "help"]
+    told = {one.offer_id: list(one.held_by) for one in (await engine.explain(answer.decision_id)).candidates}
+    assert told["basic"] == told["loan"] == told["stay"] == ["at most 1 of each group in 30d"]
+    assert {(cap.of, cap.used) for cap in (await engine.customer()).caps} == {
+        ("plastic", 1), ("money", 1), ("family", 1)
+    }  # fmt: skip
+
+
+async def test_a_cap_of_each_channel_is_told_for_each() -> None:
+    engine = SmallEngine(
+        config(
+            "  caps: [{of: channel, most: 3, within: 30d, channels: [web, call]}, {of: all, most: 50, per: week}]\n"
+            "  while_open: hide\n"
+        )
+    )
+    await engine.decide(channel="web", limit=2)
+    await engine.decide(channel="branch", limit=1)
+    await engine.decide(channel="call", limit=1)
+    engine.now_ms += 1
+    await engine.decide(channel="web", limit=1)
+    caps = (await engine.customer()).caps
+    name = "at most 3 of each channel in 30d in web, call"
+    assert [(cap.name, cap.of, cap.used, cap.most) for cap in caps] == [
+        (name, "web", 3, 3), (name, "call", 1, 3), ("at most 50 in all a week", "", 5, 50),
+    ]  # fmt: skip
+    assert caps[0].free_again_ms == engine.now_ms - 1 + 30 * DAY_MS
+
+
 async def test_an_outcome_counts_after_the_ledger_has_let_its_decision_go() -> None:
     engine = SmallEngine(
         config("  cool_off: [{after: declined, for: 90d}]\n  caps: [{of: offer, most: 1, within: 1d}]\n")
@@ -479,6 +600,7 @@ rows = st.builds(
     st.integers(1, 2),
     st.sampled_from([1, 2, 1 | FIRST, 1 | AGAIN]),
     st.just(1),
+    st.integers(0, 2),
 )
 
 
@@ -520,7 +642,10 @@ def test_rows_get_the_position_of_their_decision() -> None:
         ("  caps: [{of: offer, most: 1}]\n", "expected within or per"),
         ("  caps: [{of: offer, most: 0, within: 1d}]\n", "greater than or equal to 1"),
         ("  caps: [{of: offer, which: [nothing], most: 1, within: 1d}]\n", "no offer 'nothing'"),
-        ("  caps: [{of: category, which: [gold], most: 1, within: 1d}]\n", "no category 'gold'"),
+        ("  caps: [{of: category, which: [gold], most: 1, within: 1d}]\n", "no category 'gold'; there are cards, care"),
+        ("  caps: [{of: group, which: [gold], most: 1, within: 1d}]\n", "no group 'gold'; there are family, money"),
+        ("  caps: [{of: group, counts: contacts, most: 1, within: 1d}]\n", "a contact may be of several offers"),
+        ("  cool_off: [{after: declined, of: group, which: [cards], for: 2d}]\n", "no group 'cards'; there are family"),
         ("  caps: [{of: all, channels: [fax], most: 1, within: 1d}]\n", "no channel 'fax'"),
         ("  caps: [{of: offer, counts: contacts, most: 1, within: 1d}]\n", "a contact may be of several offers"),
         ("  caps: [{most: 1, within: 999d}]\n", "less than or equal to"),
@@ -535,3 +660,12 @@ def test_a_wrong_policy_is_refused_with_place_and_reason(policy: str, problem: s
         catalogue_of(config(policy))
     assert "contact_policy" in str(caught.value)
     assert problem in str(caught.value)
+
+
+def test_a_limit_of_groups_needs_groups() -> None:
+    none = config("  caps: [{of: group, most: 1, within: 1d}]\n")
+    none = b"\n".join(line for line in none.split(b"\n") if not line.startswith(b"groups"))
+    for name in GROUPS:
+        none = none.replace(f"group: [{', '.join(GROUPS[name])}]".encode(), b"group: []")
+    with pytest.raises(ConfigError, match=r"contact_policy\.caps\[0\]\.of: .*there are no groups"):
+        catalogue_of(none)

@@ -43,6 +43,7 @@ contacts = st.builds(
     st.integers(0, 15),
     st.integers(1, 255),
     st.integers(1, 2**16 - 1),
+    u32,
 )
 
 
