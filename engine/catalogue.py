@@ -7,6 +7,7 @@ flag as 0 or 1, NaN where it is missing. The model reads its inputs from it, the
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from engine import weights_schema
 from engine.arbitration import Arbitration
 from engine.budgets import Budgets
-from engine.config import Places
+from engine.config import Places, load
 from engine.config_base import CUSTOMER
 from engine.config_schema import Attribute, Config, Fact, Input, Offer, OnTimeline, key_of
 from engine.contact_policy import ContactPolicy
@@ -130,6 +131,12 @@ class Catalogue:
     segments: Segments
     rollups: tuple[Rollup, ...]
     """Features of what customers belong to, by kind."""
+
+    @classmethod
+    def of_file(cls, path: Path) -> Self:
+        """The catalogue of a configuration. Raises ConfigError that names file, line and what was expected."""
+        config, version, text = load(path)
+        return cls.compile(config, version, text, str(path))
 
     @classmethod
     def compile(cls, config: Config, version: str, text: bytes = b"", name: str = "configuration") -> Self:

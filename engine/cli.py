@@ -201,15 +201,17 @@ def ingest(
     _check_kafka(kafka, prefix, sources)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     with told():
-        config, version, text = load(config_path)
-        Catalogue.compile(config, version, text, str(config_path))
+        catalogue = Catalogue.of_file(config_path)
         with DataFolder(data_path) as folder:
-            settings: dict[str, Any] = {"config": str(config_path.absolute()), "version": version, "redis": redis_url}
+            settings: dict[str, Any] = {
+                "config": str(config_path.absolute()), "version": catalogue.version, "redis": redis_url
+            }  # fmt: skip
             settings |= _kafka_settings(kafka, prefix, sources, topic_partitions, folder)
             specs = [worker_spec(f"ingest-{n}", "ingest", settings, stop_order=0) for n in range(workers)]
 
             def ready() -> None:
-                click.echo(f"ready: {workers} workers on {kafka}, configuration {config.name} {version}", err=True)
+                what = f"configuration {catalogue.config.name} {catalogue.version}"
+                click.echo(f"ready: {workers} workers on {kafka}, {what}", err=True)
 
             sys.exit(Supervisor(folder, None, specs, ready).run())
 
@@ -291,8 +293,8 @@ def features(
     if data_path or redis_url:
         raise click.UsageError("--data and --redis belong to --check")
     with told():
-        config, version, text = load(config_path)
-        catalogue = Catalogue.compile(config, version, text, str(config_path))
+        catalogue = Catalogue.of_file(config_path)
+    config = catalogue.config
     table = Table(title=f"{config.name}: {len(config.features)} features, layout {catalogue.layout.version:08x}")
     headings = ("feature", "entity", "function", "event", "value", "window", "keeps", "tiles", "bytes a tile")
     for heading in (*headings, "unit", "meaning", "owner"):

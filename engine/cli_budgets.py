@@ -1,8 +1,6 @@
 """`opportune budgets`: what of each budget is reserved, confirmed and free, and what a unit costs."""
 
-import asyncio
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,15 +9,12 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from engine import limits
 from engine.budgetkeeper import price_of
 from engine.budgets import free_units, leased_units
 from engine.catalogue import Catalogue
 from engine.cli_parts import config_option, told
-from engine.cli_told import catalogue_of, data_option, redis_option
-from engine.errors import Unavailable
-from engine.replaying import store_of
-from engine.store.base import StoreError
+from engine.cli_store import data_option, in_store, redis_option, url_of
+from engine.cli_told import catalogue_of
 from engine.store.redis import RedisStore
 
 _COUNTS: Final = ("units", "confirmed", "reserved", "leased", "free")
@@ -36,8 +31,10 @@ def budgets(config_path: Path, data_path: Path | None, redis_url: str | None, as
     `leased` is what servers hold ready and nobody has got yet.
     """
     catalogue = catalogue_of(config_path, data_path, redis_url)
-    with told(), nullcontext(redis_url or "") if data_path is None else store_of(data_path) as url:
-        found = asyncio.run(_at(url, catalogue))
+    with told():
+        found = in_store(
+            url_of(data_path, redis_url), lambda store: _rows(store, catalogue, time.time_ns() // 1_000_000)
+        )
     if as_json:
         click.echo(orjson.dumps({"budgets": found}, option=orjson.OPT_INDENT_2))
     elif not found:
@@ -57,19 +54,6 @@ def _show(found: list[dict[str, Any]]) -> None:
         counts = [f"{row[name]:,}" for name in _COUNTS]
         table.add_row(row["id"], row["period"], *counts, share, f"{row['price']:.3g}", pace)
     Console(width=140).print(table)
-
-
-async def _at(url: str, catalogue: Catalogue) -> list[dict[str, Any]]:
-    try:
-        store = await RedisStore.open(url, limits.PARTITIONS)
-    except StoreError as error:
-        raise Unavailable(f"the store is away: {error}") from error
-    try:
-        return await _rows(store, catalogue, time.time_ns() // 1_000_000)
-    except StoreError as error:
-        raise Unavailable(f"the store cannot be read: {error}") from error
-    finally:
-        await store.close()
 
 
 async def _rows(store: RedisStore, catalogue: Catalogue, now_ms: int) -> list[dict[str, Any]]:

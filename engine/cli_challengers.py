@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.cli_parts import config_option
-from engine.cli_told import catalogue_of, data_option, head_of, redis_option
+from engine.cli_store import data_option, redis_option
+from engine.cli_told import catalogue_of, head_of
 from engine.config_schema import Challenger
 from engine.tally import shortfall
 

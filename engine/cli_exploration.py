@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from engine.cli_parts import config_option
-from engine.cli_told import catalogue_of, data_option, head_of, redis_option
+from engine.cli_store import data_option, redis_option
+from engine.cli_told import catalogue_of, head_of
 
 
 @click.command()

@@ -1,11 +1,10 @@
 """The commands on history: `backfill` and `dataset`. What they do is in engine.history, loaded when they run."""
 
-import asyncio
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,14 +13,11 @@ from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from engine import limits
 from engine.catalogue import Catalogue
 from engine.cli_parts import config_option, told
-from engine.config import load
-from engine.errors import Unavailable
+from engine.cli_store import binary_option, data_option, in_store, redis_option, url_of
+from engine.config import load_text
 from engine.layouts import keep_layout
-from engine.replaying import store_of
-from engine.store.base import StoreError
 from engine.store.redis import RedisStore
 
 if TYPE_CHECKING:
@@ -37,14 +33,7 @@ _UNITS: Final = ["s", "ms", "us", "ns"]
 
 
 def _store_options(command: Callable[..., None]) -> Callable[..., None]:
-    data = click.option(
-        "--data", "data_path", type=click.Path(path_type=Path), help="Data folder of an engine, running or not."
-    )
-    redis = click.option("--redis", "redis_url", help="The store of an engine that has its own: redis://… or unix://…")
-    binary = click.option(
-        "--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start."
-    )
-    return data(redis(binary(command)))
+    return data_option(redis_option(binary_option(command)))
 
 
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -132,7 +121,7 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
     if given["features"]:
         raise click.UsageError("--feature goes with --from-log")
     with told():
-        catalogue = _catalogue(config_path)
+        catalogue = Catalogue.of_file(config_path)
         files = _files(given)
         readings = loading.readings_of(files, catalogue)
         now_ms = time.time_ns() // 1_000_000
@@ -145,17 +134,12 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
             _tell(tally)
             sys.exit(1 if tally.refused else 0)
 
-        async def run(url: str) -> loader.Report:
-            store = await _opened(url)
-            try:
-                await keep_layout(store, catalogue.version, load(config_path)[2], catalogue.layout)
-                with _bars(files) as bars:
-                    return await loader.backfill(store, catalogue, readings, span, given["work"], bars)
-            finally:
-                await store.close()
+        async def run(store: RedisStore) -> loader.Report:
+            await keep_layout(store, catalogue.version, load_text(config_path), catalogue.layout)
+            with _bars(files) as bars:
+                return await loader.backfill(store, catalogue, readings, span, given["work"], bars)
 
-        with _url(given) as url:
-            report = asyncio.run(run(url))
+        report = in_store(_url(given), run)
     for passed_over in report.passed_over:
         click.echo(f"passed over: {passed_over}")
     before = f", {report.done_before:,} of them in an earlier run" if report.done_before else ""
@@ -189,29 +173,22 @@ def _only_from_log(context: click.Context) -> None:
 def _fill_from_log(config_path: Path, given: dict[str, Any]) -> None:
     from engine.history import fromlog
 
-    catalogue = _catalogue(config_path)
+    catalogue = Catalogue.of_file(config_path)
 
-    async def run(url: str) -> fromlog.Report:
-        store = await _opened(url)
-        try:
-            await keep_layout(store, catalogue.version, load(config_path)[2], catalogue.layout)
-            with Progress(TextColumn("{task.description}"), BarColumn(), *_LOG_COLUMNS, console=_STDERR) as bar:
-                task = bar.add_task("events of the log", total=store.partitions, entries=0)
-                read = 0
+    async def run(store: RedisStore) -> fromlog.Report:
+        await keep_layout(store, catalogue.version, load_text(config_path), catalogue.layout)
+        with Progress(TextColumn("{task.description}"), BarColumn(), *_LOG_COLUMNS, console=_STDERR) as bar:
+            task = bar.add_task("events of the log", total=store.partitions, entries=0)
+            read = 0
 
-                def progress(entries: int) -> None:
-                    nonlocal read
-                    read += entries
-                    bar.update(task, advance=0 if entries else 1, entries=read)
+            def progress(entries: int) -> None:
+                nonlocal read
+                read += entries
+                bar.update(task, advance=0 if entries else 1, entries=read)
 
-                return await fromlog.fill(store, catalogue.layout, given["features"], progress)
-        except StoreError as error:
-            raise Unavailable(f"the store is away: {error}") from error
-        finally:
-            await store.close()
+            return await fromlog.fill(store, catalogue.layout, given["features"], progress)
 
-    with _url(given) as url:
-        report = asyncio.run(run(url))
+    report = in_store(_url(given), run, "the store is away")
     click.echo(f"filled {', '.join(report.features)} from {report.events:,} events")
     _tell_rolled(catalogue, "are not filled from the log")
     click.echo(f"{report.whole:,} customers filled from their first event on; {report.unchanged:,} had it all already")
@@ -244,7 +221,7 @@ def _fill_from_log(config_path: Path, given: dict[str, Any]) -> None:
 def dataset(config_path: Path, out: Path, labels_path: Path | None, **given: Any) -> None:
     """Write training rows as Parquet: of the decisions that were logged, or with --labels of moments in history."""
     with told():
-        catalogue = _catalogue(config_path)
+        catalogue = Catalogue.of_file(config_path)
         from_ms, until_ms = _span(given)
         if labels_path is not None:
             from engine.history import asof, loading
@@ -272,17 +249,7 @@ def dataset(config_path: Path, out: Path, labels_path: Path | None, **given: Any
             raise click.UsageError("FILES and --mapping go with --labels; without it the decision log is read")
         from engine.history import decisions
 
-        async def run(url: str) -> decisions.Written:
-            store = await _opened(url)
-            try:
-                return await decisions.write(store, catalogue, out, from_ms, until_ms)
-            except StoreError as error:
-                raise Unavailable(f"the store cannot be read: {error}") from error
-            finally:
-                await store.close()
-
-        with _url(given) as url:
-            written = asyncio.run(run(url))
+        written = in_store(_url(given), lambda store: decisions.write(store, catalogue, out, from_ms, until_ms))
     click.echo(f"wrote {written.rows:,} rows of {written.decisions:,} decisions to {out}")
     for line in written.caveats:
         click.echo(line, err=True)
@@ -291,24 +258,8 @@ def dataset(config_path: Path, out: Path, labels_path: Path | None, **given: Any
 # --- what both need -------------------------------------------------------------------------------------------------
 
 
-def _catalogue(config_path: Path) -> Catalogue:
-    config, version, text = load(config_path)
-    return Catalogue.compile(config, version, text, str(config_path))
-
-
-async def _opened(url: str) -> RedisStore:
-    try:
-        return await RedisStore.open(url, limits.PARTITIONS)
-    except StoreError as error:
-        raise Unavailable(f"the store is away: {error}") from error
-
-
-def _url(given: dict[str, Any]) -> Any:
-    if (given["data_path"] is None) == (given["redis_url"] is None):
-        raise click.UsageError("expected --data or --redis, one of them")
-    if given["redis_url"] is not None:
-        return nullcontext(given["redis_url"])
-    return store_of(given["data_path"], given["store_binary"])
+def _url(given: dict[str, Any]) -> AbstractContextManager[str]:
+    return url_of(given["data_path"], given["redis_url"], given["store_binary"])
 
 
 def _span(given: dict[str, Any]) -> tuple[int | None, int | None]:

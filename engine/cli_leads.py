@@ -115,11 +115,9 @@ def _segment(config_path: Path | None, url: str, segment: str) -> People:
     import asyncio
 
     from engine.catalogue import Catalogue
-    from engine.config import load
     from engine.leads.segment import people_in
 
-    config, version, text = load(config_path)
-    return asyncio.run(people_in(url, Catalogue.compile(config, version, text, str(config_path)), segment))
+    return asyncio.run(people_in(url, Catalogue.of_file(config_path), segment))
 
 
 def _write(out: Path, made: Made) -> None:

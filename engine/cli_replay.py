@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -11,17 +10,13 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from engine import limits
 from engine.catalogue import Catalogue
 from engine.cli_parts import told
-from engine.cli_told import data_option, redis_option
-from engine.config import load
-from engine.errors import NotFound, Unavailable
+from engine.cli_store import binary_option, data_option, in_store, redis_option, url_of, write_report
+from engine.errors import NotFound
 from engine.repeating import Repeated, repeat_one, repeat_some
-from engine.replaying import replay_at, store_of
-from engine.store.base import StoreError
+from engine.replaying import replay_at
 from engine.store.redis import RedisStore
-from engine.store.wire import Address
 
 _COLUMNS_MIN: Final = 110
 _TOLD_MAX: Final = 20
@@ -38,7 +33,7 @@ EQUAL, DIFFERS, CANNOT_TELL = 0, 1, 2
 )
 @data_option
 @redis_option
-@click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
+@binary_option
 @click.option("--decision", metavar="ID", help="Make this one decision again instead, from its record.")
 @click.option(
     "--decisions",
@@ -64,35 +59,27 @@ def replay(
     Exit code 0: equal. 1: something differs. 2: it cannot be told: the logs do not reach back far enough, or a record
     or its configuration is gone.
     """
-    if (data_path is None) == (redis_url is None):
-        raise click.UsageError("expected --data or --redis, one of them")
-    try:
-        Address.parse_all(redis_url or "unix:///")
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--redis") from error
+    source = url_of(data_path, redis_url, store_binary)
     if decision is not None and count is not None:
         raise click.UsageError("expected --decision or --decisions, one of them")
     of_decisions = decision is not None or count is not None
     if not of_decisions and config_path is None:
         raise click.UsageError("expected --config, or --decision or --decisions")
     with told():
-        source = nullcontext(redis_url or "") if data_path is None else store_of(data_path, store_binary)
         if of_decisions:
-            with source as url:
-                try:
-                    repeated, seen = asyncio.run(_repeat(url, decision, count or 1, seed))
-                except NotFound as error:
-                    click.echo(str(error), err=True)
-                    sys.exit(CANNOT_TELL)
+            try:
+                repeated, seen = in_store(source, lambda store: _repeat(store, decision, count or 1, seed))
+            except NotFound as error:
+                click.echo(str(error), err=True)
+                sys.exit(CANNOT_TELL)
             if json_path is not None:
-                json_path.write_bytes(_json(repeated))
+                write_report(json_path, _json(repeated))
             sys.exit(_told(repeated, seen, one=decision is not None))
         assert config_path is not None
-        config, version, text = load(config_path)
-        catalogue = Catalogue.compile(config, version, text, str(config_path))
+        catalogue = Catalogue.of_file(config_path)
         with source as url:
             findings = asyncio.run(replay_at(url, catalogue))
-    table = Table(title=f"{config.name}: {findings.verdict.name.replace('_', ' ').lower()}")
+    table = Table(title=f"{catalogue.config.name}: {findings.verdict.name.replace('_', ' ').lower()}")
     table.add_column("replayed")
     table.add_column("count", justify="right")
     for what, number in (*findings.counts.items(), ("differences", findings.different)):
@@ -104,18 +91,11 @@ def replay(
     sys.exit(findings.verdict)
 
 
-async def _repeat(url: str, decision: str | None, count: int, seed: int) -> tuple[list[Repeated], int]:
+async def _repeat(store: RedisStore, decision: str | None, count: int, seed: int) -> tuple[list[Repeated], int]:
     """The decisions asked for, made again, and how many the log has."""
-    try:
-        store = await RedisStore.open(url, limits.PARTITIONS)
-        try:
-            if decision is not None:
-                return [await repeat_one(store, decision)], 1
-            return await repeat_some(store, count, seed)
-        finally:
-            await store.close()
-    except StoreError as error:
-        raise Unavailable(f"the store cannot be read: {error}") from error
+    if decision is not None:
+        return [await repeat_one(store, decision)], 1
+    return await repeat_some(store, count, seed)
 
 
 def _told(repeated: list[Repeated], seen: int, *, one: bool) -> int:

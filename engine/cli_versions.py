@@ -4,8 +4,7 @@ import asyncio
 import getpass
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -15,18 +14,14 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from engine import limits
 from engine.catalogue import Catalogue
 from engine.cli_parts import told
-from engine.cli_told import data_option, redis_option
+from engine.cli_store import data_option, in_store, redis_option, url_of
 from engine.config import load_text, version_of
-from engine.errors import NotFound, Unavailable
+from engine.errors import NotFound
 from engine.featurecheck.finding import moment
 from engine.registry import lacking_told
-from engine.replaying import store_of
-from engine.store.base import StoreError
 from engine.store.redis import RedisStore
-from engine.store.wire import Address
 from engine.versions import Changed, History, Step, Versions, described
 from engine.versions_changes import Changes, changed_decisions
 from engine.versions_check import compiled, summary
@@ -251,34 +246,7 @@ def _with_store(
     data_path: Path | None, redis_url: str | None, work: Callable[[RedisStore], Awaitable[T]]
 ) -> T:
     """What `work` makes of the store that the options name. Raises UsageError, or OpportuneErrors."""
-    if (data_path is None) == (redis_url is None):
-        raise click.UsageError("expected --data or --redis, one of them")
-    try:
-        Address.parse_all(redis_url or "unix:///")
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--redis") from error
-    with nullcontext(redis_url or "") if data_path is None else store_of(data_path) as url:
-        return asyncio.run(_at(url, work))
-
-
-async def _at(url: str, work: Callable[[RedisStore], Awaitable[T]]) -> T:
-    try:
-        store = await RedisStore.open(url, limits.PARTITIONS)
-    except StoreError as error:
-        raise Unavailable(f"the store is away: {error}") from error
-    try:
-        with _store_errors():
-            return await work(store)
-    finally:
-        await store.close()
-
-
-@contextmanager
-def _store_errors() -> Iterator[None]:
-    try:
-        yield
-    except StoreError as error:
-        raise Unavailable(f"the store did not do it: {error}") from error
+    return in_store(url_of(data_path, redis_url), work, "the store did not do it")
 
 
 def _of_file(given: str) -> Catalogue:

@@ -22,7 +22,6 @@ import orjson
 from rich.console import Console
 
 from engine.catalogue import Catalogue
-from engine.config import load
 from engine.demo_calls import Call, read_calls
 from engine.demo_engine import Engine, running_engine
 from engine.demo_replay import Replay
@@ -42,7 +41,7 @@ _REFRESH_S: Final = 0.2
 def run(console: Console, calls_max: int | None, data: Path | None, concurrency: int, json_path: Path | None) -> int:
     """Run the demo; returns the exit code. Raises OpportuneError when it cannot be run or the engine fails."""
     calls = _calls(calls_max)
-    catalogue = Catalogue.compile(*load(CONFIG), str(CONFIG))
+    catalogue = Catalogue.of_file(CONFIG)
     if data is not None and data.exists() and (not data.is_dir() or any(data.iterdir())):
         raise OpportuneError(f"{data} is not empty: what an earlier run has learnt would spoil the comparison")
     if json_path is not None and not json_path.absolute().parent.is_dir():

@@ -1,23 +1,17 @@
 """`opportune evaluate`: from its options to its exit code."""
 
-import asyncio
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 import click
 from rich.console import Console
 
-from engine import limits
 from engine.catalogue import Catalogue
 from engine.cli_parts import told
-from engine.config import load
-from engine.errors import InvalidArgument, Unavailable
-from engine.replaying import store_of
-from engine.store.base import StoreError
+from engine.cli_store import binary_option, check_log, in_store, url_of_log, write_report
+from engine.errors import InvalidArgument
 from engine.store.redis import RedisStore
-from engine.store.wire import Address
 
 _COLUMNS_MIN: Final = 110
 _ABOUT_COLUMNS: Final = ("action", "propensity", "customer", "context")
@@ -57,7 +51,7 @@ _ABOUT_COLUMNS: Final = ("action", "propensity", "customer", "context")
 )
 @click.option("--from", "from_text", metavar="TIME", help="Of an engine's log: only decisions at that time or later.")
 @click.option("--until", "until_text", metavar="TIME", help="Of an engine's log: only decisions before that time.")
-@click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
+@binary_option
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the same there.")
 def evaluate(log_at: str, policy: str, json_path: Path | None, **given: Any) -> None:
     """Estimate from a log what another policy would have earned, or say why the log cannot tell.
@@ -77,10 +71,7 @@ def evaluate(log_at: str, policy: str, json_path: Path | None, **given: Any) -> 
         target = target_of(policy, log, configuration)
         report = Report(log, target, given["reward"] or "reward", judge(log, target))
         if json_path is not None:
-            try:
-                json_path.write_bytes(report.to_json())
-            except OSError as error:
-                raise InvalidArgument(f"{json_path}: cannot be written: {error.strerror or error}") from error
+            write_report(json_path, report.to_json())
     report.print(Console(width=max(Console().width, _COLUMNS_MIN)))
     sys.exit(report.verdict)
 
@@ -98,11 +89,7 @@ def _check(log_at: str, of_file: bool, given: dict[str, Any]) -> None:
         return
     if named:
         raise click.UsageError(f"{log_at} is an engine's log: expected no {', '.join(named)}")
-    if "://" in log_at:
-        try:
-            Address.parse_all(log_at)
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint="--log") from error
+    check_log(log_at)
     if given["config_path"] is None:
         raise click.UsageError("an engine's log needs --config")
     if given["reward"] not in (None, "reward", "target"):
@@ -132,23 +119,12 @@ def _of_engine(log_at: str, configuration: Catalogue | None, given: dict[str, An
     from_text, until_text = given["from_text"], given["until_text"]
     from_ms = None if from_text is None else instant_ms(from_text, "--from")
     until_ms = None if until_text is None else instant_ms(until_text, "--until")
-    config, version, text = load(given["config_path"])
-    catalogue = Catalogue.compile(config, version, text, str(given["config_path"]))
+    catalogue = Catalogue.of_file(given["config_path"])
     written = decisions.Written()
 
-    async def run(url: str) -> enginelog.EngineLog:
-        try:
-            store = await RedisStore.open(url, limits.PARTITIONS)
-        except StoreError as error:
-            raise Unavailable(f"the store is away: {error}") from error
-        try:
-            batches = decisions.decided(store, catalogue, from_ms, until_ms, written)
-            reward = given["reward"] or "reward"
-            return await enginelog.read(batches, written, catalogue, configuration, reward, log_at)
-        except StoreError as error:
-            raise Unavailable(f"the store cannot be read: {error}") from error
-        finally:
-            await store.close()
+    async def run(store: RedisStore) -> enginelog.EngineLog:
+        batches = decisions.decided(store, catalogue, from_ms, until_ms, written)
+        reward = given["reward"] or "reward"
+        return await enginelog.read(batches, written, catalogue, configuration, reward, log_at)
 
-    with nullcontext(log_at) if "://" in log_at else store_of(Path(log_at), given["store_binary"]) as url:
-        return asyncio.run(run(url))
+    return in_store(url_of_log(log_at, given["store_binary"]), run)

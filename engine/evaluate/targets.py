@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from engine.catalogue import Catalogue
-from engine.config import load
 from engine.errors import InvalidArgument
 from engine.evaluate.enginelog import EngineLog
 from engine.evaluate.log import NOTHING, Bools, Floats, Ints, Log
@@ -46,8 +45,7 @@ def configuration_of(policy: str) -> Catalogue | None:
         raise InvalidArgument(
             f"--policy {policy}: neither a file nor one of logged, uniform, nothing, greedy, constant:OFFER"
         )
-    config, version, text = load(path)
-    return Catalogue.compile(config, version, text, policy)
+    return Catalogue.of_file(path)
 
 
 def target_of(policy: str, log: Log, configuration: Catalogue | None) -> Target:

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -10,10 +9,9 @@ import click
 from rich.console import Console
 
 from engine.catalogue import Catalogue
-from engine.config import load
+from engine.cli_store import url_of, write_report
 from engine.datafolder import DataFolder
 from engine.errors import DataFolderError, OpportuneError
-from engine.replaying import store_of
 
 _TABLE_COLUMNS_MIN: Final = 160
 
@@ -22,22 +20,20 @@ def check_features(
     config_path: Path, data_path: Path | None, redis_url: str | None, json_path: Path | None, customers_max: int
 ) -> int:
     """Check, print the report, write it as JSON if asked, and return the exit code: that of `Verdict`."""
-    if (data_path is None) == (redis_url is None):
-        raise click.UsageError("expected --data or --redis, one of them")
+    source = url_of(data_path, redis_url)
     # They bring river, which takes a second to import and which no other command needs.
     from engine.featurecheck.reading import check_at
     from engine.featurecheck.report import Verdict
 
     try:
-        config, version, text = load(config_path)
-        catalogue = Catalogue.compile(config, version, text, str(config_path))
+        catalogue = Catalogue.of_file(config_path)
         # Nothing goes silent while an engine is stopped: its time is that of the newest thing it took.
         stopped = data_path is not None and not _runs(data_path)
-        with nullcontext(redis_url or "") if data_path is None else store_of(data_path) as url:
+        with source as url:
             now_ms = None if stopped else time.time_ns() // 1_000_000
             report = asyncio.run(check_at(url, catalogue, customers_max, now_ms))
         if json_path is not None:
-            json_path.write_bytes(report.to_json())
+            write_report(json_path, report.to_json())
     except (OpportuneError, OSError) as error:
         click.echo(f"Error: {error}", err=True)
         return Verdict.CANNOT_TELL

@@ -1,8 +1,6 @@
 """`opportune lift`: from its options to its exit code."""
 
-import asyncio
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,12 +10,9 @@ from rich.console import Console
 from engine import limits
 from engine.catalogue import Catalogue
 from engine.cli_parts import config_option, told
-from engine.config import load
-from engine.errors import InvalidArgument, Unavailable
-from engine.replaying import store_of
-from engine.store.base import Store, StoreError
-from engine.store.redis import RedisStore
-from engine.store.wire import Address
+from engine.cli_store import binary_option, check_log, in_store, url_of_log, write_report
+from engine.errors import InvalidArgument
+from engine.store.base import Store
 
 if TYPE_CHECKING:
     from engine.lift.comparing import Comparison
@@ -33,7 +28,7 @@ _COLUMNS_MIN: Final = 140
 @click.option("--from", "from_text", metavar="TIME", help="Only decisions at that time or later.")
 @click.option("--to", "to_text", metavar="TIME", help="Only decisions, and goals, before that time.")
 @click.option("--by", metavar="NAME", help="Also apart by channel, or by a fact of the context.")
-@click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
+@binary_option
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the same there.")
 def lift(
     config_path: Path,
@@ -50,39 +45,21 @@ def lift(
     Exit code 0: answered. 1: log or configuration cannot be read. 2: wrong options. 3: answered in part or with an
     alarm: too few people, a log that does not reach back, or people spread over the arms as chance does not.
     """
-    if "://" in log_at:
-        try:
-            Address.parse_all(log_at)
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint="--log") from error
+    check_log(log_at)
     from engine.history.loading import instant_ms
 
     with told():
         from_ms = None if from_text is None else instant_ms(from_text, "--from")
         to_ms = None if to_text is None else instant_ms(to_text, "--to")
-        config, version, text = load(config_path)
-        catalogue = Catalogue.compile(config, version, text, str(config_path))
+        catalogue = Catalogue.of_file(config_path)
         check(catalogue, names, by)
 
-        async def run(url: str) -> "Report":
-            try:
-                store = await RedisStore.open(url, limits.PARTITIONS)
-            except StoreError as error:
-                raise Unavailable(f"the store is away: {error}") from error
-            try:
-                return await report(store, catalogue, names, from_ms, to_ms, by, log_at)
-            except StoreError as error:
-                raise Unavailable(f"the store cannot be read: {error}") from error
-            finally:
-                await store.close()
-
-        with nullcontext(log_at) if "://" in log_at else store_of(Path(log_at), store_binary) as url:
-            found = asyncio.run(run(url))
+        found = in_store(
+            url_of_log(log_at, store_binary),
+            lambda store: report(store, catalogue, names, from_ms, to_ms, by, log_at),
+        )
         if json_path is not None:
-            try:
-                json_path.write_bytes(found.to_json())
-            except OSError as error:
-                raise InvalidArgument(f"{json_path}: cannot be written: {error.strerror or error}") from error
+            write_report(json_path, found.to_json())
     found.print(Console(width=max(Console().width, _COLUMNS_MIN)))
     sys.exit(found.verdict)
 

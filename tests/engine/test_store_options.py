@@ -1,0 +1,74 @@
+"""Commands that read a store refuse the same options in the same words, and tell the same of a store that is away."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from engine.cli import main
+from engine.cli_store import in_store, write_report
+from engine.errors import InvalidArgument, Unavailable
+from engine.store import RedisStore
+from engine.store.base import StoreError
+from tests.store.conftest import Server
+
+CONFIG = str(Path(__file__).parents[2] / "examples" / "bank" / "opportune.yaml")
+BY_STORE = [
+    ["budgets", "--config", CONFIG],
+    ["drift", "--config", CONFIG],
+    ["challengers", "--config", CONFIG],
+    ["exploration", "--config", CONFIG],
+    ["features", "--config", CONFIG, "--check"],
+    ["replay", "--config", CONFIG],
+    ["replay", "--decisions", "1"],
+    ["versions"],
+    ["approve", "0123456789abcdef"],
+    ["dataset", "--config", CONFIG, "--out", "x.parquet"],
+]
+BY_LOG = [
+    ["lift", "--config", CONFIG, "--log"],
+    ["evaluate", "--config", CONFIG, "--policy", "logged", "--log"],
+]
+
+
+def told(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, arguments)
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("command", BY_STORE, ids=lambda command: command[0])
+def test_a_store_is_named_once(command: list[str], tmp_path: Path) -> None:
+    for options in ([], ["--data", str(tmp_path), "--redis", "unix:///x"]):
+        code, output = told(*command, *options)
+        assert code == 2 and "expected --data or --redis, one of them" in output
+    code, output = told(*command, "--redis", "ftp://nowhere")
+    assert code == 2 and "Invalid value for --redis" in output and "ftp" in output
+    _, output = told(*command, "--data", str(tmp_path / "none"))
+    assert f"data folder {tmp_path / 'none'}: there is none" in output
+
+
+@pytest.mark.parametrize("command", BY_LOG, ids=lambda command: command[0])
+def test_a_log_is_a_store_or_a_folder(command: list[str]) -> None:
+    code, output = told(*command, "ftp://nowhere")
+    assert code == 2 and "Invalid value for --log" in output and "ftp" in output
+
+
+async def _fails(store: RedisStore) -> None:
+    raise StoreError("no more of it")
+
+
+def test_a_store_that_is_away_and_one_that_fails_are_told_apart(shared_server: Server) -> None:
+    with pytest.raises(Unavailable, match="^the store is away: "):
+        in_store(nullcontext("unix:///nowhere.sock"), _fails)
+    with pytest.raises(Unavailable, match="^the store cannot be read: no more of it$"):
+        in_store(nullcontext(shared_server.url), _fails)
+    with pytest.raises(Unavailable, match="^the store did not do it: no more of it$"):
+        in_store(nullcontext(shared_server.url), _fails, "the store did not do it")
+
+
+def test_a_report_that_cannot_be_written_says_where(tmp_path: Path) -> None:
+    write_report(tmp_path / "a.json", b"{}")
+    assert (tmp_path / "a.json").read_bytes() == b"{}"
+    with pytest.raises(InvalidArgument, match=f"^{tmp_path}/none/a.json: cannot be written: No such file"):
+        write_report(tmp_path / "none" / "a.json", b"{}")
