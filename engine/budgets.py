@@ -70,6 +70,7 @@ class Budgets:
         self.budgets = config.budgets
         self.names = tuple(f"budget {budget.id}" for budget in config.budgets)
         self.layer = "budget"
+        self.derived = False
         self._zone = ZoneInfo(config.timezone)
         units = np.zeros((len(config.budgets), len(config.offers)), dtype=np.int64)
         covers: list[list[_Cover]] = [[] for _ in config.offers]

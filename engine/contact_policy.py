@@ -33,7 +33,7 @@ from engine.config_schema import Config, key_of
 from engine.contact_rows import AGAIN, ANY, FIRST, NO_GROUP, ROWS, Contact, bounded, placed, section, unpacked
 from engine.contact_schema import Cap, CoolOff
 from engine.groups import lineage
-from engine.holds import Bools, Hold, Situation
+from engine.holds import CONTACT_POLICY, Bools, Hold, Situation
 from engine.ledger import Glance, Ledger, LedgerError
 from engine.lifecycle import OPEN, Stage
 from engine.limits import CONTACT_WINDOW_MS_MAX, SLATE_MAX
@@ -117,6 +117,8 @@ class ContactPolicy:
         """`windows_ms` are the answer windows of the offers, `categories` theirs."""
         policy = config.contact_policy
         assert policy is not None
+        self.layer: Final = CONTACT_POLICY
+        self.derived: Final = False
         self._zone = ZoneInfo(config.timezone)
         self._offers = len(config.offers)
         self._categories = sorted(set(categories))

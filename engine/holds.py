@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from engine.contact_policy import Look
 
 Bools = NDArray[np.bool_]
-LAYER: Final = "contact_policy"
-"""What limits belong to if they do not say."""
+CONTACT_POLICY: Final = "contact_policy"
+"""The layer of caps and cool-offs, and of questions that are answered."""
 CONTROL_GROUP: Final = "control_group"
 """The layer of control groups, and why there is nothing in an answer to somebody who is in one."""
 HELD_BACK: Final = "held_back"
@@ -69,6 +69,16 @@ class Holder(Protocol):
     @property
     def names(self) -> Sequence[str]:
         """What explanations call its limits."""
+        ...
+
+    @property
+    def layer(self) -> str:
+        """The layer of "why not" that they belong to."""
+        ...
+
+    @property
+    def derived(self) -> bool:
+        """Whether its holds follow from rules, person and place alone: they are then worked out again, not recalled."""
         ...
 
     def holds(self, situation: Situation) -> Sequence[Sequence[tuple[int, ...]]] | None:
@@ -129,16 +139,14 @@ class Holds:
         return found
 
     def layer(self, hold: Hold) -> str:
-        """The layer of "why not" that a hold belongs to: `layer` of its holder, if that has one."""
-        return str(getattr(self._holders[self._at(hold)], "layer", LAYER))
+        """The layer of "why not" that a hold belongs to. Raises LookupError for one of another configuration."""
+        return self._holders[self._at(hold)].layer
 
     def covers(self, hold: Hold) -> Bools:
         """(offers,) what a hold keeps back. Raises LookupError for one of another configuration."""
-        for start, holder in zip(reversed(self._starts[:-1]), reversed(self._holders), strict=True):
-            if start <= hold.limit < start + len(holder.names):
-                covered = holder.covers(hold.limit - start, hold.scope)
-                return covered if not self._bundles else self._spread(covered)
-        raise LookupError(f"limit {hold.limit}: there are {len(self.names)}")
+        at = self._at(hold)
+        covered = self._holders[at].covers(hold.limit - self._starts[at], hold.scope)
+        return covered if not self._bundles else self._spread(covered)
 
     def kept_back(self, holds: Sequence[Hold]) -> Bools | None:
         """(offers,) what the holds of one decision keep back; None: nothing."""
@@ -163,19 +171,21 @@ class Holds:
 
     def anew(self, held: Sequence[Sequence[Hold]], situation: Situation) -> list[tuple[Hold, ...]]:
         """The holds of decisions with those that follow from rules, person and place worked out again."""
-        derived = [getattr(holder, "derived", False) for holder in self._holders]
-        kept = [tuple([hold for hold in holds if not derived[self._at(hold)]]) for holds in held]
-        for start, holder, again in zip(self._starts, self._holders, derived, strict=False):
-            told = holder.holds(situation) if again else None
+        kept = [tuple([hold for hold in holds if not self._holders[self._at(hold)].derived]) for holds in held]
+        for start, holder in zip(self._starts, self._holders, strict=False):
+            told = holder.holds(situation) if holder.derived else None
             for at, some in enumerate(told or ()):
                 kept[at] += tuple([Hold(start + limit, *more) for limit, *more in some])
         return kept
 
     def derived(self, name: str) -> bool:
         """Whether a limit follows from rules, person and place alone."""
-        return bool(getattr(self._holders[self._at(Hold(self.names.index(name), 0))], "derived", False))
+        return self._holders[self._at(Hold(self.names.index(name), 0))].derived
 
     def _at(self, hold: Hold) -> int:
+        """The holder that a limit is of."""
+        if not 0 <= hold.limit < len(self.names):
+            raise LookupError(f"limit {hold.limit}: there are {len(self.names)}")
         return bisect_right(self._starts, hold.limit) - 1
 
     def keep_back(self, held: Sequence[Sequence[Hold]], may: Bools) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config_schema import Config
-from engine.holds import Situation
+from engine.holds import CONTACT_POLICY, Situation
 from engine.weights_schema import answer_value
 
 Floats = NDArray[np.float64]
@@ -58,6 +58,8 @@ class Questions:
                 found.append(Question(at, column_of[fact.name], known, tuple(shares.values())))
         self.asked: Final = tuple(found)
         self.names: Final = tuple(f"answered: {config.offers[q.offer].id}" for q in found)
+        self.layer: Final = CONTACT_POLICY
+        self.derived: Final = False
         self._size = len(config.offers)
         self._asking = [question.offer for question in found]
 

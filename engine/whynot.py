@@ -86,10 +86,6 @@ class WhyNot:
             return NOT_ELIGIBLE
         return CONTROL_GROUP if any(one.layer == CONTROL_GROUP for unmet in kept_back for one in unmet) else HELD_BACK
 
-    def any_left(self) -> bool:
-        """Whether any offer could be chosen."""
-        return any(not self.of(offer) for offer in range(len(self._catalogue.offers)))
-
     @cached_property
     def _facts(self) -> Any:
         return orjson.loads(self._record.context) if self._record.context else {}

@@ -10,7 +10,7 @@ from engine.catalogue import Catalogue
 from engine.config import parse, version_of
 from engine.errors import ConfigError, InvalidArgument
 from engine.geo import Nearest, distance_km
-from engine.holds import Holds, Situation
+from engine.holds import Hold, Holds, Situation
 from engine.ledger import DecisionEntry, Glance, Ledger, LedgerError, OfferEntry, Trial, scan
 from engine.ledgervalues import NEVER_DAYS, ledger_values
 from engine.lifecycle import Stage
@@ -339,6 +339,8 @@ class Cap:
     """A limit on one offer."""
 
     names = ("card once a week",)
+    layer = "contact_policy"
+    derived = False
 
     def holds(self, situation: Situation) -> list[list[tuple[int, int]]]:
         return [[(0, 0)] for _ in situation.customers]
@@ -365,7 +367,12 @@ async def test_a_limit_that_kept_an_offer_back_is_a_layer_of_its_own() -> None:
         "contact_policy", "card once a week", "", "card once a week kept it back",
     )  # fmt: skip
     assert await unmet(engine, "loan", age=30) == []
-    engine.catalogue.__dict__["holds"] = Holds([Cap(), Control()])
+    engine.catalogue.__dict__["holds"] = holds = Holds([Cap(), Control()])
+    assert [holds.layer(Hold(limit, 0)) for limit in (0, 1)] == ["contact_policy", "control_group"]
+    assert [holds.covers(Hold(limit, 0)).sum() for limit in (0, 1)] == [1, 3]
+    for limit in (-1, 2):
+        with pytest.raises(LookupError, match=f"limit {limit}: there are 2"):
+            holds.covers(Hold(limit, 0))
     answer = await engine.decide("bea", "branch", context={"age": 30}, request_id="once")
     again = await engine.decide("bea", "branch", context={"age": 30}, request_id="once")
     assert answer.nothing_reason.code == again.nothing_reason.code == "control_group"

@@ -59,16 +59,16 @@ async def _fails(store: RedisStore) -> None:
 
 
 def test_a_store_that_is_away_and_one_that_fails_are_told_apart(shared_server: Server) -> None:
-    with pytest.raises(Unavailable, match="^the store is away: "):
+    with pytest.raises(Unavailable, match=r"^the store is away: "):
         in_store(nullcontext("unix:///nowhere.sock"), _fails)
-    with pytest.raises(Unavailable, match="^the store cannot be read: no more of it$"):
+    with pytest.raises(Unavailable, match=r"^the store cannot be read: no more of it$"):
         in_store(nullcontext(shared_server.url), _fails)
-    with pytest.raises(Unavailable, match="^the store did not do it: no more of it$"):
+    with pytest.raises(Unavailable, match=r"^the store did not do it: no more of it$"):
         in_store(nullcontext(shared_server.url), _fails, "the store did not do it")
 
 
 def test_a_report_that_cannot_be_written_says_where(tmp_path: Path) -> None:
     write_report(tmp_path / "a.json", b"{}")
     assert (tmp_path / "a.json").read_bytes() == b"{}"
-    with pytest.raises(InvalidArgument, match=f"^{tmp_path}/none/a.json: cannot be written: No such file"):
+    with pytest.raises(InvalidArgument, match=rf"^{tmp_path}/none/a.json: cannot be written: No such file"):
         write_report(tmp_path / "none" / "a.json", b"{}")
