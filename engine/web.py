@@ -13,16 +13,21 @@
     POST /v1/customers/forget  ForgetRequest → ForgetResponse
     DELETE /v1/customers/ID?request_id=…  the same
     POST /v1/identities/link, /v1/identities/unlink, /v1/identities/lineage   LinkRequest → LinkResponse, …
+    POST /v1/policies/validate, /v1/policies/propose   ValidateRequest → ValidateResponse, …; or the text itself as
+                        application/yaml, the other fields as ?by=…&note=…&dry_run=true
+    POST /v1/policies/approve, /v1/policies/rollback, /v1/policies/list   ApproveRequest → ChangeResponse, …
+    GET  /v1/policies?limit=…  ListVersionsResponse
     GET  /metrics       Prometheus text     GET /healthz  200 "ok" while the process serves
 
 An error is `{"error": {"status": "INVALID_ARGUMENT", "message": …}}` with the HTTP status of engine.errors.
 """
 
 import asyncio
+import base64
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import orjson
 from aiohttp import web
@@ -36,11 +41,22 @@ from engine.errors import InvalidArgument, OpportuneError, Overloaded
 from engine.gateway import shown
 from engine.limits import MESSAGE_BYTES_MAX
 from engine.service import Service
-from opportune.v1 import customers_pb2, decisions_pb2, defaults_pb2, feedback_pb2, identities_pb2, leads_pb2
+from opportune.v1 import (
+    customers_pb2,
+    decisions_pb2,
+    defaults_pb2,
+    feedback_pb2,
+    identities_pb2,
+    leads_pb2,
+    policies_pb2,
+)
 
 log = logging.getLogger(__name__)
 
+_YAML: Final = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+
 Call = Callable[[Any], Awaitable[Message]]
+MessageT = TypeVar("MessageT", bound=Message)
 Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -61,11 +77,17 @@ def application(service: Service) -> web.Application:
         ("/v1/leads/take", leads_pb2.TakeLeadRequest, service.leads.take),
         ("/v1/leads/return", leads_pb2.ReturnLeadRequest, service.leads.give_back),
         ("/v1/leads/complete", leads_pb2.CompleteLeadRequest, service.leads.complete),
+        ("/v1/policies/approve", policies_pb2.ApproveRequest, service.policies.approve),
+        ("/v1/policies/rollback", policies_pb2.RollbackRequest, service.policies.rollback),
+        ("/v1/policies/list", policies_pb2.ListVersionsRequest, service.policies.list),
     ):
         app.router.add_post(path, _json_route(request_type, call))
     app.router.add_post("/v1/decide-many", _lines_route(decisions_pb2.DecideManyRequest, service.batches.decide_many))
     app.router.add_get("/v1/defaults", _defaults_route(service))
     app.router.add_get("/v1/defaults/keys", _default_keys_route(service))
+    app.router.add_post("/v1/policies/validate", _text_route(policies_pb2.ValidateRequest, service.policies.validate))
+    app.router.add_post("/v1/policies/propose", _text_route(policies_pb2.ProposeRequest, service.policies.propose))
+    app.router.add_get("/v1/policies", _query_route(policies_pb2.ListVersionsRequest, service.policies.list))
     app.router.add_get("/v1/customers/{customer_id}", _customer_route(service))
     app.router.add_delete("/v1/customers/{customer_id}", _forget_route(service))
     app.router.add_post("/v1/events", _events_route(service))
@@ -105,11 +127,68 @@ async def _message(request: web.Request, request_type: type[Message]) -> Message
     body = await request.read()
     try:
         # orjson first: it refuses NaN and invalid UTF-8, and says where.
-        return json_format.ParseDict(orjson.loads(body), request_type())
+        given = orjson.loads(body)
+        if not isinstance(given, dict):
+            raise TypeError
+        return json_format.ParseDict(given, request_type())
     except (orjson.JSONDecodeError, json_format.ParseError) as error:
         raise InvalidArgument(f"body: no {request_type.DESCRIPTOR.name} in JSON: {error}") from error
     except (AttributeError, TypeError) as error:
         raise InvalidArgument(f"body: expected an object, a {request_type.DESCRIPTOR.name} in JSON") from error
+
+
+def _text_route(request_type: type[Message], call: Call) -> Route:
+    """As JSON, with the text of a configuration in base64; or that text itself."""
+
+    async def route(request: web.Request) -> web.Response:
+        if request.content_type in _YAML:
+            return _json(await call(_of_query(request, request_type(text=await request.read()))))
+        message = await _message(request, request_type)
+        given = orjson.loads(await request.read()).get("text") or ""
+        # What is no base64 would be left out of it, and something else be read than was sent.
+        if _base64(given) != _base64(base64.b64encode(message.text).decode()):  # type: ignore[attr-defined]
+            raise InvalidArgument("text: no base64; the text as it is goes into a body of application/yaml")
+        return _json(await call(message))
+
+    return route
+
+
+def _base64(text: str) -> str:
+    """Without what writers of base64 differ in."""
+    return "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+
+
+def _query_route(request_type: type[Message], call: Call) -> Route:
+    async def route(request: web.Request) -> web.Response:
+        return _json(await call(_of_query(request, request_type())))
+
+    return route
+
+
+def _of_query(request: web.Request, message: MessageT) -> MessageT:
+    """The message with the fields that are parameters: none that it has already. Raises InvalidArgument."""
+    taken = {field.name for field, _ in message.ListFields()}
+    fields = {
+        field.name: field
+        for field in message.DESCRIPTOR.fields
+        if field.message_type is None and field.type != field.TYPE_BYTES and field.name not in taken
+    }
+    asked: dict[str, Any] = {}
+    for name in request.query:
+        values = request.query.getall(name)
+        if name not in fields:
+            raise InvalidArgument(f"query: no parameter {shown(name)}; there are {', '.join(fields) or 'none'}")
+        if not fields[name].is_repeated and len(values) > 1:
+            raise InvalidArgument(f"query: {name} is there {len(values)} times, expected once")
+        asked[name] = list(values) if fields[name].is_repeated else values[0]
+        if fields[name].type == fields[name].TYPE_BOOL:
+            if values[0] not in ("true", "false"):
+                raise InvalidArgument(f"query: {name} is {shown(values[0])}, expected true or false")
+            asked[name] = values[0] == "true"
+    try:
+        return json_format.ParseDict(asked, message)
+    except json_format.ParseError as error:
+        raise InvalidArgument(f"query: {error}") from error
 
 
 def _lines_route(request_type: type[Message], call: Callable[[Any], AsyncIterator[Message]]) -> Route:
@@ -162,23 +241,9 @@ def _default_keys_route(service: Service) -> Route:
 
 
 def _customer_route(service: Service) -> Route:
-    fields = customers_pb2.GetCustomerRequest.DESCRIPTOR.fields_by_name
-
     async def route(request: web.Request) -> web.Response:
-        asked: dict[str, Any] = {"customer_id": request.match_info["customer_id"]}
-        for name in request.query:
-            values = request.query.getall(name)
-            if name == "customer_id" or name not in fields or fields[name].message_type is not None:
-                there = ", ".join(f for f in fields if f not in ("customer_id", "identities"))
-                raise InvalidArgument(f"query: no parameter {shown(name)}; there are {there}")
-            if not fields[name].is_repeated and len(values) > 1:
-                raise InvalidArgument(f"query: {name} is there {len(values)} times, expected once")
-            asked[name] = list(values) if fields[name].is_repeated else values[0]
-        try:
-            message = json_format.ParseDict(asked, customers_pb2.GetCustomerRequest())
-        except json_format.ParseError as error:
-            raise InvalidArgument(f"query: {error}") from error
-        return _json(await service.get_customer(message))
+        person = customers_pb2.GetCustomerRequest(customer_id=request.match_info["customer_id"])
+        return _json(await service.get_customer(_of_query(request, person)))
 
     return route
 
