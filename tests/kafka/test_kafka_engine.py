@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,18 @@ import pytest
 
 from bench.kafka_broker import Broker
 from features import Offset
-from opportune.v1 import decisions_pb2, events_pb2, feedback_pb2
-from tests.engine_process import ROOT, EngineProcess, OwnRedis
+from opportune.v1 import (
+    customers_pb2,
+    decisions_pb2,
+    events_pb2,
+    feedback_pb2,
+    policies_pb2,
+    policies_pb2_grpc,
+)
+from tests.engine_process import CONFIG, ROOT, EngineProcess, OwnRedis
 from tests.faults.traffic import Traffic
 from tests.kafka.cluster import TOPIC_PARTITIONS, Cluster, Session
+from tests.small_engine import features_of
 from tests.waiting import wait_until
 
 
@@ -40,6 +49,16 @@ def engine(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with EngineProcess(folder, *options, "--topic-partitions", str(TOPIC_PARTITIONS)) as made:
         yield made.start()
         assert made.stop() == 0
+
+
+def serving(engine: EngineProcess) -> set[str]:
+    """Versions that answer, asked on connections of their own so that all servers are."""
+    found = set()
+    for number in range(6):
+        with engine.client() as client:
+            request = decisions_pb2.DecideRequest(customer_id=f"probe-{number}", channel="web")
+            found.add(client.decisions.Decide(request, timeout=20, wait_for_ready=True).config_version)
+    return found
 
 
 def purchase(customer: str, number: int, amount: float = 1.0) -> events_pb2.PublishRequest:
@@ -183,3 +202,53 @@ def test_without_kafka_a_store_that_is_filled_from_it_is_refused(engine: EngineP
     worker = cluster.start_worker(wait=False, kafka=None)
     assert worker.process.wait(20) == 1
     assert f"takes its events from the Kafka topic {cluster.topics.events}: start with --kafka" in worker.words
+
+
+def test_workers_follow_a_version_that_folds_otherwise_and_lose_nothing(engine: EngineProcess) -> None:
+    """Of all acknowledged events each counts once. The last test of this file: others compare records to the byte."""
+    largest = "  - {name: largest, event: purchase, function: max, attribute: amount, meaning: in one go}\n"
+    more = CONFIG.replace("offers:\n", largest + "offers:\n")
+    dearer = CONFIG.replace("value: 40", "value: 45")
+    published: Counter[str] = Counter()
+    with engine.client() as client:
+        policies = policies_pb2_grpc.PoliciesStub(client.channel)
+
+        def put(*names: str) -> None:
+            for name in names:
+                published[name] += 1
+                client.events.Publish(purchase(name, published[name], 2.0), timeout=10)
+
+        def folded(name: str) -> dict[str, Any]:
+            found = client.customers.Get(customers_pb2.GetCustomerRequest(customer_id=name), timeout=5)
+            return features_of(found)
+
+        def follow(change: policies_pb2.ChangeResponse, *, reloads: bool) -> None:
+            """Publish until the version is followed by all, and until what was published is in the state."""
+            before = engine.pids["ingest"]
+            assert change.state == "active"
+
+            def followed() -> bool:
+                put("dora", f"new-{change.version}")
+                return engine.pids.get("ingest", before) != before or not reloads
+
+            wait_until(lambda: serving(engine) == {change.version}, 10, "the servers follow")
+            wait_until(followed, 30, "the worker follows")
+            engine.wait_ready(replaced=before if reloads else None)
+            put("dora", f"new-{change.version}")
+            for name, count in published.items():
+                wait_until(lambda n=name, c=count: folded(n).get("purchases") == c, 20, f"all of {name} counts")  # type: ignore[misc]
+                assert folded(name)["spent"] == 2.0 * count
+            assert engine.pids["ingest"] != before if reloads else engine.pids["ingest"] == before
+
+        put("dora")
+        first = client.decisions.Decide(decisions_pb2.DecideRequest(customer_id="p", channel="web"), timeout=5)
+        propose = policies_pb2.ProposeRequest(text=dearer.encode(), by="ann")
+        follow(policies.Propose(propose, timeout=20), reloads=False)
+        propose = policies_pb2.ProposeRequest(text=more.encode(), by="ann")
+        changed = policies.Propose(propose, timeout=20)
+        follow(changed, reloads=True)
+        put("eve")
+        wait_until(lambda: folded("eve").get("largest") == 2.0, 10, "the new feature counts")
+        rollback = policies_pb2.RollbackRequest(version=first.config_version, by="bob")
+        follow(policies.Rollback(rollback, timeout=20), reloads=True)
+        assert "largest" not in folded("eve")
