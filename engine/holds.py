@@ -171,9 +171,10 @@ class Holds:
 
     def anew(self, held: Sequence[Sequence[Hold]], situation: Situation) -> list[tuple[Hold, ...]]:
         """The holds of decisions with those that follow from rules, person and place worked out again."""
-        kept = [tuple([hold for hold in holds if not self._holders[self._at(hold)].derived]) for holds in held]
-        for start, holder in zip(self._starts, self._holders, strict=False):
-            told = holder.holds(situation) if holder.derived else None
+        derived = [holder.derived for holder in self._holders]
+        kept = [tuple([hold for hold in holds if not derived[self._at(hold)]]) for holds in held]
+        for start, holder, again in zip(self._starts, self._holders, derived, strict=False):
+            told = holder.holds(situation) if again else None
             for at, some in enumerate(told or ()):
                 kept[at] += tuple([Hold(start + limit, *more) for limit, *more in some])
         return kept

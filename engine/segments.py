@@ -22,12 +22,17 @@ class Segments:
         """`columns` are those of the features, in the order of the layout. Raises RuleError."""
         rules = Rules([segment.when for segment in segments], samples)
         self._batch = RuleBatch(rules, columns)
-        self._masks = [(segment.name, rules.mask([segment.when])) for segment in segments]
+        self._masks = [rules.mask([segment.when]) for segment in segments]
+        self.names = tuple(segment.name for segment in segments)
 
     def of(self, values: NDArray[np.float64]) -> list[str]:
         """Segments of one customer, in the order of the configuration; `values` (1, features)."""
+        return [name for name, held in zip(self.names, self.held(values)[0].tolist(), strict=True) if held]
+
+    def held(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(n, segments) which of them each customer is in; `values` (n, features)."""
         if not self._masks:
-            return []
-        [verdict] = self._batch.evaluate(values)
-        held = int.from_bytes(verdict.held, "little")
-        return [name for name, mask in self._masks if held & mask]
+            return np.zeros((len(values), 0), np.bool_)
+        held = [int.from_bytes(verdict.held, "little") for verdict in self._batch.evaluate(values)]
+        found = [[bool(one & mask) for mask in self._masks] for one in held]
+        return np.array(found, np.bool_).reshape(len(values), -1)

@@ -27,7 +27,7 @@ _COLUMNS_MIN: Final = 140
 @click.option("--experiment", "names", multiple=True, metavar="NAME", help="Only these; repeat for more.")
 @click.option("--from", "from_text", metavar="TIME", help="Only decisions at that time or later.")
 @click.option("--to", "to_text", metavar="TIME", help="Only decisions, and goals, before that time.")
-@click.option("--by", metavar="NAME", help="Also apart by channel, or by a fact of the context.")
+@click.option("--by", metavar="NAME", help="Also apart by channel, by segment, or by a fact of the context.")
 @binary_option
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the same there.")
 def lift(
@@ -72,8 +72,11 @@ def check(catalogue: Catalogue, names: tuple[str, ...], by: str | None) -> None:
     for name in names:
         if name not in there:
             raise InvalidArgument(f"--experiment {name}: there are {', '.join(there)}")
-    if by is not None and by != "channel" and by not in catalogue.facts:
-        raise InvalidArgument(f"--by {by}: expected channel or a fact: {', '.join(catalogue.facts) or 'none'}")
+    if by == "segment" and not catalogue.segments.names:
+        raise InvalidArgument(f"--by segment: configuration {catalogue.config.name} has no segments")
+    if by not in (None, "channel", "segment", *catalogue.facts):
+        facts = ", ".join(catalogue.facts) or "none"
+        raise InvalidArgument(f"--by {by}: expected channel, segment or a fact: {facts}")
 
 
 async def report(
@@ -92,11 +95,15 @@ async def report(
 
     from engine.experiments import OUTSIDE
     from engine.history import decisions
-    from engine.lift import comparing, goals, reading
+    from engine.lift import comparing, goals, insegments, reading
     from engine.lift.report import Report
 
     written = decisions.Written()
-    visits = await reading.read(decisions.decided(store, catalogue, from_ms, to_ms, written), written, by, title)
+    segments = insegments.InSegments(catalogue) if by == insegments.SEGMENT else None
+    batches = decisions.decided(store, catalogue, from_ms, to_ms, written)
+    visits = await reading.read(
+        batches, written, None if segments else by, title, segments.of if segments else None
+    )
     groups = np.array(visits.groups)
     found = []
     for experiment in catalogue.config.experiments:
@@ -117,6 +124,11 @@ async def report(
         whole.refusals = refusals
         whole.remarks = [*took.remarks, *_remarks(whole, experiment.goal is None)]
         found.append(whole)
+        if segments is not None:
+            # Whoever is in a segment is in it with all visits, so what they did counts as theirs, too.
+            for name, rows in insegments.parts(segments.names, visits, took):
+                found.append(comparing.compare(visits, took, rows, f"{by} {name}", counted))
+            continue
         for part in sorted(set(groups[took.rows].tolist())) if by is not None else ():
             rows = took.rows[groups[took.rows] == part]
             found.append(comparing.compare(visits, took, rows, f"{by} {part}", None))

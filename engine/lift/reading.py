@@ -5,7 +5,7 @@ what was reported. Its contact cost is subtracted, unless it was reported as not
 window before the end of the log are left out, all of them, in every arm alike.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,6 +43,8 @@ class Visits:
     """(n,) contact costs."""
     groups: list[str]
     """(n,) what the decisions are told apart by; "" if nothing was asked for."""
+    segments: NDArray[np.uint8]
+    """(n, bytes) a bit for each segment that the person was in (engine.lift.insegments); no bytes: not asked for."""
     clock_ms: int
     """The newest time in the log."""
     remarks: list[str] = field(default_factory=list)
@@ -52,7 +54,11 @@ class Visits:
 
 
 async def read(
-    decided: AsyncIterator[tuple[int, list[Decided]]], written: Written, by: str | None, title: str
+    decided: AsyncIterator[tuple[int, list[Decided]]],
+    written: Written,
+    by: str | None,
+    title: str,
+    in_segments: Callable[[Sequence[Decided]], list[bytes]] | None = None,
 ) -> Visits:
     """Read the decisions. Raises InvalidArgument if none can be used.
 
@@ -61,6 +67,7 @@ async def read(
         written: its caveats.
         by: "channel" or the name of a fact that tells decisions apart; None: nothing does.
         title: what to call the log.
+        in_segments: the bits of a batch of decisions; None: nobody asks for them.
     """
     numbers: dict[str, int] = {}
     versions: dict[str, int] = {}
@@ -69,10 +76,12 @@ async def read(
     counts: list[tuple[int, ...]] = []
     worths: list[tuple[float, float]] = []
     groups: list[str] = []
+    segments: list[bytes] = []
     clock_ms = unknown = 0
     async for now_ms, batch in decided:
         clock_ms = now_ms
-        for one in batch:
+        bits = in_segments(batch) if in_segments else [b""] * len(batch)
+        for one, own_bits in zip(batch, bits, strict=True):
             record, made_with = one.record, one.catalogue
             if made_with is None:
                 unknown += 1
@@ -87,6 +96,7 @@ async def read(
             counts.append((len(stages), said[0] + done, said[1], done, said[2]))
             worths.append((sum(offer["reward"] or 0.0 for offer in one.offered), _cost(one, made_with)))
             groups.append(_group(one, made_with, by))
+            segments.append(own_bits)
     remarks = list(written.caveats)
     if unknown:
         remarks.append(f"left out {unknown:,} decisions of configurations that were not kept")
@@ -108,6 +118,7 @@ async def read(
         money[:, 0],
         money[:, 1],
         [groups[at] for at in kept],
+        np.frombuffer(b"".join([segments[at] for at in kept]), np.uint8).reshape(len(kept), -1),
         clock_ms,
         remarks,
     )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from engine.cli import main
 from engine.errors import InvalidArgument
 from engine.evaluate import enginelog
 from engine.history import decisions
+from engine.history.decisions import Written
 from engine.lift.command import check, report
 from engine.lift.comparing import Comparison, Measured
+from engine.lift.insegments import InSegments
 from engine.lift.report import Report, Verdict, sentence
 from engine.limits import PARTITIONS
 from engine.store import MemoryStore, RedisStore
@@ -153,6 +156,75 @@ async def test_other_policies_are_not_judged_by_whom_nothing_could_be_offered(
     assert any(f"left out {2 * len(control)} decisions for control groups" in remark for remark in log.remarks)
 
 
+SEGMENTS = b"""
+segments:
+  - {name: spender, when: "spent_30d > 100.0"}
+  - {name: complains, when: "complaints_90d > 0.0"}
+"""
+
+
+async def test_people_count_in_the_segments_that_they_were_in_when_they_first_came() -> None:
+    """By what the decision saw, with all that came after, under whatever configuration it was made."""
+    store = MemoryStore(4, lambda: engine.now_ms)
+    engine = SmallEngine(SHOP, store)  # which knows of no segments
+    await store.save_config(engine.catalogue.version, SHOP)
+    was: dict[str, set[str]] = {}
+    spent: dict[str, float] = {}
+    for number in range(120):
+        customer = f"c{number}"
+        was[customer] = {"spender"} if number % 2 else set()
+        if number % 3 == 0:
+            was[customer].add("complains")
+            await engine.publish("complaint", customer)
+        if number % 2:
+            await engine.publish("purchase", customer, amount=500.0)
+    await engine.fold()
+    engine.now_ms += 1_000
+    for number, customer in enumerate(was):
+        if number == 100:
+            now_ms, engine = engine.now_ms, SmallEngine(SHOP + SEGMENTS, store)
+            engine.now_ms = now_ms
+            await store.save_config(engine.catalogue.version, SHOP + SEGMENTS)
+        await engine.decide(customer, "web")
+    engine.now_ms += 1_000
+    for number, customer in enumerate(was):
+        spent[customer] = 200.0 + number
+        await engine.publish("purchase", customer, f"later-{number}", amount=spent[customer])
+    await engine.fold()
+    engine.now_ms += 1_000
+    for customer in was:
+        await engine.decide(customer, "web")  # by now everybody spends
+    engine.now_ms += 30 * DAY_MS
+    await engine.decide("the-end", "web")
+    found = await lift_of(engine, "segment")
+    assert [part.part for part in found.comparisons] == [
+        "", "segment spender", "segment complains", "segment (none)"
+    ]  # fmt: skip
+    for part, name in zip(found.comparisons[1:], ("spender", "complains", ""), strict=True):
+        own = [customer for customer, names in was.items() if (name in names if name else not names)]
+        assert sum(arm.people for arm in part.arms) == len(own)
+        assert sum(arm.decisions for arm in part.arms) == 2 * len(own), "the later decisions are theirs, too"
+        goals = sum((arm.goal or 0.0) * arm.people for arm in part.arms)
+        assert goals == pytest.approx(sum(spent[customer] for customer in own))
+    assert json.loads(found.to_json())["by"] == "segment"
+
+
+async def test_a_first_decision_that_does_not_tell_is_in_no_segment() -> None:
+    engine = SmallEngine(SHOP + SEGMENTS)
+    answer = await engine.decide("ann", "web")
+    engine.now_ms += 30 * DAY_MS
+    await engine.decide("the-end", "web")
+    batches = [batch async for batch in decisions.decided(engine.store, engine.catalogue, None, None, Written())]
+    [one] = [one for _, batch in batches for one in batch if one.record.customer == "ann"]
+    assert answer.decision_id and one.record.basis is not None
+    segments = InSegments(engine.catalogue)
+    cut = replace(one, record=replace(one.record, basis=replace(one.record.basis, seen=b"\x01")))
+    late = replace(one, record=replace(one.record, degraded=1))
+    older = replace(one, record=replace(one.record, basis=None))
+    assert segments.names == ("spender", "complains", "(none)", "(not told)")
+    assert segments.of([one, cut, late, older, replace(one, catalogue=None)]) == [b"\x04", *[b"\x08"] * 4]
+
+
 async def test_stages_count_as_attribution_says() -> None:
     more = b"    contact_cost: 2\n    outcomes: {accepted: {reward: 0.25}}\n"
     text = SHOP.replace(b"    value: 40\n", b"    value: 40\n" + more)
@@ -223,9 +295,12 @@ async def test_events_twice_and_of_other_names_count_once_for_their_person() -> 
 
 def test_options_that_name_nothing_are_refused() -> None:
     catalogue = catalogue_of(SHOP)
-    for names, by, told in ((("spring",), None, "there are autumn"), ((), "age", "expected channel or a fact")):
+    for names, by, told in ((("spring",), None, "there are autumn"), ((), "age", "expected channel, segment or")):
         with pytest.raises(InvalidArgument, match=told):
             check(catalogue, names, by)
+    with pytest.raises(InvalidArgument, match="--by segment: configuration shop has no segments"):
+        check(catalogue, (), "segment")
+    check(catalogue_of(SHOP + SEGMENTS), (), "segment")
     with pytest.raises(InvalidArgument, match="has no experiments"):
         check(catalogue_of(CONFIG), (), None)
 
