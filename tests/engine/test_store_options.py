@@ -1,5 +1,6 @@
 """Commands that read a store refuse the same options in the same words, and tell the same of a store that is away."""
 
+import asyncio
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -59,6 +60,7 @@ async def _fails(store: RedisStore) -> None:
 
 
 def test_a_store_that_is_away_and_one_that_fails_are_told_apart(shared_server: Server) -> None:
+    asyncio.run(shared_server.say(b"FLUSHALL"))
     with pytest.raises(Unavailable, match=r"^the store is away: "):
         in_store(nullcontext("unix:///nowhere.sock"), _fails)
     with pytest.raises(Unavailable, match=r"^the store cannot be read: no more of it$"):
