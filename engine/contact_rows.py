@@ -49,7 +49,8 @@ ROWS: Final = np.dtype(
     ]
 )
 """The same for numpy."""
-_WITHOUT_GROUP: Final = np.dtype([(name, ROWS[name]) for name in ROWS.fields or () if name != "group"])
+FORMER_ROWS: Final = np.dtype([(name, ROWS[name]) for name in ROWS.fields or () if name != "group"])
+"""Without GROUPED."""
 NO_GROUP: Final = 0xFFFF_FFFF
 
 ANY: Final = 15
@@ -107,7 +108,7 @@ def read(data: bytes, at: int) -> tuple[int, bytes]:
     """(clock_ms, rows) of a section that reaches to the end of `data`. Raises struct.error if it does not."""
     clock_ms, told = SECTION.unpack_from(data, at)
     rows = data[at + SECTION.size :]
-    count, size = told & ~GROUPED, ROW.size if told & GROUPED else _WITHOUT_GROUP.itemsize
+    count, size = told & ~GROUPED, ROW.size if told & GROUPED else FORMER_ROWS.itemsize
     if len(rows) != count * size:
         raise StructError(f"{len(rows)} bytes of contacts, expected {count * size}")
     return clock_ms, rows if size == ROW.size else _with_group(rows)
@@ -115,9 +116,9 @@ def read(data: bytes, at: int) -> tuple[int, bytes]:
 
 def _with_group(rows: bytes) -> bytes:
     """Rows that were written before they had a group."""
-    former = np.frombuffer(rows, _WITHOUT_GROUP)
+    former = np.frombuffer(rows, FORMER_ROWS)
     table = np.zeros(len(former), ROWS)
-    for name in _WITHOUT_GROUP.fields or ():
+    for name in FORMER_ROWS.fields or ():
         table[name] = former[name]
     return table.tobytes()
 

@@ -24,6 +24,7 @@ Ints = NDArray[np.int64]
 
 assert (ledger.DECISION_BYTES, ledger.OFFER_BYTES, CAS_BYTES) == (packing.DECISION, packing.OFFER, packing.HEADER)
 assert (contact_rows.SECTION.size, contact_rows.ROW.size) == (packing.SECTION, packing.ROW)
+assert (contact_rows.FORMER_ROWS.itemsize, contact_rows.GROUPED) == (packing.FORMER_ROW, packing.GROUPED)
 
 
 class Ledgers(Sequence[Glance]):

@@ -34,13 +34,15 @@ _PICKS: Final = read_only(types.int16, 2)
 _FLOATS_2D: Final = read_only(types.float64, 2)
 _FLOATS_3D: Final = read_only(types.float64, 3)
 
-# engine.ledger: header, trial, decision, offer; engine.contact_rows: section, row.
+# engine.ledger: header, trial, decision, offer; engine.contact_rows: section, row, one without a group, the flag.
 HEADER: Final = 16
 TRIAL: Final = 16
 DECISION: Final = 29
 OFFER: Final = 23
 SECTION: Final = 10
-ROW: Final = 44
+ROW: Final = 48
+FORMER_ROW: Final = 44
+GROUPED: Final = 0x8000
 _FORM: Final = 1
 _FORM_EXPLORED: Final = 2
 _FORM_CONTACTS: Final = 3
@@ -163,7 +165,8 @@ def _whole(data: Octets, start: Number, end: Number) -> bool:
     if data[start] == _FORM_CONTACTS:
         if at + SECTION > end:
             return False
-        at += SECTION + ROW * _got(data, at + 8, 2)
+        told = _got(data, at + 8, 2)
+        at += SECTION + (ROW if told & GROUPED else FORMER_ROW) * (told & ~GROUPED)
     return bool(at == end)
 
 

@@ -32,6 +32,7 @@ from engine.contact_rows import (
 )
 from engine.errors import ConfigError, NotAllowed
 from engine.ledger import Ledger
+from engine.ledgers import Ledgers
 from engine.lifecycle import OPEN, Stage
 from engine.record import DecisionRecord, parse_decision_id
 from engine.replaying import replay
@@ -531,13 +532,19 @@ async def test_a_group_counts_offers_that_are_not_there_any_more() -> None:
     assert "basic" in [o.offer_id for o in (await SmallEngine(without, old.store).decide(customer="bob")).offers]
 
 
-async def test_contacts_from_before_rows_had_a_group_are_read() -> None:
+def test_contacts_from_before_rows_had_a_group_are_read() -> None:
     row = Contact(Offset(7, 8), 1, 2, 3, 4, 5, 1, 1, 1 | FIRST)
     former = SECTION.pack(9, 2) + 2 * row.pack()[:-4]
     assert read(former, 0) == (9, 2 * row.pack())
     assert read(section(9, row._replace(group=6).pack()), 0) == (9, row._replace(group=6).pack())
     with pytest.raises(StructError):
         read(former[:-1], 0)
+    whole = Ledger(contacts=(row, row), contact_clock_ms=9).pack()
+    older = whole[: -len(section(9, 2 * row.pack()))] + former
+    found = Ledgers([whole, older, older[:-1], whole[:-4]], np.zeros(4, np.int64), np.full(4, 9, np.int64))
+    assert found.damaged == [False, False, True, True]
+    assert found[0].contacts == found[1].contacts == 2 * row.pack()
+    assert Ledger.unpack(older) == Ledger.unpack(whole)
     # Of an offer that is not there any more it is not known of which group it was: all of them count it.
     policy = ContactPolicy(catalogue_of(config(A_GROUP)).config, ["cards"], [WINDOW_MS] * len(OFFERS))
     assert [use.used for use in policy.uses([row._replace(time_ms=5)], 6)] == [1]
