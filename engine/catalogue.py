@@ -1,7 +1,8 @@
 """A configuration compiled for deciding: columns, rules, offers as arrays.
 
 The value matrix of a batch has one column a feature, then one a fact: number as it is, text as the index of its value,
-flag as 0 or 1, NaN where it is missing. The model reads its inputs from it, the rules their variables.
+hashed text as its hash, flag as 0 or 1, NaN where it is missing. The model reads its inputs from it, the rules their
+variables.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from engine.experiment_arms import Neutral
 from engine.experiments import Experiments
 from engine.explorer import Explorer
 from engine.guard import WelfareGuard
+from engine.hashed import HashedTexts
 from engine.holds import Holder, Holds
 from engine.identity import EntityKind
 from engine.ladder import Ladder
@@ -44,7 +46,7 @@ from engine.terms import Terms, terms_of
 from engine.timeline import Keeper
 from engine.treatments import Treatments
 from engine.weights import Weighing
-from features import Layout
+from features import FeatureSpec, Layout, text_hash
 from models import DIMENSION_MAX, Caps, InputSpec, Structure, Transform
 
 ANY_PLACEMENT: Final = 0
@@ -73,7 +75,7 @@ class Column:
 
     name: str
     kind: str
-    """number, text or flag."""
+    """number, text, hashed or flag."""
     categories: tuple[str, ...] = ()
     default: float = _NAN
 
@@ -87,6 +89,8 @@ class Column:
             return value
         if self.kind == "flag":
             return value == 1.0
+        if self.kind == "hashed":
+            return f"#{value:.0f}" if value >= 0.0 else ""
         return self.categories[int(value)] if value == value else ""
 
 
@@ -154,15 +158,15 @@ class Catalogue:
         layout = Layout.compile(config.feature_specs(), config.timezone)
         rollups = rollups_of(config)
         specs = [*layout.specs, *(spec for rollup in rollups for spec in rollup.layout.specs)]
-        columns = [
-            Column(spec.name, "text" if spec.categories else "number", spec.categories, spec.default) for spec in specs
-        ]
+        columns = [Column(spec.name, _kind_of(spec), spec.categories, spec.default) for spec in specs]
         fact_columns = {fact.name: len(columns) + at for at, fact in enumerate(config.context)}
         columns += [_fact_column(fact) for fact in config.context]
         declared: list[Input | None] = [feature.input for feature in config.all_features]
         declared += [fact.input for fact in config.context]
         inputs = [
-            InputSpec(column.name, given.kind, given.range[0], given.range[1], len(column.categories))
+            InputSpec(
+                column.name, given.kind, *given.range, given.columns or len(column.categories), signed=given.signed
+            )
             for column, given in zip(columns, declared, strict=True)
             if given is not None
         ]
@@ -193,12 +197,15 @@ class Catalogue:
         book = RuleBook(config, {column.name: at for at, column in enumerate(columns)}, samples)
         book.read_other(others)
         problems = [str(problem(place, error)) for place, error in book.problems]
-        problems += [str(problem(place, ValueError(told))) for place, told in rule_problems(config, samples)]
+        said = {column.name: samples[column.name] for column in columns if column.kind != "hashed"}
+        problems += [str(problem(place, ValueError(told))) for place, told in rule_problems(config, said)]
         known = columns[: len(specs)]
+        hashed = HashedTexts.of(config)
         of_features = {column.name: samples[column.name] for column in known}
         for at, segment in enumerate(config.segments):
             try:
                 Rules([segment.when], of_features)
+                hashed.check(segment.when, of_features)
             except RuleError as error:
                 problems.append(str(problem(("segments", at, "when"), error)))
         if problems:
@@ -345,7 +352,8 @@ class Catalogue:
 
         def readable(name: str) -> str:
             source, _, index = name.partition("[")
-            return f"{source}[{texts[source][int(index[:-1])]}]" if index else name
+            named = index and not index.startswith("#")
+            return f"{source}[{texts[source][int(index[:-1])]}]" if named else name
 
         return tuple("×".join(map(readable, name.split("×"))) for name in self.transform.names)
 
@@ -420,7 +428,9 @@ class Catalogue:
     @cached_property
     def quoting(self) -> Quoting | None:
         """What goes with offers that are made; None if no offer has parameters or tokens."""
-        quoting = Quoting(self.config, self.treatments, {column.name: _sample(column) for column in self.columns})
+        # Nobody has kept the text of a hash: it cannot be said.
+        said = {column.name: _sample(column) for column in self.columns if column.kind != "hashed"}
+        quoting = Quoting(self.config, self.treatments, said)
         return quoting if any(quoting.quoted) else None
 
     @cached_property
@@ -468,6 +478,8 @@ class Catalogue:
 
 def _fact_column(fact: Fact) -> Column:
     default = fact.default
+    if fact.input is not None and fact.input.kind == "hashed":
+        return Column(fact.name, "hashed", (), text_hash(default) if isinstance(default, str) else _NAN)
     if default is None:
         number = _NAN
     elif isinstance(default, str):
@@ -475,6 +487,10 @@ def _fact_column(fact: Fact) -> Column:
     else:
         number = float(default)
     return Column(fact.name, fact.type, fact.values, number)
+
+
+def _kind_of(spec: FeatureSpec) -> str:
+    return "hashed" if spec.hashed else "text" if spec.categories else "number"
 
 
 def _sample(column: Column) -> Variable:

@@ -38,7 +38,7 @@ from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_
 from engine.ledger import hash_of
 from engine.lifecycle import REPORTABLE
 from engine.lift.command import lift
-from engine.registry import lacking_told, registry_of
+from engine.registry import hashed_into, lacking_told, registry_of
 from engine.rivermodel import check_challengers
 from engine.rpc import TRANSPORTS
 from engine.signing import KeyFolder
@@ -308,7 +308,7 @@ def features(
             feature.entity,
             feature.function,
             feature.event or "",
-            feature.attribute or feature.value or "",
+            (feature.attribute or feature.value or "") + hashed_into(feature),
             window,
             row.keeps + (" (shared)" if row.shared else ""),
             str(row.tiles or ""),

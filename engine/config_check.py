@@ -24,6 +24,11 @@ _CEL_WORDS = frozenset(
 )
 
 
+_OF_TEXTS = ("one_hot", "hashed")
+_INPUT_OF_FACT = "expected kind one_hot or hashed for a text, linear or log for the others"
+_HASHED_OF_LISTED = "hashed is for texts of which any may come; these have values: expected kind one_hot"
+
+
 def problems_of(config: Config) -> list[tuple[Location, str]]:
     """Everything that needs more than one field, as (place, what was expected)."""
     found: list[tuple[Location, str]] = []
@@ -181,11 +186,17 @@ def _misfits(feature: Feature, event: EventType) -> list[tuple[Location, str]]:
     remembered = feature.function in ("last", "first")
     if text and not remembered and feature.function != "distinct":
         found.append((("function",), "a text can only be remembered or told apart: expected last, first or distinct"))
-    if text and remembered and attribute is not None and not attribute.values:
-        found.append((("attribute",), "a text attribute needs its values declared to be a feature"))
-    one_hot = feature.input is not None and feature.input.kind == "one_hot"
-    if feature.input is not None and one_hot != (text and remembered):
-        found.append((("input",), "expected kind one_hot for a text, linear or log for a number"))
+    hashed = feature.input is not None and feature.input.kind == "hashed"
+    if text and remembered and attribute is not None and not (attribute.values or hashed):
+        found.append((("attribute",), "a text attribute needs its values declared to be a feature, or input: hashed"))
+    if feature.input is not None and (feature.input.kind in _OF_TEXTS) != (text and remembered):
+        found.append((("input",), "expected kind one_hot or hashed for a text, linear or log for a number"))
+    elif hashed and attribute is not None and attribute.values:
+        found.append((("input",), _HASHED_OF_LISTED))
+    if isinstance(feature.default, str) and not hashed:
+        found.append((("default",), f"expected a number, got {feature.default!r}; only a hashed text has one that is"))
+    elif hashed and isinstance(feature.default, float):
+        found.append((("default",), f"expected a text, got {feature.default:g}"))
     return found
 
 
@@ -195,9 +206,14 @@ def _check_facts(config: Config) -> list[tuple[Location, str]]:
     # What names an entity, or is said in a treatment, is no value to be counted.
     names = {entity.fact for entity in config.entities} | treatments.facts_said(config)
     for at, fact in enumerate(config.context):
-        if fact.input is not None and (fact.input.kind == "one_hot") != (fact.type == "text"):
-            found.append((("context", at, "input"), "expected kind one_hot for a text, linear or log for the others"))
-        if fact.type == "text" and not fact.values and (fact.name not in names or fact.input is not None):
+        kind = None if fact.input is None else fact.input.kind
+        if kind is not None and (kind in _OF_TEXTS) != (fact.type == "text"):
+            found.append((("context", at, "input"), _INPUT_OF_FACT))
+        if kind == "hashed" and fact.values:
+            found.append((("context", at, "input"), _HASHED_OF_LISTED))
+        elif kind == "hashed":
+            pass
+        elif fact.type == "text" and not fact.values and (fact.name not in names or fact.input is not None):
             found.append((("context", at), "a text fact needs its values declared; any other value counts as missing"))
         default = fact.default
         fits = isinstance(default, kinds[fact.type]) and (fact.type == "flag" or not isinstance(default, bool))

@@ -31,7 +31,8 @@ from engine.parameters_schema import Parameter
 from engine.rules_schema import CustomerLocation, GlobalRule, LayerRules, Place, Trigger
 from engine.versions_schema import Governance
 from engine.weights_schema import Asks, Bundle, Guard, OfferKindName, Risk, SlateShape, Weight, WeightRule, Weights
-from features import FeatureSpec, Function
+from features import FeatureSpec, Function, text_hash
+from models import HASHED_COLUMNS_MAX
 
 
 class Clock(Part):
@@ -51,15 +52,40 @@ class Channel(Part):
 
 
 class Input(Part):
-    """How a value enters the model: numbers scaled from `range` to −1..1, texts as one column a value."""
+    """How a value enters the model: numbers scaled from `range` to −1..1, texts as one column a value, or hashed into
+    a number of columns."""
 
-    kind: Literal["linear", "log", "one_hot"] = "linear"
+    kind: Literal["linear", "log", "one_hot", "hashed"] = "linear"
     range: tuple[Finite, Finite] = (0.0, 1.0)
+    columns: int | None = None
+    """Of `hashed`: how many it has; a power of two."""
+    signed: bool = False
+    """Of `hashed`: whether the hash says the sign of its column, too."""
+    names: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=limits.HASHED_NAME_ENTRIES_MAX)
+    ] = ()
+    """Of `hashed`: texts that explanations may name, where the state of a customer has nothing but their hash."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Input":
         if not self.range[0] < self.range[1]:
             raise ValueError(f"range {list(self.range)}: expected [low, high] with low < high")
+        return self
+
+    @model_validator(mode="after")
+    def _hashed_alone(self) -> "Input":
+        given = sorted({"columns", "signed", "names"} & self.model_fields_set)
+        if self.kind != "hashed":
+            if given:
+                raise ValueError(f"{', '.join(given)}: belong to kind hashed, this one is {self.kind}")
+            return self
+        if "range" in self.model_fields_set:
+            raise ValueError("range: a hashed text has none")
+        count, expected = self.columns, f"a power of two from 2 to {HASHED_COLUMNS_MAX}"
+        if count is None:
+            raise ValueError(f"kind hashed needs columns: expected {expected}")
+        if not 2 <= count <= HASHED_COLUMNS_MAX or count & (count - 1):
+            raise ValueError(f"columns {count}: expected {expected}")
         return self
 
 
@@ -208,7 +234,8 @@ class Feature(Part):
     half_life: DurationMs | None = None
     numerator: Name | None = None
     denominator: Name | None = None
-    default: Finite | None = None
+    default: Finite | str | None = None
+    """A number; of a hashed text a text."""
     resolution: Annotated[float, Field(gt=0, le=1e6)] = 1e-6
     meaning: str = ""
     unit: str = ""
@@ -522,6 +549,13 @@ class Config(Part):
         ones = (one for feature in self.features for one in feature.one_each())
         return tuple(sorted(ones, key=lambda one: rank.get(one.entity, len(rank))))
 
+    @cached_property
+    def hashed(self) -> dict[str, Input]:
+        """The inputs of features and facts of which the model sees a hash, by name."""
+        named = [(feature.name, feature.input) for feature in self.all_features]
+        named += [(fact.name, fact.input) for fact in self.context]
+        return {name: given for name, given in named if given is not None and given.kind == "hashed"}
+
     def feature_specs(self, entity: str = CUSTOMER) -> tuple[FeatureSpec, ...]:
         """The features of customers, or of a kind of entity, in the form that features.Layout compiles."""
         return tuple(self.feature_spec(feature) for feature in self.all_features if feature.entity == entity)
@@ -532,6 +566,9 @@ class Config(Part):
         attribute = declared.get(feature.attribute) if feature.attribute else None
         categories = attribute.values if attribute is not None and feature.function in ("last", "first") else ()
         pairs = feature.where if isinstance(feature.where, dict) else {}
+        default = feature.default
+        if isinstance(default, str):
+            default = text_hash(default)
         return FeatureSpec(
             name=feature.name,
             function=feature.function,
@@ -544,9 +581,10 @@ class Config(Part):
             where=tuple(sorted(pairs.items())),
             condition=feature.where if isinstance(feature.where, str) else None,
             categories=categories,
+            hashed=feature.input is not None and feature.input.kind == "hashed",
             numerator=feature.numerator,
             denominator=feature.denominator,
-            default=float("nan") if feature.default is None else feature.default,
+            default=float("nan") if default is None else default,
             resolution=feature.resolution,
             meaning=feature.meaning,
             unit=feature.unit,

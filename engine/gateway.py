@@ -19,6 +19,7 @@ from engine.errors import InvalidArgument
 from engine.ledger import hash_of
 from engine.lifecycle import NEUTRAL, REPORTABLE, Stage
 from engine.terms import MILLIONTHS
+from features import text_hash
 from opportune.v1 import common_pb2, decisions_pb2, events_pb2, feedback_pb2
 
 Plain = float | str | bool
@@ -216,6 +217,8 @@ def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: i
 
 def _as_number(value: Plain, column: Column) -> float:
     if isinstance(value, str):
+        if column.kind == "hashed":
+            return text_hash(value)
         try:
             return float(column.categories.index(value))
         except ValueError:

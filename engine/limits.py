@@ -27,6 +27,8 @@ TIME_MS_MAX: Final = 253_402_300_799_999
 
 # --- what a configuration may hold ----------------------------------------------------------------------------------
 CONFIG_BYTES_MAX: Final = 8 * 1024 * 1024
+HASHED_NAME_ENTRIES_MAX: Final = 4_096
+"""Texts of one hashed input that explanations may name."""
 OFFERS_MAX: Final = 1_000
 RULES_MAX: Final = 1_024
 RULE_BYTES_MAX: Final = 2_048

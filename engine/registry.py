@@ -3,7 +3,7 @@
 from typing import Any
 
 from engine.catalogue import Catalogue
-from engine.config_schema import Config
+from engine.config_schema import Config, Feature
 
 
 def registry_of(catalogue: Catalogue) -> dict[str, Any]:
@@ -22,12 +22,20 @@ def registry_of(catalogue: Catalogue) -> dict[str, Any]:
     }
 
 
+def hashed_into(feature: Feature) -> str:
+    """What a table adds to a hashed text; "" of any other feature."""
+    given = feature.input
+    if given is None or given.kind != "hashed":
+        return ""
+    return f" (hashed into {given.columns}{' signed' * given.signed} columns)"
+
+
 def lacking(config: Config) -> dict[str, list[str]]:
     """Names of the features without meaning, unit or owner. A text has no unit."""
     specs = [(feature, config.feature_spec(feature)) for feature in config.all_features]
     return {
         "meaning": [feature.name for feature in config.all_features if not feature.meaning],
-        "unit": [feature.name for feature, spec in specs if not feature.unit and not spec.categories],
+        "unit": [feature.name for feature, spec in specs if not (feature.unit or spec.categories or spec.hashed)],
         "owner": [feature.name for feature in config.all_features if not feature.owner],
     }
 

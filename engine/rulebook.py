@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from engine.config_schema import Config, Offer, key_of
 from engine.groups import Location, lineage, since_feature
+from engine.hashed import HashedTexts
 from engine.ledgervalues import LEDGER_VALUES
 from engine.rulenames import (
     LEDGER,
@@ -75,6 +76,7 @@ class RuleBook:
         self._samples |= {f"{NEAR}{at}": 0.0 for at in self._places.values()}
         for name, texts in self._texts.items():
             self._samples[name] = texts[0] if texts else ""
+        self._hashed = HashedTexts.of(config)
         self._triggers: dict[DateTrigger, int] = {}
         self.problems: list[Problem] = []
         self.written: dict[str, str] = {}
@@ -223,6 +225,7 @@ class RuleBook:
         if expression not in self._checked:
             try:
                 Rules([expression], self._samples, programs=self._programs)
+                self._hashed.check(expression, self._samples)
                 self._checked[expression] = None
             except RuleError as error:
                 self._checked[expression] = RuleError(as_read(str(error)))

@@ -28,13 +28,15 @@ from typing import Final, Protocol
 
 import cel
 
+from features import text_hash
+
 
 class Described(Protocol):
     """What the compiler needs to know of a column."""
 
     @property
     def kind(self) -> str:
-        """number, text or flag."""
+        """number, text, hashed (a text, the column holds its hash) or flag."""
         ...
 
     @property
@@ -64,6 +66,7 @@ class _Typed:
     text: str | None = None
     """The literal, where it is one."""
     categories: Sequence[str] = ()
+    hashed: bool = False
 
 
 class _Beyond(Exception):
@@ -278,8 +281,8 @@ class _Parser:
             return self._asked(_Typed("text", f"v[{at}]", categories=column.categories), column.kind)
         if column.kind == "flag":
             return _Typed("flag", f"(v[{at}]==1.0)", f"(v[{at}]!=1.0)")
-        if column.kind == "text":
-            return _Typed("text", f"v[{at}]", categories=column.categories)
+        if column.kind in ("text", "hashed"):
+            return _Typed("text", f"v[{at}]", categories=column.categories, hashed=column.kind == "hashed")
         return _Typed("double", f"v[{at}]")
 
     def _distance(self) -> _Typed:
@@ -377,6 +380,8 @@ def _one_of(column: _Typed, texts: Sequence[str]) -> _Typed:
     if column.text is not None:
         return _flag(column.text in texts)
     value = column.code
+    if column.hashed:
+        return _one_of_hashed(value, texts)
     wanted = [repr(float(at)) for at, category in enumerate(column.categories) if category in texts]
     yes = [f"{value}=={index}" for index in wanted]
     no = [f"{value}!={index}" for index in wanted]
@@ -387,3 +392,14 @@ def _one_of(column: _Typed, texts: Sequence[str]) -> _Typed:
     if not yes:
         return _flag(False)
     return _Typed("flag", f"({' or '.join(yes)})", f"({' and '.join(no)})")
+
+
+def _one_of_hashed(value: str, texts: Sequence[str]) -> _Typed:
+    """Two texts of 48 equal bits would be taken for the same."""
+    yes = [f"{value}=={text_hash(text)!r}" for text in texts if text]
+    no = [f"{value}!={text_hash(text)!r}" for text in texts if text]
+    if "" in texts:
+        # Missing is NaN, and the hash of a text that was empty is -1.
+        yes.append(f"not {value}>=0.0")
+        no.append(f"{value}>=0.0")
+    return _Typed("flag", f"({' or '.join(yes)})", f"({' and '.join(no)})") if yes else _flag(False)

@@ -52,7 +52,7 @@ def _of_triggers(config: "Config") -> Iterable[tuple[Location, str]]:
     numbers = {fact.name for fact in config.context} - texts
     for feature in config.all_features:
         spec = config.feature_spec(feature)
-        (texts if spec.categories else numbers).add(feature.name)
+        (texts if spec.categories or spec.hashed else numbers).add(feature.name)
     for at, offer in enumerate(config.offers):
         for i, trigger in enumerate(offer.triggers):
             if trigger.date in texts:

@@ -243,6 +243,8 @@ class _Resolver:
             source, kind, unit, can_miss = "parameter", str(parameter.type), parameter.unit, not parameter.sure
         elif name in self._features:
             spec = self._config.feature_spec(self._features[name])
+            if spec.hashed:
+                raise ValueError(f"{{{name}}}: nothing but a hash is kept of this text; expected something else")
             source, kind, unit = "feature", "text" if spec.categories else "number", self._features[name].unit
             can_miss = math.isnan(spec.missing)
         elif name in self._facts:

@@ -53,6 +53,8 @@ def summary(catalogue: Catalogue) -> Iterator[tuple[str, int, str]]:
     yield "event types", len(config.events), _named([event.type for event in config.events])
     yield "features", catalogue.feature_count, _counted(Counter(feature.entity for feature in config.all_features))
     yield "inputs", catalogue.transform.dimension, "of the model"
+    hashed = [f"{name} into {one.columns}{' signed' * one.signed}" for name, one in config.hashed.items()]
+    yield "hashed texts", len(hashed), _named(hashed)
     listed = config.fallback if isinstance(config.fallback, dict) else {"": config.fallback}
     fallback = list(dict.fromkeys(offer for offers in listed.values() for offer in offers))
     yield "fallback", len(fallback), _named(fallback)

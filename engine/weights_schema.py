@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from engine import limits
 from engine.config_base import Id, Name, Part, Rule, Share
+from features import text_hash
 
 if TYPE_CHECKING:
     from engine.config_schema import Config, Fact, Offer
@@ -193,6 +194,8 @@ def problems(config: "Config") -> Iterator[tuple[Location, str]]:
 
 def answer_value(fact: "Fact", answer: str) -> float | None:
     """An answer as it stands in the value matrix; None if it is no value of the fact."""
+    if fact.input is not None and fact.input.kind == "hashed":
+        return text_hash(answer)
     if fact.type == "text":
         return float(fact.values.index(answer)) if answer in fact.values else None
     if fact.type == "flag":

@@ -29,6 +29,7 @@ Non-goals: joining customers, reaching back to correct a window that has passed,
 
 from features.event import EVENT_TIME_MS_MAX, Event, Offset
 from features.expression import WORDLESS, ExpressionError, compile_cel, first_line
+from features.hashing import shown_hash, text_hash
 from features.layout import FoldResult, Layout, LayoutRow, Rows
 from features.record import (
     EVENT_IDS_REMEMBERED_MAX,
@@ -86,5 +87,7 @@ __all__ = [
     "first_line",
     "news",
     "parse_duration_ms",
+    "shown_hash",
+    "text_hash",
     "validate",
 ]

@@ -52,7 +52,7 @@ class Source:
     """A number taken from an event: of an attribute or an expression, or whether a condition holds."""
 
     form: str
-    """number, category, position (in a sketch), condition, hour or weekday."""
+    """number, category, hash, position (in a sketch), condition, hour or weekday."""
     attribute: str | None = None
     expression: str | None = None
     where: tuple[tuple[str, str | float | bool], ...] = ()
@@ -181,7 +181,7 @@ def _cells(spec: FeatureSpec) -> Iterator[Cell]:
     elif function in ("min", "max"):
         yield Cell(MIN if function == "min" else MAX, taken("number"), condition)
     elif function in ("last", "first"):
-        value = taken("category", spec.categories) if spec.categories else taken("number")
+        value = taken("category", spec.categories) if spec.categories else taken("hash" if spec.hashed else "number")
         yield Cell(LAST if function == "last" else FIRST, value, condition)
     elif function == "recency":
         yield Cell(NEWEST, None, condition)

@@ -399,7 +399,8 @@ class Layout:
     def values(self, record: bytes | None, now_ms: int) -> dict[str, Scalar | None]:
         """The same for one customer and for people: categories as texts, None where missing. Raises RecordError."""
         row: list[float] = self.read([record], np.array([now_ms], dtype=np.int64))[0].tolist()
-        return {spec.name: readable(spec.categories, value) for spec, value in zip(self.specs, row, strict=True)}
+        rows = zip(self.specs, row, strict=True)
+        return {spec.name: readable(spec.categories, value, spec.hashed) for spec, value in rows}
 
     def header(self, record: bytes) -> RecordHeader:
         """What a record of any layout version says about itself. Raises RecordError."""

@@ -111,6 +111,8 @@ class FeatureSpec:
     """A CEL expression that must be true, too."""
     categories: tuple[str, ...] = ()
     """For `last` and `first` of a text: the feature is the index of the text in here."""
+    hashed: bool = False
+    """For `last` and `first` of any text: the feature is its hash (features.hashing)."""
     numerator: str | None = None
     """Of a ratio: the name of a feature declared before it …"""
     denominator: str | None = None
@@ -190,7 +192,7 @@ def _ratio_problem(spec: FeatureSpec, before: set[str]) -> str | None:
         if part not in before:
             return f"ratio of {part!r}: expected a feature that is declared before it"
     given = (spec.event, spec.attribute, spec.value, spec.window_ms, spec.tile_ms, spec.half_life_ms, spec.condition)
-    if any(given) or spec.where or spec.categories:
+    if any(given) or spec.where or spec.categories or spec.hashed:
         return "ratio takes no events: it divides two features"
     return _number_problem(spec)
 
@@ -249,6 +251,10 @@ def _where_problem(spec: FeatureSpec) -> str | None:
 def _category_problem(spec: FeatureSpec) -> str | None:
     if spec.categories and spec.function not in ("last", "first"):
         return f"{spec.function} takes no categories: they belong to last and first"
+    if spec.hashed and spec.function not in ("last", "first"):
+        return f"{spec.function} takes no hash of a text: it belongs to last and first"
+    if spec.hashed and spec.categories:
+        return "categories beside a hash of any text: expected one of them"
     if "" in spec.categories:
         return "categories: expected texts that are not empty"
     if len(set(spec.categories)) < len(spec.categories):

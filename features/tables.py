@@ -17,6 +17,7 @@ import numpy.typing as npt
 from features import kernel
 from features.cells import BITS, COUNT, FIRST, HOURS, LAST, MAX, MIN, NEWEST, SUM, WORDS, Cell, Plan, Source, scale_of
 from features.expression import Attributes, Scalar, evaluator, number
+from features.hashing import shown_hash, text_hash
 from features.spec import DISTINCT_BITS
 
 Extract = Callable[[Attributes, int], Sequence[float]]
@@ -229,6 +230,7 @@ def position(given: object) -> float:
 def _extractor(sources: Sequence[Source], clock: Clock) -> Extract:
     """One function over all sources, put together from numbers and names of our own: one call an event."""
     space: dict[str, Any] = {"number": number, "position": position, "clock": clock, "nan": math.nan}
+    space["text_hash"] = text_hash
     attributes: dict[str, str] = {}
     lines, terms, timed = [], [], False
 
@@ -267,6 +269,9 @@ def _extractor(sources: Sequence[Source], clock: Clock) -> Extract:
             space[f"c{at}"] = {text: float(place) for place, text in enumerate(source.categories)}
             lines.append(f"    v{at} = {value(source)}")
             terms.append(f"c{at}.get(v{at}, {UNKNOWN}) if v{at}.__class__ is str else nan")
+        elif source.form == "hash":
+            lines.append(f"    v{at} = {value(source)}")
+            terms.append(f"text_hash(v{at}) if v{at}.__class__ is str else nan")
         elif source.form == "position":
             terms.append(f"position({value(source)})")
         else:
@@ -288,10 +293,12 @@ def seasons(clock: Clock, now_ms: npt.NDArray[np.int64], wanted: bool) -> npt.ND
     return kernel.array([clock(time_ms) for time_ms in now_ms.tolist()], 2)
 
 
-def readable(categories: Sequence[str], value: float) -> Scalar | None:
-    """A value for people: a category as its text, None where missing."""
+def readable(categories: Sequence[str], value: float, hashed: bool = False) -> Scalar | None:
+    """A value for people: a category as its text, a hash as such, None where missing."""
     if value != value:
         return None
+    if hashed:
+        return shown_hash(value) if value >= 0.0 else None
     if not categories:
         return value
     # A default may lie outside the categories.

@@ -36,10 +36,11 @@ from models.exploration import Caps, Slates, choose, counting, dice, seed_of, th
 from models.policy import Policy, pack_offer, unpack_offer
 from models.posterior import Beliefs, OfferPosterior, PosteriorOptions, Strengths, Structure, fit, learn_strengths
 from models.statistics import TARGET_STEPS, Statistics
-from models.transform import DIMENSION_MAX, STEPS, InputSpec, Transform
+from models.transform import DIMENSION_MAX, HASHED_COLUMNS_MAX, STEPS, InputSpec, Transform
 
 __all__ = [
     "DIMENSION_MAX",
+    "HASHED_COLUMNS_MAX",
     "STEPS",
     "TARGET_STEPS",
     "Beliefs",

@@ -39,10 +39,18 @@ DIMENSION_MAX = 256
 
 _FORMAT = "opportune-transform-1"
 
+HASHED_COLUMNS_MAX = 128
+"""Most columns of a hashed input: half of x."""
+
+HASH_BITS = 48
+"""Hashes of texts are whole numbers of so many bits. The lowest say the column, the highest the sign."""
+
 _PHASES: Final = 1 << 16
 """Phases of a full turn: projections are sums of integers, so that a wave is the same to the bit on every machine."""
 
 _COSINES: Final = np.array([round(STEPS * math.cos(2.0 * math.pi * at / 4096)) for at in range(4096)], np.int8)
+
+_HASHES: Final = float(1 << HASH_BITS)
 
 _NUMBER_FREQUENCY: Final = 3.0
 """Numbers spread by about a third of the half of their range, categories by one: then they weigh alike in a wave."""
@@ -57,14 +65,19 @@ class InputSpec:
 
     Args:
         source: name of the value.
-        kind: ``linear`` and ``log`` give one column, ``one_hot`` gives one a category.
+        kind: ``linear`` and ``log`` give one column, ``one_hot`` gives one a category, ``hashed`` as many as
+            `categories` says, each shared by all values whose hashes fall there.
         low: lower end of the range of ``linear`` and ``log``, in the unit of the value; lower values are clipped. What
             is standardised elsewhere is ``linear`` from -3 to 3 or so.
         high: upper end of that range.
-        categories: how many categories ``one_hot`` has; the value is then an index in 0 .. categories-1.
+        categories: how many categories ``one_hot`` has; the value is then an index in 0 .. categories-1. Of ``hashed``
+            how many columns there are, a power of two from 2 to `HASHED_COLUMNS_MAX`; the value is a hash then, a whole
+            number of `HASH_BITS` bits.
+        signed: of ``hashed``, whether the hash also says if the column is 127 or -127.
 
     Raises:
-        ValueError: for a range that is empty or not finite, or a count of categories below one.
+        ValueError: for a range that is empty or not finite, a count of categories below one, or columns of a hashed
+            input that are no power of two or too many.
 
     >>> InputSpec("age", "linear", 80, 20)
     Traceback (most recent call last):
@@ -72,14 +85,21 @@ class InputSpec:
     """
 
     source: str
-    kind: Literal["linear", "log", "one_hot"]
+    kind: Literal["linear", "log", "one_hot", "hashed"]
     low: float = 0.0
     high: float = 1.0
     categories: int = 0
+    signed: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in ("linear", "log", "one_hot"):
-            raise ValueError(f"input {self.source!r}: kind {self.kind!r} is none of linear, log, one_hot")
+        if self.kind not in ("linear", "log", "one_hot", "hashed"):
+            raise ValueError(f"input {self.source!r}: kind {self.kind!r} is none of linear, log, one_hot, hashed")
+        if self.kind == "hashed":
+            count = self.categories
+            if not 2 <= count <= HASHED_COLUMNS_MAX or count & (count - 1):
+                expected = f"expected columns by a power of two from 2 to HASHED_COLUMNS_MAX={HASHED_COLUMNS_MAX}"
+                raise ValueError(f"input {self.source!r}: {expected}, not {count}")
+            return
         if self.kind == "one_hot":
             if self.categories < 1:
                 raise ValueError(f"input {self.source!r}: one_hot needs at least one category, not {self.categories}")
@@ -94,6 +114,8 @@ class InputSpec:
         """Names of the columns of x this input fills."""
         if self.kind == "one_hot":
             return tuple(f"{self.source}[{category}]" for category in range(self.categories))
+        if self.kind == "hashed":
+            return tuple(f"{self.source}[#{column}]" for column in range(self.categories))
         return (f"log({self.source})",) if self.kind == "log" else (self.source,)
 
 
@@ -123,8 +145,12 @@ class Transform:
     - linear: rint(127 · (2 · (clip(v) - low) / (high - low) - 1)), so low is -127 and high is 127;
     - log: the same on log(1 + clip(v) - low), whose range is 0 .. log(1 + high - low);
     - one_hot: 127 in the column of the category, 0 in its others;
-    - missing (NaN, ±inf, or an index that is no category): 0, which is also the middle of a range. Where being missing
-      tells something, give the value a category of its own;
+    - hashed: ±127 in the column that the lowest bits of the hash name, 0 in its others; 127 unless it is signed and
+      the highest of the 48 bits is set. Without signs, values that share a column count as one value; with signs, half
+      of them count against each other, so that over many values a column's errors cancel instead of adding up
+      (Weinberger et al. 2009), and a product of two customers' columns is unbiased;
+    - missing (NaN, ±inf, an index that is no category, or what is no hash): 0, which is also the middle of a range.
+      Where being missing tells something, give the value a category of its own;
     - cross: rint(x_i · x_j / 127) for every column i of one input and j of the other;
     - wave: rint(127 · cos(w · x + phase)), w and phase drawn from a hash of the names of the columns.
 
@@ -139,6 +165,7 @@ class Transform:
     __slots__ = (
         "_crossed",
         "_frequencies",
+        "_hashed",
         "_hot",
         "_numeric",
         "_phases",
@@ -174,10 +201,12 @@ class Transform:
         placed: dict[str, Part] = {}
         numeric: list[tuple[int, InputSpec]] = []
         hot: list[tuple[int, InputSpec]] = []
+        hashed: list[tuple[int, InputSpec]] = []
+        by_kind = {"one_hot": hot, "hashed": hashed}
         for spec in inputs:
             if spec.source not in position:
                 raise ValueError(f"input {spec.source!r} reads no known source")
-            (hot if spec.kind == "one_hot" else numeric).append((len(names), spec))
+            by_kind.get(spec.kind, numeric).append((len(names), spec))
             placed[spec.source] = Part((spec.source,), spec.kind, len(names), len(spec.columns))
             parts.append(placed[spec.source])
             names.extend(spec.columns)
@@ -211,6 +240,10 @@ class Transform:
         self._numeric = _table([(column, position[spec.source], spec.kind == "log") for column, spec in numeric])
         self._ranges = np.array([(spec.low, spec.high, _scale(spec)) for _, spec in numeric]).reshape(-1, 3)
         self._hot = _table([(column, position[spec.source], spec.categories) for column, spec in hot])
+        # A sign is asked for by a negative number of columns.
+        self._hashed = _table(
+            [(column, position[spec.source], spec.categories * (-1 if spec.signed else 1)) for column, spec in hashed]
+        )
         self._crossed = _table(crossed)
         self._frequencies = np.array([_frequencies(*column, len(inner), waves) for column in inner], np.int32)
         self._frequencies = self._frequencies.reshape(len(inner), waves)
@@ -257,6 +290,7 @@ class Transform:
             self._numeric,
             self._ranges,
             self._hot,
+            self._hashed,
             self._crossed,
             self._frequencies,
             self._phases,
@@ -277,6 +311,7 @@ class Transform:
         """Values of shape (B, sources) that x of shape (B, d) stands for: each the middle of its step, clipped values
         the end of their range. NaN for sources that are no input and where x is 0, which says missing or the middle of
         the range; `always`, of shape (sources,), says of which sources it is the middle because they are never missing.
+        Of a hashed source nothing but its column is known: that is what stands there, from 0 on.
 
         >>> transform = Transform.compile(
         ...     [InputSpec("age", "linear", 20, 80), InputSpec("job", "one_hot", categories=3)], sources=["job", "age"])
@@ -297,15 +332,19 @@ class Transform:
         for column, source, categories in self._hot.tolist():
             hot = x[:, column : column + categories] == STEPS
             values[:, source] = np.where(hot.any(axis=1), hot.argmax(axis=1), np.nan)
+        for column, source, columns in self._hashed.tolist():
+            hot = x[:, column : column + abs(columns)] != 0
+            values[:, source] = np.where(hot.any(axis=1), hot.argmax(axis=1), np.nan)
         return values
 
 
-@compiled(FLOATS_2D, INTS_2D, FLOATS_2D, INTS_2D, INTS_2D, INTS32_2D, INTS32, BYTES, INT)
+@compiled(FLOATS_2D, INTS_2D, FLOATS_2D, INTS_2D, INTS_2D, INTS_2D, INTS32_2D, INTS32, BYTES, INT)
 def _apply(
     values: Floats,
     numeric: Ints,
     ranges: Floats,
     hot: Ints,
+    hashed: Ints,
     crossed: Ints,
     frequencies: npt.NDArray[np.int32],
     phases: npt.NDArray[np.int32],
@@ -316,6 +355,15 @@ def _apply(
     x = np.zeros((len(values), dimension), np.int8)
     inputs, waves = frequencies.shape
     turned = np.empty(waves, np.int32)
+    for i in range(len(hashed)):
+        for row in range(len(values)):
+            value = values[row, hashed[i, 1]]
+            if 0 <= value < _HASHES and value == np.trunc(value):
+                bits, columns, sign = np.int64(value), hashed[i, 2], 1
+                if columns < 0:
+                    columns = -columns
+                    sign = -1 if bits >> (HASH_BITS - 1) else 1
+                x[row, hashed[i, 0] + (bits & (columns - 1))] = np.int8(sign * STEPS)
     for row in range(len(values)):
         x[row, 0] = STEPS
         for i in range(len(numeric)):
@@ -368,7 +416,7 @@ def _frequencies(name: str, kind: str, columns: int, waves: int) -> list[int]:
 
     So the projection of a customer has the same spread whatever the number of columns, about one radian.
     """
-    spread = (1.0 if kind == "one_hot" else _NUMBER_FREQUENCY) / math.sqrt(columns)
+    spread = (1.0 if kind in ("one_hot", "hashed") else _NUMBER_FREQUENCY) / math.sqrt(columns)
     a_step = spread * _PHASES / (2.0 * math.pi * STEPS)
     gauss = NormalDist()
     return [round(a_step * gauss.inv_cdf((draw + 0.5) / 65536)) for draw in _draws(name, waves)]
@@ -380,6 +428,8 @@ def _version(inputs: Sequence[InputSpec], crosses: Sequence[tuple[str, str]], wa
     for spec in inputs:
         if spec.kind == "one_hot":
             meaning = f"one_hot {spec.categories}"
+        elif spec.kind == "hashed":
+            meaning = f"hashed {spec.categories}{' signed' if spec.signed else ''}"
         else:
             meaning = f"{spec.kind} {float(spec.low).hex()} {float(spec.high).hex()}"
         digest.update(f"\n{len(spec.source)} {spec.source} {meaning}".encode())

@@ -5,21 +5,24 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import orjson
 
 from engine.explain.case import Case
 from engine.explain.contributions import COMBINED, POINTS
 from engine.explain.standing import Standing
 from engine.explain.words import Number, Words, amount
 from engine.formats import moment
+from engine.hashed import Naming
 from engine.holds import CONTROL_GROUP, HELD_BACK, Hold
 from engine.ladder import Rung
 from engine.parameters import unpack
 from engine.placements import PLACEMENT
 from engine.timeline import text_of
+from engine.valuecode import ValueCodeError, decoded
 from engine.whynot import Unmet
 from models import STEPS
 
@@ -58,7 +61,8 @@ class Story:
         if not case.readable:
             return {}
         catalogue = case.catalogue
-        missing = [spec.missing for spec in catalogue.layout.specs] + catalogue.fact_defaults.tolist()
+        missing = [spec.missing for layout in catalogue.layouts.values() for spec in layout.specs]
+        missing += catalogue.fact_defaults.tolist()
         never = [not math.isnan(value) for value in missing]
         units = {feature.name: feature.unit for feature in catalogue.config.all_features}
         beside = np.where(case.x < STEPS, case.x + 1, case.x - 1).astype(np.int8)
@@ -68,6 +72,8 @@ class Story:
         for column, value, step in zip(catalogue.columns, restored.tolist(), steps.tolist(), strict=True):
             if math.isnan(value):
                 found[column.name] = words.not_known
+            elif column.kind == "hashed":
+                found[column.name] = self._hashed(column.name, int(value))
             elif column.kind == "text":
                 found[column.name] = column.categories[int(value)]
             elif column.kind == "flag":
@@ -77,6 +83,39 @@ class Story:
                 told = _rounded(value, step) + (f" {unit}" if unit else "")
                 found[column.name] = words.about.format(value=Number(told))
         return found
+
+    def _hashed(self, name: str, column: int) -> str:
+        """A hashed text with the column that it shares; as it was given, if that is known."""
+        naming, value = self._namings[name], self._hashes.get(name)
+        if value is None or naming.column(value) != column:
+            value = None  # the record is of an earlier release, or another value was scored
+        said = self._said.get(name)
+        text = "?" if value is None else naming.text(value, said if isinstance(said, str) else None)
+        return self.words.hashed.format(value=text, column=column, columns=naming.columns)
+
+    @cached_property
+    def _namings(self) -> dict[str, Naming]:
+        return {name: Naming(given) for name, given in self.case.catalogue.config.hashed.items()}
+
+    @cached_property
+    def _said(self) -> dict[str, Any]:
+        """Facts as the caller gave them, or their defaults."""
+        context, config = self.case.record.context, self.case.catalogue.config
+        said: dict[str, Any] = {feature.name: feature.default for feature in config.all_features}
+        said |= {fact.name: fact.default for fact in config.context}
+        return said | (orjson.loads(context) if context else {})
+
+    @cached_property
+    def _hashes(self) -> dict[str, float]:
+        """Of each hashed text the hash that the decision saw."""
+        basis, columns = self.case.record.basis, self.case.catalogue.rule_columns
+        if basis is None or not basis.seen:
+            return {}
+        try:
+            row = decoded([basis.seen], len(columns))[0].tolist()
+        except ValueCodeError:
+            return {}
+        return {column.name: row[at] for at, column in enumerate(columns) if column.kind == "hashed" and row[at] >= 0.0}
 
     # --- one offer --------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ class Words:
     not_known: str
     # What it added, and how such are told.
     part: str
+    hashed: str
     combined: str
     by_points: str
     speaks_for: str
@@ -99,6 +100,7 @@ ENGLISH: Final = Words(
     no="no",
     not_known="not known",
     part="{input} ({value}, {points:+.1f} points)",
+    hashed="{value}, in column {column} of {columns}, which values can share",
     combined="several inputs together ({points:+.1f} points)",
     by_points="its points instead of outcomes ({points:+.1f} points)",
     speaks_for="For it: {parts}.",

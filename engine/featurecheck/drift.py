@@ -41,7 +41,7 @@ class InputColumns:
     """One value of a customer or a conversation and the columns of x that it fills."""
 
     source: str
-    kind: Literal["linear", "log", "one_hot"]
+    kind: Literal["linear", "log", "one_hot", "hashed"]
     first: int
     """Its first column."""
     names: tuple[str, ...]
@@ -55,7 +55,7 @@ class InputColumns:
         >>> InputColumns("age", "linear", 1, ("age",), 20, 80).value(0.0)
         50.0
         """
-        if self.kind == "one_hot":
+        if self.kind in ("one_hot", "hashed"):
             return steps / STEPS
         place = (steps / STEPS + 1.0) / 2.0
         width = self.high - self.low
@@ -182,6 +182,8 @@ def drift_of(
 
 
 def _drift(given: InputColumns, x: NDArray[np.int8], times_ms: NDArray[np.int64], delta: float) -> DriftFigures:
+    if given.kind == "hashed":
+        x = np.abs(x)  # how often a column is met, whatever the sign
     codes = _codes(given, x)
     changes: list[Change] = []
     for column, name in enumerate(given.names):
@@ -210,7 +212,7 @@ def _drift(given: InputColumns, x: NDArray[np.int8], times_ms: NDArray[np.int64]
 
 def _codes(given: InputColumns, x: NDArray[np.int8]) -> NDArray[np.int64]:
     """One number a decision: the steps, or which category, the number of categories if none."""
-    if given.kind != "one_hot":
+    if given.kind not in ("one_hot", "hashed"):
         return x[:, 0].astype(np.int64)
     codes: NDArray[np.int64] = np.where(x.any(axis=1), x.argmax(axis=1), x.shape[1])
     return codes

@@ -5,7 +5,7 @@ and feature, and the counters of the records' headers.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -132,12 +132,14 @@ def _reads_as_zero(spec: FeatureSpec) -> bool:
 def _figures(
     spec: FeatureSpec, feature: Feature, column: NDArray[np.float64], newest_event_ms: int | None
 ) -> FeatureFigures:
+    if spec.hashed:
+        spec, column = _by_column(spec, feature, column)
     absent = np.isnan(column)
     if not _reads_as_zero(spec):
         absent |= column == spec.missing
     values = column[~absent]
     low, p5, p50, p95, high = np.quantile(values, (0, 0.05, 0.5, 0.95, 1)).tolist() if len(values) else [_NAN] * 5
-    ends = feature.input.range if feature.input is not None and feature.input.kind != "one_hot" else None
+    ends = feature.input.range if feature.input is not None and feature.input.kind in ("linear", "log") else None
     return FeatureFigures(
         name=spec.name,
         event=spec.event,
@@ -156,6 +158,18 @@ def _figures(
         above_share=float((values > ends[1]).mean()) if ends and len(values) else _NAN,
         newest_event_ms=newest_event_ms,
     )
+
+
+def _by_column(
+    spec: FeatureSpec, feature: Feature, hashes: NDArray[np.float64]
+) -> tuple[FeatureSpec, NDArray[np.float64]]:
+    """A hashed text as the column of the model that it falls into: there is no more to count."""
+    assert feature.input is not None and feature.input.columns is not None
+    columns = feature.input.columns
+    names = tuple(f"#{column}" for column in range(columns))
+    known = np.where(hashes >= 0.0, hashes % columns, np.nan)
+    default = spec.default % columns if spec.default >= 0.0 else _NAN
+    return replace(spec, hashed=False, categories=names, default=default), known
 
 
 def _bars(spec: FeatureSpec, values: NDArray[np.float64], p5: float, p95: float) -> tuple[int, ...]:

@@ -31,6 +31,7 @@ from engine.history.mapping import File, Reading, Source
 from engine.history.rows import Checks, Schema, Span, Tally, schema_of
 from engine.history.sources import Batch
 from engine.history.staging import Staging, bucket, buckets_for, groups, runs_of
+from features import shown_hash
 
 LABELS: Final = "labels"
 CUSTOMERS_AT_ONCE: Final = 1_024
@@ -220,7 +221,10 @@ def _table(values: npt.NDArray[np.float64], catalogue: Catalogue) -> pl.DataFram
     columns = []
     for at, spec in enumerate(catalogue.layout.specs):
         column = pl.Series(spec.name, np.ascontiguousarray(values[:, at])).fill_nan(None)
-        if spec.categories:
+        if spec.hashed:
+            texts = [shown_hash(value) if value >= 0.0 else None for value in values[:, at].tolist()]
+            column = pl.Series(spec.name, texts, pl.String)
+        elif spec.categories:
             names = dict(enumerate(spec.categories))
             column = column.cast(pl.Int64).replace_strict(names, default=None, return_dtype=pl.String)
         columns.append(column.alias(spec.name))

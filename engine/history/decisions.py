@@ -238,7 +238,7 @@ def _schema(catalogues: Mapping[str, Catalogue]) -> dict[str, pl.DataType]:
             # A name that has changed its type keeps its values as texts.
             schema[f"context:{name}"] = kind if schema.get(f"context:{name}", kind) == kind else pl.String()
         for source in _inputs(catalogue):
-            kind = pl.String() if catalogue.columns[source].categories else pl.Float64()
+            kind = pl.String() if catalogue.columns[source].kind in ("text", "hashed") else pl.Float64()
             name = f"input:{catalogue.columns[source].name}"
             schema[name] = kind if schema.get(name, kind) == kind else pl.String()
         schema |= {f"x:{name}": pl.Int8() for name in catalogue.input_names}
@@ -318,6 +318,8 @@ def _shared(partition: int, at: Offset, record: DecisionRecord, catalogue: Catal
             given: float | str | None = None if math.isnan(value) else value
             if given is not None and column.categories:
                 given = column.categories[int(value)]
+            elif given is not None and column.kind == "hashed":
+                given = str(facts.get(column.name) or f"#{value:.0f}")
             shared[f"input:{column.name}"] = given
     return shared
 

@@ -122,7 +122,7 @@ class _InSegments:
     def __init__(self, base: Catalogue) -> None:
         samples: dict[str, Any] = {}
         for column in base.rule_columns:
-            samples[column.name] = {"number": 0.0, "flag": False, "text": ""}[column.kind]
+            samples[column.name] = {"number": 0.0, "flag": False, "text": "", "hashed": ""}[column.kind]
         rules = Rules([segment.when for segment in base.config.segments], samples)
         self._bits = [rules.mask([segment.when]) for segment in base.config.segments]
         self._batch = RuleBatch(rules, base.rule_columns)

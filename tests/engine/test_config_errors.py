@@ -76,7 +76,7 @@ OFFER = b"  - {id: extra, value: 1, treatments: [{text: x}]}\nfallback: [card]"
         (b"function: last", b"function: mean", "name: last_category", "a text can only be remembered or told apart"),
         (b"window: 30d", b"window: 30d, tile: 1h", "tile: 1h", "tiles: expected at most 256"),
         (b"attribute: category, input: {kind: one_hot}", b"attribute: category, input: {kind: log}", "kind: log}",
-         "expected kind one_hot for a text"),
+         "expected kind one_hot or hashed for a text"),
         (b"category: {type: text, values: [food, travel]}", b"category: {type: text}", "name: last_category",
          "a text attribute needs its values declared"),
         (b"name: vip, type: flag", b"name: vip, type: flag, default: 3", "name: vip", "expected a flag, got 3"),
