@@ -86,6 +86,11 @@ def _check_exploration(config: Config, channels: set[str], offers: set[str]) -> 
     given, method = config.exploration.model_fields_set, config.exploration.method
     if "epsilon" in given and method != "epsilon_greedy":
         found.append((("exploration", "epsilon"), f"method {method} has none; expected method: epsilon_greedy"))
+    tuned = config.exploration.strength == "tuned"
+    if tuned and method != "thompson":
+        found.append((("exploration", "strength"), f"method {method} is not tuned; expected method: thompson"))
+    if "tuning" in given and not tuned:
+        found.append((("exploration", "tuning"), "the strength is given; expected strength: tuned"))
     if "floor" in given and method == "epsilon_greedy":
         found.append((("exploration", "floor"), "method epsilon_greedy has epsilon instead"))
     return found

@@ -422,11 +422,28 @@ class ExplorationAlarm(Part):
     offer: Share = 0.0001
 
 
+class ExplorationTuning(Part):
+    """How a tuned strength is found: among these, judged after so many decisions, then twice as many, and so on."""
+
+    strengths: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=100)], ...],
+        Field(min_length=2, max_length=limits.TUNING_STRENGTH_ENTRIES_MAX),
+    ] = (0.1, 0.3, 1.0)
+    decisions: Annotated[int, Field(ge=500, le=10_000_000)] = 2_000
+
+    @model_validator(mode="after")
+    def _grow(self) -> "ExplorationTuning":
+        if list(self.strengths) != sorted(set(self.strengths)):
+            raise ValueError(f"strengths {list(self.strengths)}: expected each one larger than the one before")
+        return self
+
+
 class Exploration(Part):
     """How the engine tries what it does not know yet."""
 
     method: Literal["thompson", "inverse_gap", "epsilon_greedy", "greedy"] = "thompson"
-    strength: Annotated[float, Field(ge=0, le=100)] = 1.0
+    strength: Literal["tuned"] | Annotated[float, Field(ge=0, le=100)] = 1.0
+    tuning: ExplorationTuning = ExplorationTuning()
     floor: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     epsilon: Share = 0.1
     candidates: Annotated[int, Field(ge=2, le=64)] = 16

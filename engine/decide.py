@@ -146,6 +146,7 @@ def _decide_new(
         arms.estimates(catalogue.neutral, policy, facts.average, mean, sd)
     catalogue.silent.surely(mean, sd)
     explorer = catalogue.explorer
+    explorer.widen(sd, facts.strength)
     lost = ledgers.damaged
     sound = [not bad and not gone for bad, gone in zip(unreadable, lost, strict=True)]
     situation = Situation(

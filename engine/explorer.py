@@ -34,8 +34,11 @@ class Explorer:
         """`never` has the bits of the rules of `exploration.never`."""
         exploration = config.exploration
         budget = exploration.budget
-        self.strength = exploration.strength
-        """Scales the uncertainty, or epsilon; 0 explores nothing but the floor."""
+        tuned = exploration.strength == "tuned"
+        self.grid: tuple[float, ...] = exploration.tuning.strengths if tuned else ()
+        """The strengths among which evidence chooses; empty: it is given."""
+        self.strength = 1.0 if exploration.strength == "tuned" else exploration.strength
+        """Scales the uncertainty, or epsilon; 0 explores nothing but the floor. 1 where it is tuned: see `widen`."""
         self._floor = exploration.floor if exploration.method in ("thompson", "inverse_gap") else 0.0
         self._epsilon = exploration.epsilon if exploration.method == "epsilon_greedy" else 0.0
         self.method = "greedy" if exploration.method == "epsilon_greedy" else exploration.method
@@ -49,6 +52,13 @@ class Explorer:
         self._per_customer = budget.customer
         self.open = not never and budget.customer is None and all(share == 1.0 for share in shares)
         """Whether everybody may be explored on, always."""
+
+    def widen(self, sd: NDArray[np.float32], strength: float) -> None:
+        """Scale standard deviations (B, n) where they stand by a tuned strength; anything but one of the grid counts as
+        the largest. The record has them as they were explored with, so that it needs no strength beside them.
+        """
+        if self.grid:
+            sd *= np.float32(strength if strength in self.grid else self.grid[-1])
 
     def floor(self, strength: float) -> float:
         """Share of the draws that goes to the eligible evenly."""

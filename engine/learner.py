@@ -307,6 +307,11 @@ class Learner:
             strengths = learn_strengths(self._sums, now_period, options, structure, start, rounds=1)
         return strengths, Beliefs(self._sums, now_period, options, structure, strengths).of(self.catalogue.offer_ids)
 
+    def beliefs_of(self, statistics: Statistics) -> Beliefs:
+        """What would be believed now, had these sums been learnt; the prior is the one in service."""
+        sums, structure = self.shared(statistics), self.catalogue.structure
+        return Beliefs(sums, self._now_period, self._options, structure, self._strengths)
+
     def _beside_points(self, beliefs: Mapping[str, OfferPosterior], whole: bool) -> dict[str, Any]:
         """From this servers know how many lessons a belief weighs, and what the offer's category tells."""
         assert self._beliefs is not None, "a first snapshot is whole"
@@ -319,8 +324,11 @@ class Learner:
 
     @property
     def _sums(self) -> Sums:
-        """The sums in shares of what each offer is worth, with what drifted faded."""
-        sums = self.drift.faded(self.statistics)
+        return self.shared(self.statistics)
+
+    def shared(self, statistics: Statistics) -> Sums:
+        """Sums in shares of what each offer is worth, with what drifted faded."""
+        sums = self.drift.faded(statistics)
         return OfValue(sums, self._scales) if self._scales else sums
 
     def _whole(self) -> dict[str, OfferPosterior]:

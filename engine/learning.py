@@ -29,6 +29,7 @@ from engine.limits import (
     SNAPSHOT_INTERVAL_MS,
 )
 from engine.store.base import Store, StoreError
+from engine.tuning import Tuning
 from engine.versions_former import former_offers
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Learning:
         self._let_go = 0
         self._exploring = ExplorationWatch(catalogue)
         self._challengers = Challengers(catalogue, now_s)
+        self._tuning = Tuning(catalogue)
         self._unlearning = Unlearning(store, catalogue.terms)
         self._former: dict[int, Former] | None = None
         """Offers of earlier versions, as they were found last."""
@@ -97,12 +99,14 @@ class Learning:
                 self._challengers.restore(fields)
             self._unlearning.owes = True
             self._learner = learner
+            self._tuning.drop()
             # Snapshots pushed after the checkpoint have taken their numbers: a version never means two policies.
             head, _ = await self._store.read_policy([])
             if head is not None:
                 facts = orjson.loads(head)
                 self._learner.policy_version = max(self._learner.policy_version, facts["version"])
                 self._exploring.resume(facts.get("exploration", {}))
+                self._tuning.resume(facts.get("tuning", {}))
         return self._learner
 
     async def run(self) -> None:
@@ -137,9 +141,13 @@ class Learning:
             due += learner.absorb(partition, entries)
             self._exploring.observe(partition, entries)
             self._challengers.observe(partition, entries)
+            self._tuning.observe(partition, entries)
         if due:
             await self._teach(learner, due)
-        self._challengers.judge([attribution.clock_ms for attribution in learner.attributions])
+        clocks_ms = [attribution.clock_ms for attribution in learner.attributions]
+        self._challengers.judge(clocks_ms)
+        self._tuning.judge(clocks_ms)
+        self._tuning.begin(learner)
         self._dirty |= bool(batches)
         if forgotten := learner.taken_forgotten():
             await self._unlearn(learner, forgotten)
@@ -147,13 +155,15 @@ class Learning:
         if let_go > self._let_go:
             log.warning("%d offers are no longer followed, more than can be kept until their windows close", let_go)
             self._let_go = let_go * 2  # told again when it has doubled
-        for level, line in (*self._exploring.lines(), *learner.drift.lines(), *self._challengers.lines()):
+        told = *self._exploring.lines(), *learner.drift.lines(), *self._challengers.lines(), *self._tuning.lines()
+        for level, line in told:
             log.log(level, line)
         now_s = self._now_s()
         # Behind a long log (after a crash) the policy in service is newer than what was read so far: catch up first.
         caught_up = all(len(entries) < self._batch_max for entries in batches.values())
         wait_ms = SNAPSHOT_INTERVAL_MS if caught_up else _BEHIND_SNAPSHOT_MS
-        if (learner.has_news or self._exploring.has_news) and (now_s - self._snapshot_s) * 1e3 >= wait_ms:
+        news = learner.has_news or self._exploring.has_news or self._tuning.has_news
+        if news and (now_s - self._snapshot_s) * 1e3 >= wait_ms:
             await self.publish()
             self._snapshot_s = now_s
         # A large checkpoint is written more rarely, so that it takes a twentieth of the time at most.
@@ -179,11 +189,12 @@ class Learning:
         found = dict(zip(places, records, strict=True))
         learner.teach(due, found)
         self._challengers.learn(due, found)
+        self._tuning.learn(due, found)
 
     async def publish(self) -> None:
         """Push a snapshot if there is news. Raises StoreError."""
         learner = await self.learner()
-        if learner.has_news or self._exploring.has_news or self._keeps_alone:
+        if learner.has_news or self._exploring.has_news or self._tuning.has_news or self._keeps_alone:
             started_s = self._now_s()
             kept_long_ago = self._kept_s is None or (started_s - self._kept_s) * 1e3 >= POLICY_KEPT_INTERVAL_MS
             keep = kept_long_ago or self._keeps_alone
@@ -191,7 +202,10 @@ class Learning:
             whole = keep or (rested and self._snapshots >= _WHOLE_EVERY)
             head, offers = learner.snapshot(whole=whole)
             self._challengers.publish(learner, offers, whole=whole)
+            self._tuning.renew(learner, whole=whole)
             beside = {"exploration": self._exploring.figures(), "challengers": self._challengers.figures()}
+            if self._tuning.active:
+                beside["tuning"] = self._tuning.figures()
             head = orjson.dumps({**orjson.loads(head), **beside})
             if whole:
                 self._snapshots, self._whole_s = 0, self._now_s()

@@ -26,6 +26,11 @@ TIME_MS_MAX: Final = 253_402_300_799_999
 """The last millisecond of the year 9999: nothing later is a time."""
 
 # --- what a configuration may hold ----------------------------------------------------------------------------------
+TUNING_STRENGTH_ENTRIES_MAX: Final = 8
+TUNING_STEP_ENTRIES_MAX: Final = 16
+"""Steps of the exploration strength that travel with the policy."""
+TUNING_COPY_ENTRIES_MAX: Final = 200_000
+"""Places of the log of which is remembered how often the second learner took them."""
 CONFIG_BYTES_MAX: Final = 8 * 1024 * 1024
 HASHED_NAME_ENTRIES_MAX: Final = 4_096
 """Texts of one hashed input that explanations may name."""

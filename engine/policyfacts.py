@@ -23,6 +23,8 @@ class PolicyFacts:
     """What estimates come to, see models.calibration; empty: not told."""
     average: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     """(d,) mean of x over the lessons; empty: not told."""
+    strength: float = float("nan")
+    """Of exploration, where it is tuned; NaN: not told."""
 
     @classmethod
     def none(cls, k: int) -> Self:
@@ -38,16 +40,17 @@ class PolicyFacts:
         facts = cls.none(len(offers))
         curve = np.array(head.get("calibration", []), dtype=np.float64)
         average = np.array(head.get("average") or [], dtype=np.float64)
+        strength = float(head.get("tuning", {}).get("strength", "nan"))
         told = head.get("points")
         if told is None:
-            return replace(facts, curve=curve, average=average)
+            return replace(facts, curve=curve, average=average, strength=strength)
         spread = np.array(told["spread"], dtype=np.float64)
         others = np.zeros((len(offers), len(spread)))
         for k, offer in enumerate(offers):
             if offer in told["offers"]:
                 facts.noise[k], packed = told["offers"][offer]
                 others[k] = np.frombuffer(b64decode(packed), np.float32)
-        return cls(facts.noise, spread, others, curve, average)
+        return cls(facts.noise, spread, others, curve, average, strength)
 
 
 def pack_others(weights: NDArray[np.float64]) -> str:

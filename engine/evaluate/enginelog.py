@@ -98,6 +98,7 @@ class EngineLog(Log):
             _, _, _, prices = recorded(bases, len(catalogue.offers))
             likely, unsure = mean[part], sd[part]
             target.silent.surely(likely, unsure)
+            target.explorer.widen(unsure, float("nan"))
             score, spread, may, _ = target.arbitration.score(
                 likely,
                 unsure,

@@ -63,6 +63,7 @@ class Scenario:
         if arms is not None:
             arms.estimates(catalogue.neutral, self._policy, self._facts.average, mean, sd)
         catalogue.silent.surely(mean, sd)
+        catalogue.explorer.widen(sd, self._facts.strength)
         channels = bridge.channels[asked.channels]
         situation = Situation(people, (), verdicts, channels, asked.placements, asked.times_ms)
         held = catalogue.holds.anew(bridge.holds(asked.holds), situation)
