@@ -21,7 +21,7 @@ from engine.record import DecisionRecord, decision_id
 from engine.tokens import Values
 from engine.whynot import WhyNot
 from features import Offset, RecordHeader
-from models.calibration import read
+from models.offercalibration import calibrated
 from opportune.v1 import common_pb2, customers_pb2, decisions_pb2
 
 _NO_CURVE: Final = np.zeros(0)
@@ -80,7 +80,7 @@ def repeated(
             ),
             propensity=choice.propensity,
             score=choice.score,
-            acceptance_probability=float(read(curve if catalogue.plain[at] else _NO_CURVE, choice.mean)),
+            acceptance_probability=calibrated(curve if catalogue.plain[at] else _NO_CURVE, choice.mean, choice.key),
             value=offer.value,
             contact_cost=offer.contact_cost,
             expires_ms=choice.window_end_ms,

@@ -19,11 +19,15 @@ from engine.config_schema import Config
 from engine.rules import Verdict
 from engine.weights import Weighing
 from models.compiled import BOOLS_2D, FLOAT, FLOATS32_2D, FLOATS_2D, INTS, compiled, read_only
+from models.offercalibration import common_part
 
 _WORDS: Final = read_only(types.uint64, 2)
 _FLOATS: Final = read_only(types.float64, 1)
 _BOOLS: Final = read_only(types.boolean, 1)
 _PICKS: Final = read_only(types.int16, 2)
+
+
+_NO_FACTORS: Final = np.zeros(0)
 
 
 class Arbitration:
@@ -159,18 +163,20 @@ def of_picks(
     sd: NDArray[np.float32],
     curve: NDArray[np.float64],
     plain: NDArray[np.bool_],
+    factors: NDArray[np.float64] = _NO_FACTORS,
 ) -> NDArray[np.float64]:
     """(B, K, 4) score, mean, sd, shown of every pick (B, K); of silence and of what was not picked they mean nothing.
 
     `shown` is the mean as a probability: by the curve (models.calibration, empty if there is none) for offers that are
-    `plain` (offers,), learnt by their acceptance alone; within 0 .. 1 for all.
+    `plain` (offers,), learnt by their acceptance alone; within 0 .. 1 for all. `factors` (offers,) multiply the odds of
+    the curve (models.offercalibration); empty if there are none.
     """
-    figures: NDArray[np.float64] = _of_picks(picks, score, mean, sd, curve, plain)
+    figures: NDArray[np.float64] = _of_picks(picks, score, mean, sd, common_part(curve), plain, factors)
     return figures
 
 
-@compiled(_PICKS, FLOATS_2D, FLOATS32_2D, FLOATS32_2D, _FLOATS, _BOOLS)
-def _of_picks(picks: Any, score: Any, mean: Any, sd: Any, curve: Any, plain: Any) -> Any:
+@compiled(_PICKS, FLOATS_2D, FLOATS32_2D, FLOATS32_2D, _FLOATS, _BOOLS, _FLOATS)
+def _of_picks(picks: Any, score: Any, mean: Any, sd: Any, curve: Any, plain: Any, factors: Any) -> Any:
     rows, places = picks.shape
     offers, bins = mean.shape[1], len(curve) - 1
     found = np.zeros((rows, places, 4))
@@ -187,5 +193,8 @@ def _of_picks(picks: Any, score: Any, mean: Any, sd: Any, curve: Any, plain: Any
                     e = min(int(np.sqrt(shown) * bins), bins - 1)
                     low, high = (e / bins) ** 2, ((e + 1) / bins) ** 2
                     shown = curve[e] + (shown - low) / (high - low) * (curve[e + 1] - curve[e])
+                    if len(factors) and factors[pick] != 1.0:
+                        odds = shown * factors[pick]
+                        shown = odds / (1.0 - shown + odds)
                 found[row, place, 3] = shown
     return found

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engine import weights_schema
 from engine.arbitration import Arbitration
+from engine.besidecurve import BesideCurve
 from engine.budgets import Budgets
 from engine.config import Places, load
 from engine.config_base import CUSTOMER
@@ -412,6 +413,11 @@ class Catalogue:
     def neutral(self) -> Neutral:
         """What is expected of the average customer."""
         return Neutral()
+
+    @cached_property
+    def beside(self) -> BesideCurve:
+        """How far each offer lies beside the common calibration."""
+        return BesideCurve(self.offer_keys)
 
     @cached_property
     def contacts(self) -> ContactPolicy | None:

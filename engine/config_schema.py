@@ -470,6 +470,8 @@ class Learning(Part):
     drift: Drift | None = Drift()
     crosses: tuple[tuple[Name, Name], ...] = Field(default=(), max_length=limits.FEATURES_MAX)
     waves: Literal["auto"] | Annotated[int, Field(ge=0, lt=256)] = "auto"
+    calibration: Literal["common", "per_offer"] = "common"
+    """Whose outcomes say what estimates of an offer come to: those of all offers, or its own beside them."""
 
 
 class RiverStep(Part):

@@ -191,7 +191,9 @@ def _decide_new(
         caps=catalogue.caps,
         picks=as_drawn,
     )
-    figures = of_picks(slates.picks, score, mean, sd, facts.curve, catalogue.plain)
+    figures = of_picks(
+        slates.picks, score, mean, sd, facts.curve, catalogue.plain, catalogue.beside.of(facts.curve)
+    )
     table = catalogue.offer_table
     personal = np.array([True] * count if standings is None else [one.model for one in standings])
     places = placed(

@@ -41,6 +41,7 @@ from models import (
     pack_offer,
 )
 from models.calibration import Calibration
+from models.offercalibration import OfferCalibration, with_factors
 from models.statistics import Sums
 
 Position = tuple[int, Offset]
@@ -58,6 +59,7 @@ _STATISTICS: Final = "statistics:"
 DRIFT: Final = "drift:"
 """Begins the fields of a checkpoint on what drifted: unlike all others, they do not follow from the log to the bit."""
 _CALIBRATION: Final = "calibration"
+OFFER_CALIBRATION: Final = "calibration_offers"
 
 
 class Former(NamedTuple):
@@ -114,6 +116,9 @@ class Learner:
         self.terms |= catalogue.terms
         self.statistics = Statistics(catalogue.transform.dimension, catalogue.transform.version)
         self.calibration = Calibration()
+        per_offer = catalogue.config.learning.calibration == "per_offer"
+        self.offer_calibration = OfferCalibration() if per_offer else None
+        """None: the configuration wants one curve for all."""
         self.attributions = [Attribution(self.terms) for _ in range(partitions)]
         self.policy_version = 0
         self.lessons = 0
@@ -145,6 +150,7 @@ class Learner:
         self._unsaved: set[str] = set()
         self._saved_offers: set[str] = set()
         self._calibration_saved = False
+        self._offer_calibration_saved = False
 
     @property
     def clock_ms(self) -> int:
@@ -168,6 +174,7 @@ class Learner:
     def teach(self, due: Sequence[Due], records: Mapping[Position, bytes | None]) -> None:
         """Teach what is due. `records` has the record of every decision named, None where the log lost it."""
         offers: list[str] = []
+        keys: list[int] = []
         times: list[int] = []
         vectors: list[bytes] = []
         targets: list[int] = []
@@ -184,6 +191,7 @@ class Learner:
             for target, sign in ((lesson.old, -1), (lesson.new, 1)):
                 if target is not None:
                     offers.append(found[0])
+                    keys.append(lesson.offer_key)
                     vectors.append(found[1].x)
                     times.append(lesson.time_ms // self.catalogue.config.learning.period)
                     targets.append(target)
@@ -196,16 +204,23 @@ class Learner:
         served = touched.intersection(self.catalogue.offer_ids)
         self._changed |= served | self.drift.judge(self.clock_ms, self._lessons_around)
         self._unsaved |= touched
-        self._calibrate(times, means, targets, signs)
+        self._calibrate(keys, times, means, targets, signs)
 
     def _calibrate(
-        self, times: Sequence[int], means: Sequence[float | None], targets: Sequence[int], signs: Sequence[int]
+        self,
+        keys: Sequence[int],
+        times: Sequence[int],
+        means: Sequence[float | None],
+        targets: Sequence[int],
+        signs: Sequence[int],
     ) -> None:
         """Count what estimates came to; None where the target is no acceptance."""
-        rows = [row for row in zip(times, means, targets, signs, strict=True) if row[1] is not None]
+        rows = [row for row in zip(keys, times, means, targets, signs, strict=True) if row[2] is not None]
         if rows:
-            periods, known, came, added = zip(*rows, strict=True)
+            offers, periods, known, came, added = zip(*rows, strict=True)
             self.calibration.learn(periods, known, came, added)
+            if self.offer_calibration is not None:
+                self.offer_calibration.learn(offers, periods, known, came, added)
 
     def _lessons_around(self, offer: str, period: int) -> tuple[float, float]:
         """Lessons that count from before a period, and since."""
@@ -291,7 +306,11 @@ class Learner:
             "drift": self.drift.figures(self.clock_ms),
         }
         if self.calibration:
-            head["calibration"] = self.calibration.curve(self._now_period, self._options.half_life_periods).tolist()
+            aging = self._now_period, self._options.half_life_periods
+            curve = self.calibration.curve(*aging)
+            if self.offer_calibration is not None:
+                curve = with_factors(curve, self.offer_calibration.factors(curve, *aging))
+            head["calibration"] = curve.tolist()
         if self.catalogue.ladder.offers:
             head["points"] = self._beside_points(beliefs, whole)
         return orjson.dumps(head), {offer: pack_offer(belief) for offer, belief in beliefs.items()}
@@ -383,6 +402,11 @@ class Learner:
         elif self._calibration_saved:
             removed.append(prefix + _CALIBRATION)
         self._calibration_saved = bool(self.calibration)
+        if self.offer_calibration is not None:
+            fields[prefix + OFFER_CALIBRATION] = compress(self.offer_calibration.to_bytes(), 1)
+        elif self._offer_calibration_saved:
+            removed.append(prefix + OFFER_CALIBRATION)
+        self._offer_calibration_saved = self.offer_calibration is not None
         alive = set(self.statistics.offers)
         for offer in sorted(self._unsaved):
             name = f"{prefix}{_STATISTICS}{offer}"
@@ -426,6 +450,12 @@ class Learner:
             if _CALIBRATION in own:
                 self.calibration = Calibration.from_bytes(decompress(own[_CALIBRATION]))
                 self._calibration_saved = True
+            self._offer_calibration_saved = OFFER_CALIBRATION in own
+            if self.offer_calibration is not None and self._offer_calibration_saved:
+                self.offer_calibration = OfferCalibration.from_bytes(decompress(own[OFFER_CALIBRATION]))
+            elif self.offer_calibration is not None:
+                # Wanted from now on: what was learnt before is not among it.
+                self.offer_calibration = OfferCalibration(whole=not self.lessons)
         except (orjson.JSONDecodeError, KeyError, AttributionError, DriftError, CompressionError) as error:
             raise CheckpointError(f"the learner's checkpoint cannot be read: {error}") from error
         for name, data in sorted(own.items()):

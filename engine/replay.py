@@ -27,7 +27,7 @@ from engine.course import Told, same_id, standing, tag_of, taken
 from engine.forget.entry import ForgetRecord
 from engine.identity import FORGET, EntityKind, Stored, advance, concerns
 from engine.ingest import logged_event
-from engine.learner import DRIFT, OF_SNAPSHOTS, Learner
+from engine.learner import DRIFT, OF_SNAPSHOTS, OFFER_CALIBRATION, Learner
 from engine.ledger import Ledger, LedgerError, hash_of
 from engine.links import LinksError, position_of
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, unpack
@@ -36,7 +36,8 @@ from engine.store.base import LogEntry
 from engine.timeline import Keeper
 from features import HEADER_STATE_BYTES, Event, Layout, Offset
 from features import RecordError as FeatureRecordError
-from models import seed_of
+from models import CheckpointError, seed_of
+from models.offercalibration import OfferCalibration
 
 DIFFERENCES_NAMED_MAX: Final = 20
 _WATERMARK: Final = Struct("<QQ")
@@ -368,6 +369,8 @@ def learning_differences(kept: Mapping[str, bytes], made: Learner) -> list[str]:
     followed = (name for name in {*wanted, *kept} if name.startswith(prefix) and not name.startswith(prefix + DRIFT))
     for name in sorted(followed):
         old, new, what = kept.get(name), wanted.get(name), name.removeprefix(prefix)
+        if what == OFFER_CALIBRATION and not _is_whole(old):
+            continue  # it was wanted later than the log begins
         if made.forgot and what == "head":
             continue  # it has counted lessons of people who are not in the log any more
         if made.forgot and what.startswith("attribution:"):
@@ -379,6 +382,13 @@ def learning_differences(kept: Mapping[str, bytes], made: Learner) -> list[str]:
         if old != new:
             found.append(f"learner's checkpoint, {what}: {_shape(old)} kept, {_shape(new)} learnt")
     return found
+
+
+def _is_whole(data: bytes | None) -> bool:
+    try:
+        return data is None or OfferCalibration.from_bytes(decompress(data)).whole
+    except (CheckpointError, CompressionError):
+        return True  # it is told that it differs
 
 
 def _uncounted(data: bytes) -> bytes:

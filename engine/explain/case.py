@@ -17,7 +17,7 @@ from engine.placements import PLACEMENT
 from engine.record import Choice, DecisionRecord
 from engine.rules import Verdict
 from engine.whynot import Unmet, WhyNot
-from models.calibration import read
+from models.offercalibration import calibrated
 
 _AGREES = 1e-5
 """Float32 sums differ by so much of the size of their terms, whatever the order of the inputs."""
@@ -130,7 +130,7 @@ class Case:
         if estimate is None:
             return None
         curve = np.array(() if self.belief is None or not self.catalogue.plain[at] else self.belief.curve)
-        return float(read(curve, estimate))
+        return calibrated(curve, estimate, self.catalogue.offer_keys[at])
 
     def believed(self, at: int) -> float | None:
         """What the belief alone estimates, without points."""
