@@ -232,6 +232,16 @@ def evaluate(sample: Sample) -> Evaluation:
     return Evaluation(logged, tuple(estimates), support, tuple(_refusals(support, estimates)))
 
 
+def ratio(name: str, values: Floats, rewards: Floats, people: Ints) -> Estimate:
+    """The mean of values (n,), one a decision, beside that of the rewards (n,) of the same decisions."""
+    index = np.unique(people, return_inverse=True)[1]
+    rows, summed, earned = (
+        np.bincount(index, each).astype(np.float64, copy=False) for each in (np.ones(len(rewards)), values, rewards)
+    )
+    value, actual = float(values.mean()), float(rewards.mean())
+    return Estimate(name, value, *interval(summed, rows), value - actual, *interval(summed - earned, rows))
+
+
 def interval(a: Floats, b: Floats, level: float = LEVEL) -> tuple[float, float]:
     """The interval for Σ a / Σ b, where (a, b) are independent draws (C,) and the sum of b is positive.
 

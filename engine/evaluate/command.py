@@ -49,6 +49,7 @@ _ABOUT_COLUMNS: Final = ("action", "propensity", "customer", "context")
 @click.option(
     "--context", multiple=True, metavar="COLUMN", help="Of another file: what the model may use; repeat for more."
 )
+@click.option("--slates", is_flag=True, help="Of an engine's log: whole answers, not their first positions.")
 @click.option("--from", "from_text", metavar="TIME", help="Of an engine's log: only decisions at that time or later.")
 @click.option("--until", "until_text", metavar="TIME", help="Of an engine's log: only decisions before that time.")
 @binary_option
@@ -63,13 +64,16 @@ def evaluate(log_at: str, policy: str, json_path: Path | None, **given: Any) -> 
     # They bring polars, which other commands need not wait for.
     from engine.evaluate.judging import judge
     from engine.evaluate.report import Report
+    from engine.evaluate.slates import judge_slates
     from engine.evaluate.targets import configuration_of, target_of
 
     with told():
         configuration = configuration_of(policy)
         log = _of_file(Path(log_at), given) if of_file else _of_engine(log_at, configuration, given)
         target = target_of(policy, log, configuration)
-        report = Report(log, target, given["reward"] or "reward", judge(log, target))
+        slates = given["slates"]
+        found = judge_slates(log, target, configuration) if slates else judge(log, target)
+        report = Report(log, target, given["reward"] or "reward", found, slates)
         if json_path is not None:
             write_report(json_path, report.to_json())
     report.print(Console(width=max(Console().width, _COLUMNS_MIN)))
@@ -81,7 +85,7 @@ def _check(log_at: str, of_file: bool, given: dict[str, Any]) -> None:
     named = [f"--{name}" for name in _ABOUT_COLUMNS if given[name]]
     if of_file:
         wrong = [f"--{name}" for name in ("from", "until") if given[f"{name}_text"] is not None]
-        wrong += ["--config"] * (given["config_path"] is not None)
+        wrong += ["--config"] * (given["config_path"] is not None) + ["--slates"] * given["slates"]
         if wrong:
             raise click.UsageError(f"{log_at} is a file, not an engine's log: expected no {', '.join(wrong)}")
         if named and not (given["action"] and given["reward"] and given["propensity"]):

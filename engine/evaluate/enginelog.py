@@ -26,6 +26,9 @@ from engine.valuecode import decoded
 from models import Policy, thompson_probabilities
 from models.crossfit import crossfit
 
+Place = tuple[int, float, float, float]
+"""A place of an answer: action, propensity, reward, 1 for a yes."""
+
 _EXPLORES: Final = {"thompson": True, "greedy": False}
 """Methods of exploration that can be recomputed."""
 _NOTHING_KEPT: Final = Basis()
@@ -49,19 +52,30 @@ class EngineLog(Log):
     failed: list[bytes] = field(default_factory=list)
     """(n,) rules that could not be evaluated, likewise."""
     placements: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    later: list[tuple[Place, ...]] = field(default_factory=list)
+    """(n,) the places behind the first one; silence, if it was drawn there, is the last."""
+    slates: bool = False
+    """Whether beliefs are learnt from all places, and not from the first alone."""
 
     @cached_property
     def beliefs(self) -> list[Policy]:
         """By fold: what the other customers teach about acceptance, without forgetting."""
         options = replace(self.options, half_life_periods=None)
-        offered = np.flatnonzero(self.actions != self.names.index(NOTHING))
+        rows, actions, accepted = np.arange(len(self)), self.actions, self.accepted
+        if self.slates:
+            more = [(row, place[0], place[3]) for row, later in enumerate(self.later) for place in later]
+            of_later = np.array(more, np.float64).reshape(-1, 3)
+            rows = np.concatenate([rows, of_later[:, 0].astype(np.int64)])
+            actions = np.concatenate([actions, of_later[:, 1].astype(np.int64)])
+            accepted = np.concatenate([accepted, of_later[:, 2]])
+        offered = np.flatnonzero(actions != self.names.index(NOTHING))
         if not len(offered):
             raise InvalidArgument(f"{self.title}: no offer was ever made, so there is nothing to learn from")
-        x, folds = self.x[offered], self.folds[offered]
-        return crossfit(x, self.actions[offered], self.accepted[offered], folds, self.names, options)
+        x, folds = self.x[rows[offered]], self.folds[rows[offered]]
+        return crossfit(x, actions[offered], accepted[offered], folds, self.names, options)
 
-    def possible(self, rows: Ints) -> Bools:
-        """(rows, K) what could have been done then."""
+    def possible(self, rows: Ints, taken: Bools | None = None) -> Bools:
+        """(rows, K) what could have been done then, beside what was `taken` (rows, K) at earlier places."""
         may = np.zeros((len(rows), len(self.names)), np.bool_)
         for catalogue, part in self._by_version(rows):
             nought = np.zeros((len(part), len(catalogue.offers)), np.float32)
@@ -70,10 +84,13 @@ class EngineLog(Log):
             )
             catalogue.holds.keep_back([basis.holds for basis in self._bases(rows[part])], found)
             may[np.ix_(part, self._columns(catalogue))] = found
-        return may
+        return may if taken is None else may & ~taken
 
-    def configured(self, target: Catalogue, rows: Ints, fold: int, *, greedy: bool = False) -> Floats:
-        """(rows, K) how likely a configuration would have done each action first, with the beliefs of a fold.
+    def configured(
+        self, target: Catalogue, rows: Ints, fold: int, *, greedy: bool = False, taken: Bools | None = None
+    ) -> Floats:
+        """(rows, K) how likely a configuration would have done each action first, with the beliefs of a fold; or next,
+        after what was `taken` (rows, K).
 
         Raises InvalidArgument where the record does not hold what that takes.
         """
@@ -112,6 +129,8 @@ class EngineLog(Log):
             situation = Situation(people, (), verdicts, where[0], self.placements[rows[part]].tolist(), where[1])
             held = bridge.holds([basis.holds for basis in bases])
             target.holds.keep_back(target.holds.anew(held, situation), may)
+            if taken is not None:
+                may &= ~taken[np.ix_(part, columns)]
             shares[np.ix_(part, columns)] = thompson_probabilities(
                 score,
                 np.zeros_like(spread) if greedy else spread,
@@ -177,7 +196,7 @@ async def read(
     reward: str,
     title: str,
 ) -> EngineLog:
-    """The first positions of the engine's decisions. Raises InvalidArgument if none can be used.
+    """The engine's decisions, their first positions and those behind. Raises InvalidArgument if none can be used.
 
     Args:
         decided: batches from engine.history.decisions.
@@ -197,6 +216,7 @@ async def read(
     offers: list[str] = []
     numbers: list[tuple[int, int, float, float, float]] = []  # time, channel, propensity, reward, acceptance
     versions: list[str] = []
+    later: list[list[tuple[str, float, float, float]]] = []
     unpaid: list[bool] = []
     clock_ms = other = nothing_to_choose = without_chance = 0
     async for now_ms, batch in decided:
@@ -228,6 +248,13 @@ async def read(
             # Silence with a text has no window: nothing was to come of it.
             unpaid.append(paid is None and any(choice.window_end_ms for choice in record.slate[:1]))
             numbers.append((record.time_ms, record.channel, propensity, paid or 0.0, first.get("target") or 0.0))
+            behind = [
+                (made_with.offer_name(choice.key), choice.propensity, row.get(reward) or 0.0, row.get("target") or 0.0)
+                for choice, row in list(zip(record.slate, one.offered, strict=True))[1:]
+            ]
+            if record.slate and record.nothing_propensity > 0.0:
+                behind.append((NOTHING, record.nothing_propensity, 0.0, 0.0))
+            later.append(behind)
     remarks = list(written.caveats)
     if other:
         remarks.append(f"left out {other:,} decisions of configurations with other inputs, or that were not kept")
@@ -251,7 +278,8 @@ async def read(
     done = of(offers)
     used = list(catalogues.values())
     offered = {offer for each in (*used, *([target] if target is not None else [])) for offer in each.offer_ids}
-    names = sorted({*offered, *done, NOTHING})
+    more = {name for at in kept for name, *_ in later[at]}
+    names = sorted({*offered, *done, *more, NOTHING})
     index = {name: at for at, name in enumerate(names)}
     at_version = {version: at for at, version in enumerate(catalogues)}
     table = np.array([numbers[at] for at in kept])
@@ -275,4 +303,5 @@ async def read(
         table[:, 4].copy(),
         [failed[at] for at in kept],
         np.array([places[at] for at in kept]),
+        [tuple((index[name], p, paid, yes) for name, p, paid, yes in later[at]) for at in kept],
     )

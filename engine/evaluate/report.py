@@ -37,6 +37,8 @@ class Report:
     target: Target
     reward: str
     found: Evaluation
+    slates: bool = False
+    """Whether it is about whole answers."""
 
     @property
     def verdict(self) -> Verdict:
@@ -60,7 +62,7 @@ class Report:
             "recomputed": self.target.recomputed,
             "reward": self.reward,
             "level": LEVEL,
-            "position": 1,
+            "position": "all" if self.slates else 1,
             "verdict": self.verdict.name.lower(),
             "answer": None if answer is None else asdict(answer),
             "estimates": [] if answer is None else [asdict(estimate) for estimate in found.estimates],
@@ -77,7 +79,8 @@ class Report:
         verdict = self.verdict.name.lower()
         console.print(f"[bold]{escape(self.target.name)} on {escape(self.log.title)}: {verdict}[/bold]", soft_wrap=True)
         console.print(f"recomputed: {self.target.recomputed}", markup=False, highlight=False, soft_wrap=True)
-        table = Table(title=f"{escape(self.reward)} a decision, first position", title_justify="left")
+        part = "whole answers" if self.slates else "first position"
+        table = Table(title=f"{escape(self.reward)} a decision, {part}", title_justify="left")
         for at, heading in enumerate(("estimate", "value", f"{LEVEL:.0%} interval", "above the log", "interval")):
             table.add_column(heading, justify="right" if at else "left")
         table.add_row("logged", _number(found.logged.value), _interval(found.logged.low, found.logged.high), "", "")

@@ -56,7 +56,7 @@ def target_of(policy: str, log: Log, configuration: Catalogue | None) -> Target:
         return Target(policy, "nothing: it is what the log did", None)
     if policy == "uniform":
         recomputed = "what was possible; each action is equally likely"
-        return Target(policy, recomputed, lambda rows, _, __: _even(log.possible(rows)))
+        return Target(policy, recomputed, lambda rows, _, __: even(log.possible(rows)))
     if policy == "greedy":
         return _greedy(log)
     action = NOTHING if policy == "nothing" else policy.removeprefix("constant:")
@@ -108,7 +108,8 @@ def _greedy(log: Log) -> Target:
     return Target("greedy", "the action of which a model taught by other customers predicts most", best)
 
 
-def _even(possible: Bools) -> Floats:
+def even(possible: Bools) -> Floats:
+    """Each of what is possible, equally likely."""
     shares: Floats = possible / np.maximum(possible.sum(axis=1, keepdims=True), 1)
     return shares
 
