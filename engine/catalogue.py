@@ -41,6 +41,7 @@ from engine.rulebook import OfferRule, RuleBook
 from engine.rules import RuleError, Rules, Variable, words_of
 from engine.rulevalues import RuleValues, Surroundings
 from engine.segments import Segments
+from engine.sharing import Sharing
 from engine.silent import Silent
 from engine.slates import bundles_of, caps_of
 from engine.terms import Terms, terms_of
@@ -413,6 +414,11 @@ class Catalogue:
     def neutral(self) -> Neutral:
         """What is expected of the average customer."""
         return Neutral()
+
+    @cached_property
+    def sharing(self) -> Sharing:
+        """Who is served by which challenger."""
+        return Sharing(self.config, self.experiments)
 
     @cached_property
     def beside(self) -> BesideCurve:

@@ -1,4 +1,4 @@
-"""Challengers: other models, measured on the champion's own decisions and outcomes. None of them ever serves.
+"""Challengers: other models, measured on the champion's own decisions and outcomes, and some on a share of their own.
 
     decision → what each model thinks of all that was possible, before any outcome → windows close → outcome → tally
 
@@ -47,6 +47,8 @@ from engine.learner import Due, Learner, Position, posterior_options
 from engine.limits import CHALLENGER_DECISIONS_MAX
 from engine.record import DecisionRecord, RecordError, is_decision
 from engine.rules import Verdict
+from engine.served import Served
+from engine.sharing import fields_of
 from engine.store.base import LogEntry
 from engine.tally import BUCKETS, Open, Tally, Thought
 from features import Offset
@@ -57,6 +59,7 @@ SECONDS_AHEAD: Final = 0.5
 """What a challenger that was idle may use at once."""
 _TOLD_AT_GROWTH: Final = 1.01
 _FIELD: Final = "challenger:"
+_SERVED: Final = "served-by-challengers"
 _SINCE: Final = struct.Struct("<8sqQ")
 """Configuration, first decision, skipped."""
 
@@ -111,11 +114,12 @@ class _Model:
         """A yes or a no."""
         self._of(at).learn_one(self._inputs.of(x), label)
 
-    def renew(self, learner: Learner) -> None:
-        """Ours: believe what the sums say now."""
+    def renew(self, learner: Learner) -> dict[str, bytes]:
+        """Ours: believe what the sums say now; returns the beliefs by offer."""
         self._strengths, beliefs = learner.beliefs(self.options, self._strengths)
         packed = {offer: pack_offer(one) for offer, one in beliefs.items()}
         self._policy = self._policy.replaced(packed, learner.policy_version)
+        return packed
 
 
 def options_of(challenger: Challenger, catalogue: Catalogue) -> PosteriorOptions:
@@ -144,6 +148,7 @@ class Challengers:
         self._now_s = now_s
         self._models = {one.name: _Model(one, catalogue) for one in catalogue.config.challengers}
         self._champion = _prior(catalogue, posterior_options(catalogue))
+        self._served = Served(catalogue.sharing.names)
         self._scales = [(0.0, 1.0)] * len(catalogue.offers)
         for key, terms in catalogue.terms.items():
             self._scales[catalogue.index_of_key[key]] = terms.scale
@@ -189,6 +194,7 @@ class Challengers:
         standing = catalogue.experiments.of(record.customer, record.time_ms)
         if standing.controls or not standing.plain:
             return  # not the champion's decision: an experiment's
+        served_by = catalogue.sharing.served_by(record.customer, record.time_ms)
         if len(self._open) >= CHALLENGER_DECISIONS_MAX:
             for model in self._models.values():
                 model.skipped += 1
@@ -202,12 +208,13 @@ class Challengers:
         worth = np.append(mean[0] * self._values - self._costs, 0.0)
         action = offers[0] if offers else silence
         thoughts = {}
-        for name, model in self._models.items():
+        # What the record estimates is the champion's only where it served.
+        for name, model in self._models.items() if not served_by else ():
             model.since_ms = model.since_ms or record.time_ms
             thought = self._timed(model, self._thought, model, record, x, may, offers, action, worth)
             if thought is not None:
                 thoughts[name] = thought
-        if thoughts:
+        if thoughts or catalogue.sharing.names:
             ends_ms = [one.window_end_ms for one in record.slate]
             self._open[position] = Open(
                 end_ms=max(ends_ms, default=record.time_ms) + self._waits_ms(offers),
@@ -220,6 +227,7 @@ class Challengers:
                 offers=offers,
                 estimates=tuple(self._as_target(at, one.mean) for at, one in zip(offers, record.slate, strict=True)),
                 thoughts=thoughts,
+                served_by=served_by,
             )
             self._ends.setdefault(position[0], deque()).append(position)
 
@@ -339,19 +347,28 @@ class Challengers:
             at = one.offers[0]
             share = self._as_share(at, one.targets[1] / TARGET_STEPS) if 1 in one.targets else 0.0
             reward = share * float(self._values[at]) - float(self._costs[at])
+        if self._catalogue.sharing.names:
+            self._served.count(one.served_by, one.bucket, reward)
         for name, thought in one.thoughts.items():
             self._models[name].tally.count(one, thought, reward)
 
     # --- beliefs and what is told -----------------------------------------------------------------------------------
 
-    def publish(self, learner: Learner, offers: Mapping[str, bytes], *, whole: bool) -> None:
-        """The champion has new beliefs; with all of them, ours are renewed, too."""
+    def publish(self, learner: Learner, offers: Mapping[str, bytes], *, whole: bool) -> dict[str, bytes]:
+        """The champion has new beliefs; with all of them, ours are renewed, too. Returns those of challengers that
+        serve, as fields of the policy board.
+        """
+        serving: dict[str, bytes] = {}
         if not self._models:
-            return
+            return serving
         self._champion = self._champion.replaced(offers, learner.policy_version)
-        for model in self._models.values():
-            if whole and model.is_ours:
+        for name, model in self._models.items():
+            if whole and name in self._catalogue.sharing.names:
+                # Whatever time it takes: people are served with it, and what is forgotten leaves it with the others.
+                serving |= fields_of(name, model.renew(learner))
+            elif whole and model.is_ours:
                 self._timed(model, model.renew, learner)
+        return serving
 
     def _timed(self, model: _Model, work: Callable[..., Any], *arguments: Any) -> Any:
         """What the work gives; None if the model is out, or has used up its time."""
@@ -382,6 +399,8 @@ class Challengers:
             for name, model in self._models.items()
             if model.is_ours
         }
+        if self._catalogue.sharing.names:
+            fields[_SERVED] = version + self._served.to_bytes()
         gone, self._gone = self._gone, []
         return fields, gone
 
@@ -389,6 +408,13 @@ class Challengers:
         """Go on from a checkpoint, if nothing was observed yet. What is of another configuration says nothing."""
         if self._offsets:
             return
+        if self._catalogue.sharing.names and fields.get(_SERVED, b"")[:8] == bytes.fromhex(self._catalogue.version):
+            try:
+                self._served.restore(fields[_SERVED][8:])
+            except ValueError as error:
+                self._told_failures.append(f"{error}; it begins anew")
+        elif _SERVED in fields:
+            self._gone.append(_SERVED)
         for field_name, data in fields.items():
             if not field_name.startswith(_FIELD):
                 continue
@@ -430,10 +456,17 @@ class Challengers:
                     "skipped": model.skipped,
                     "failed": model.failed,
                     **self._figures[name],
+                    **self._served_by(name, model),
                 }
                 for name, model in self._models.items()
             ],
         }
+
+    def _served_by(self, name: str, model: _Model) -> dict[str, Any]:
+        """What is told of a challenger that serves."""
+        if name not in self._catalogue.sharing.names:
+            return {}
+        return {"serves": model.challenger.serves, "served": self._served.figures(name)}
 
 
 def _best(scores: Floats, may: NDArray[np.bool_]) -> int:

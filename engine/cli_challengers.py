@@ -96,6 +96,19 @@ def _show(models: list[dict[str, Any]]) -> None:
             f"no: {reason}" if reason else "yes",
         )
     Console(width=200).print(table)
+    for one in models:
+        if "served" in one:
+            _show_served(one)
+
+
+def _show_served(one: dict[str, Any]) -> None:
+    served = one["served"]
+    line = f"{one['name']} serves {one['serves']:.1%}: {served['decisions']:,} decisions"
+    if served["mean"] is not None:
+        line += f", {served['mean']:.4g} a decision, the champion meanwhile {served['champion']:.4g}"
+    if served["difference"] is not None:
+        line += f"; difference {_within(served['difference'], '+.4g')}"
+    click.echo(line)
 
 
 def _within(found: dict[str, float | None], form: str) -> str:

@@ -24,6 +24,8 @@ _CEL_WORDS = frozenset(
 )
 
 
+_SERVING_MAX = 0.5
+"""Share of the customers that challengers may serve together: the champion has most of them."""
 _OF_TEXTS = ("one_hot", "hashed")
 _INPUT_OF_FACT = "expected kind one_hot or hashed for a text, linear or log for the others"
 _HASHED_OF_LISTED = "hashed is for texts of which any may come; these have values: expected kind one_hot"
@@ -40,6 +42,9 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     for at, channel in enumerate(config.channels):
         if len(set(channel.placements)) != len(channel.placements):
             found.append((("channels", at, "placements"), "expected each placement once"))
+    if (serving := sum(one.serves for one in config.challengers)) > _SERVING_MAX:
+        what = f"they serve {serving:g} of the customers together, at most {_SERVING_MAX:g} are allowed"
+        found.append((("challengers",), what))
     found += _check_names(config)
     found += _check_features(config)
     found += _check_facts(config)

@@ -516,12 +516,16 @@ class Challenger(Part):
     name: Name
     mode: Literal["shadow", "apprentice"] = "shadow"
     model: ChallengerModel
+    serves: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of the customers whose decisions rest on it."""
     time: Annotated[float, Field(gt=0, le=0.5)] = 0.1
 
     @model_validator(mode="after")
     def _can_imitate(self) -> "Challenger":
         if self.mode == "apprentice" and self.model.ours is not None:
             raise ValueError("an apprentice learns what is decided, ours what comes of it: expected river, or shadow")
+        if self.serves and self.model.ours is None:
+            raise ValueError("serves: exploring needs beliefs with an uncertainty; expected ours, not river")
         return self
 
 

@@ -132,6 +132,8 @@ def _decide_new(
         values = catalogue.rule_values.extended(values, *where, ledgers, [kept for _, kept in states])
     verdicts = catalogue.rule_batch.evaluate(values)
     mean, sd = policy.score(x)
+    if catalogue.sharing.names:
+        catalogue.sharing.serve([ask.customer for ask in asks], times.tolist(), x, mean, sd, facts.rivals)
     ladder = catalogue.ladder
     awarded = ladder.climb(x, mean, sd, held_of(verdicts), facts) if ladder.offers else None
     contacts, look, surcharges = catalogue.contacts, None, None

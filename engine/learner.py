@@ -252,6 +252,7 @@ class Learner:
         mean = next((choice.mean for choice in record.slate if choice.key == lesson.offer_key), None)
         # An estimate that is not the customer's own says nothing about what such estimates come to.
         own = self.catalogue.experiments.of(record.customer, record.time_ms).model
+        own = own and not self.catalogue.sharing.served_by(record.customer, record.time_ms)
         return offer, record, mean if plain and own else None
 
     def taken_forgotten(self) -> list[tuple[int, Forgotten]]:

@@ -201,7 +201,7 @@ class Learning:
             rested = started_s - self._whole_s >= _WHOLE_EVERY * self._whole_took_s
             whole = keep or (rested and self._snapshots >= _WHOLE_EVERY)
             head, offers = learner.snapshot(whole=whole)
-            self._challengers.publish(learner, offers, whole=whole)
+            serving = self._challengers.publish(learner, offers, whole=whole)
             self._tuning.renew(learner, whole=whole)
             beside = {"exploration": self._exploring.figures(), "challengers": self._challengers.figures()}
             if self._tuning.active:
@@ -212,7 +212,7 @@ class Learning:
                 self._whole_took_s = self._whole_s - started_s
             self._snapshots += 1
             self._dirty = True
-            await self._store.publish_policy(head, offers)
+            await self._store.publish_policy(head, offers | serving)
             if keep:
                 self._kept_s = started_s
                 try:

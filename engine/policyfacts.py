@@ -8,6 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from models import Policy
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PolicyFacts:
@@ -25,6 +27,8 @@ class PolicyFacts:
     """(d,) mean of x over the lessons; empty: not told."""
     strength: float = float("nan")
     """Of exploration, where it is tuned; NaN: not told."""
+    rivals: Mapping[str, Policy] = field(default_factory=dict)
+    """Policies of the challengers that serve (engine.sharing)."""
 
     @classmethod
     def none(cls, k: int) -> Self:

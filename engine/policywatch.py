@@ -4,12 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
 from engine import metrics
 from engine.decider import Decider, Serving
+from engine.learner import prior_policy
 from engine.policyfacts import PolicyFacts
 from engine.store.base import PolicyBoard, StoreError
 from models import CheckpointError
@@ -78,6 +80,9 @@ class PolicyWatch:
                 log.info("the policy on the board is for transform %08x; the prior serves", facts["transform"])
                 return
             told = PolicyFacts.read(facts, catalogue.ladder.ids)
+            if catalogue.sharing.names:
+                rivals = catalogue.sharing.renewed(serving.facts.rivals, prior_policy(catalogue), beliefs)
+                told = replace(told, rivals=rivals)
             serving.policy = serving.policy.replaced(beliefs, facts["version"])
             serving.facts = told
             serving.policy_known = True

@@ -56,6 +56,8 @@ class Open:
     thoughts: dict[str, Thought]
     targets: dict[int, int] = field(default_factory=dict)
     """By rank."""
+    served_by: str = ""
+    """The challenger whose decision it is; "" the champion's."""
 
 
 class Tally:
@@ -151,6 +153,14 @@ def shortfall(figures: Mapping[str, Any]) -> str:
         return (
             f"where it would choose otherwise the log is worth {figures['effective_rows']:.1f} decisions, expected "
             f"{EFFECTIVE_ROWS_MIN:g} at least"
+        )
+    served = (figures.get("served") or {}).get("difference") if "served" in figures else {"low": 1.0}
+    if served is None:
+        return "of those whom it serves too few are known yet"
+    if served["low"] <= 0.0:
+        return (
+            f"with those whom it serves the lower bound of its difference is {served['low']:+.4g} a decision, expected "
+            "above 0"
         )
     if value["low"] is None:
         return "its difference has no bound yet: too few customers"

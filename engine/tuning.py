@@ -200,6 +200,8 @@ class Tuning:
         catalogue = self._catalogue
         if record.config_version != catalogue.version or record.transform_version != catalogue.transform.version:
             return False
+        if catalogue.sharing.served_by(record.customer, record.time_ms):
+            return False
         standing = catalogue.experiments.of(record.customer, record.time_ms)
         drawn = record.slate[0].propensity if record.slate else record.nothing_propensity
         return not (record.degraded or record.resumed or standing.controls) and standing.plain and drawn > 0.0
