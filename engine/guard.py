@@ -37,8 +37,14 @@ class WelfareGuard:
         if not self._guards:
             return None
         some = False
+        every = 0
+        for mask, _ in self._guards:
+            every |= mask
         for at, verdict in enumerate(situation.verdicts):
             sound = situation.sound[at] if situation.sound else True
+            if sound and not verdict.failed and not int.from_bytes(verdict.held, "little") & every:
+                found.append(())
+                continue
             told = [(limit, _ALL) for limit in self.of(verdict, sound)]
             some |= bool(told)
             found.append(told)

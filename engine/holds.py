@@ -172,11 +172,12 @@ class Holds:
     def anew(self, held: Sequence[Sequence[Hold]], situation: Situation) -> list[tuple[Hold, ...]]:
         """The holds of decisions with those that follow from rules, person and place worked out again."""
         derived = [holder.derived for holder in self._holders]
-        kept = [tuple([hold for hold in holds if not derived[self._at(hold)]]) for holds in held]
+        kept = [tuple([hold for hold in holds if not derived[self._at(hold)]]) if holds else () for holds in held]
         for start, holder, again in zip(self._starts, self._holders, derived, strict=False):
             told = holder.holds(situation) if again else None
             for at, some in enumerate(told or ()):
-                kept[at] += tuple([Hold(start + limit, *more) for limit, *more in some])
+                if some:
+                    kept[at] += tuple([Hold(start + limit, *more) for limit, *more in some])
         return kept
 
     def derived(self, name: str) -> bool:
@@ -207,7 +208,7 @@ class Holds:
         """The slates without the offers for which there was no room beside those before them."""
         for start, sparing in zip(self._starts, self._sparing, strict=False):
             if sparing is not None:
-                mine = [_within(holds, start, len(sparing.names)) for holds in held]
+                mine = [_within(holds, start, len(sparing.names)) if holds else () for holds in held]
                 slates = sparing.trim(slates, mine, channels)
         return slates
 

@@ -26,7 +26,7 @@ class Decisions:
     """Some decisions that one configuration made; n of them."""
 
     made_with: Catalogue
-    people: list[bytes]
+    people: list[str]
     channels: Ints
     """(n,) in the numbers of that configuration, as are offers."""
     times_ms: Ints
@@ -37,8 +37,8 @@ class Decisions:
     values: Floats
     """(n, columns) what they saw."""
     holds: list[tuple[Hold, ...]]
-    prices: Floats
-    """(n, offers)"""
+    prices: Floats | None
+    """(n, offers); None: nothing has any."""
     surcharges: Floats
     gates: Floats
     placements: list[int]
@@ -61,7 +61,7 @@ class Decisions:
             [self.slates[row] for row in at],
             self.values[rows],
             [self.holds[row] for row in at],
-            self.prices[rows],
+            None if self.prices is None else self.prices[rows],
             self.surcharges[rows],
             self.gates[rows],
             [self.placements[row] for row in at],
@@ -145,13 +145,14 @@ def columns_of(made_with: Catalogue, some: Sequence[Basics], left: Left) -> Deci
     except ValueCodeError:
         # Seldom: find those that fit, one by one.
         good, values = _readable(good, columns, left)
-    prices = np.zeros((len(good), offers))
-    for at, (_, basis) in enumerate(good):
-        for offer, price in basis.prices:
-            prices[at, offer] = price
+    prices = np.zeros((len(good), offers)) if any(basis.prices for _, basis in good) else None
+    if prices is not None:
+        for at, (_, basis) in enumerate(good):
+            for offer, price in basis.prices:
+                prices[at, offer] = price
     return Decisions(
         made_with,
-        [one.customer for one, _ in good],
+        [one.customer.decode() for one, _ in good],
         np.array([one.channel for one, _ in good], np.int64),
         np.array([one.time_ms for one, _ in good], np.int64),
         np.array([one.limit for one, _ in good], np.int64),

@@ -10,7 +10,7 @@ from engine.catalogue import Catalogue
 from engine.rulebatch import RuleBatch
 from engine.rules import Rules
 from engine.whatif.period import Decisions
-from engine.whatif.scenario import Decided, Scenario
+from engine.whatif.scenario import Decided, Estimates, Scenario
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -62,7 +62,7 @@ class Tally:
         self.as_logged = 0
         """Decisions whose first offer under the first scenario is the one that was made."""
         self.counts = [Counts(len(self.parts), len(self.offers)) for _ in scenarios]
-        self._people: dict[bytes, int] = {}
+        self._people: dict[str, int] = {}
         self._seen = Counts(len(self.parts), 0)
         number = {offer: at for at, offer in enumerate(self.offers)}
         # The last one stands for no offer: picks are padded with -1.
@@ -86,8 +86,9 @@ class Tally:
         self.decisions += parts.sum(axis=0)
         self._seen.reach(rows, parts, parts[:, 0])
         first: Ints | None = None
+        estimates = Estimates()
         for scenario, numbers, counts in zip(self.scenarios, self._numbers, self.counts, strict=True):
-            decided = scenario.decide(asked)
+            decided = scenario.decide(asked, estimates)
             picks = numbers[decided.picks]
             if first is None:
                 first = picks
@@ -105,7 +106,7 @@ class Tally:
             counts.shown_first += np.bincount(picks[offered, 0], minlength=len(self.offers))
             counts.reach(rows, parts, offered)
 
-    def _rows(self, people: Iterable[bytes]) -> Iterable[int]:
+    def _rows(self, people: Iterable[str]) -> Iterable[int]:
         known = self._people
         for person in people:
             yield known.setdefault(person, len(known))
@@ -131,7 +132,7 @@ class _InSegments:
         """(n, segments)"""
         if not self._bits:
             return np.zeros((len(values), 0), np.bool_)
-        held = [int.from_bytes(verdict.held, "little") for verdict in self._batch.evaluate(values)]
+        held = [int.from_bytes(verdict.held, "little") for verdict in self._batch.evaluate_many(values)]
         return np.array([[bool(one & bit) for bit in self._bits] for one in held]).reshape(len(values), -1)
 
 

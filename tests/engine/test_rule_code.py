@@ -11,6 +11,7 @@ from engine.catalogue import Column
 from engine.geo import distance_km
 from engine.rulebatch import RuleBatch
 from engine.rulecode import compile_code
+from engine.rulecolumns import ROWS_MIN
 from engine.rules import RuleError, Rules
 
 COLUMNS = [
@@ -49,6 +50,17 @@ values = st.tuples(
     st.sampled_from([math.nan, 0.0, 1.0, 2.0]),
     st.sampled_from([0.0, 1.0, math.nan]),
 )
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(rules, min_size=1, max_size=12), st.lists(values, min_size=1, max_size=8))
+def test_many_rows_at_once_are_as_one_by_one(expressions: list[str], rows: list[tuple[float, ...]]) -> None:
+    try:
+        batch = RuleBatch(Rules(expressions, SAMPLES), COLUMNS)
+    except RuleError:
+        return
+    matrix = np.array(rows * ROWS_MIN)
+    assert batch.evaluate_many(matrix) == batch.evaluate(matrix)
 
 
 @settings(max_examples=400, deadline=None)
