@@ -24,14 +24,19 @@ from engine.replaying import store_of
 from engine.store.base import Store, StoreError
 from engine.store.redis import RedisStore
 from engine.store.wire import Address
-from engine.whatif.period import Decisions, Left, decisions_of
+from engine.whatif.period import Decisions, Left, steps_of
 from engine.whatif.report import Report
 from engine.whatif.scenario import Scenario
 from engine.whatif.tally import Tally
+from engine.whatif.walk import Walk, walks_apart
 from models import Policy
 
 SCENARIOS_MAX: Final = 16
 _COLUMNS_MIN: Final = 130
+_WALKED: Final = (
+    "contact policies differ, so every scenario has the contacts that it makes itself, counted from the beginning of "
+    "the log on; who came and when, and what came of offers that the log has, too, stay as in the log"
+)
 
 
 @click.command()
@@ -133,18 +138,46 @@ async def compared(
     scenarios: list[Scenario] = []
     for name, catalogue in zip(names, catalogues, strict=True):
         scenarios.append(_scenario(name, catalogue, head, beliefs, [one.policy for one in scenarios]))
-    tally, left, remarks = Tally(scenarios), Left(), _Remarks(scenarios)
+    period = from_ms, until_ms
+    try:
+        walked = any(walks_apart(catalogues[0], catalogue) for catalogue in catalogues[1:])
+        tally, told = await _decided(store, scenarios, *period, walked=walked)
+    except _WalkNeeded:
+        tally, told = await _decided(store, scenarios, *period, walked=True)
+    if not tally.decisions[0]:
+        raise InvalidArgument(". ".join([f"{title}: holds no decision that can be made again", *told]))
+    return Report(title, tally, told)
+
+
+class _WalkNeeded(Exception):
+    """A configuration of the log has another contact policy than a scenario."""
+
+
+async def _decided(
+    store: Store, scenarios: Sequence[Scenario], from_ms: int | None, until_ms: int | None, *, walked: bool
+) -> tuple[Tally, list[str]]:
+    """(what was counted, what is to be told) of the log. Raises StoreError, _WalkNeeded if it was not `walked`."""
+    tally, left, remarks = Tally(scenarios), Left(), _Remarks(scenarios, walked=walked)
+    walks = [Walk(scenario.catalogue) for scenario in scenarios] if walked else []
+    for scenario, walk in zip(scenarios, walks, strict=False):
+        scenario.walk = walk
+    back_ms = max(walk.horizon_ms for walk in walks) if walked else None
     columns = TextColumn("deciding again"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with _nothing_swept(), Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
-        async for entries, found in decisions_of(store, catalogues[0], from_ms, until_ms, left):
-            for asked in found:
-                remarks.look(asked)
-                tally.add(_with_channels(asked, scenarios, left))
+        async for entries, steps in steps_of(store, scenarios[0].catalogue, from_ms, until_ms, left, back_ms):
+            for step in steps:
+                if step.begins:
+                    for walk in walks:
+                        walk.begin()
+                for asked in step.decided:
+                    remarks.look(asked)
+                    tally.add(_with_channels(asked, scenarios, left))
+                for walk in walks:
+                    walk.took_place(step.facts)
+                    walk.heard(step.heard)
             bar.advance(task, entries)
-    if not tally.decisions[0]:
-        raise InvalidArgument(". ".join([f"{title}: holds no decision that can be made again", *left.told()]))
-    return Report(title, tally, [*left.told(), *remarks.told])
+    return tally, [*left.told(), *remarks.told]
 
 
 @contextmanager
@@ -197,21 +230,32 @@ def _with_channels(asked: Decisions, scenarios: Sequence[Scenario], left: Left) 
 class _Remarks:
     """What scenarios cannot know of a log, told once."""
 
-    def __init__(self, scenarios: Sequence[Scenario]) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], *, walked: bool) -> None:
         self._scenarios = scenarios
+        self._walked = walked
         self._seen: set[str] = set()
-        self.told: list[str] = []
+        self.told = [_WALKED] if walked else []
 
     def look(self, asked: Decisions) -> None:
         """Look at what a configuration of the log did not have."""
         if asked.made_with.version in self._seen:
             return
         self._seen.add(asked.made_with.version)
+        apart = [scenario for scenario in self._scenarios if walks_apart(asked.made_with, scenario.catalogue)]
+        if apart and not self._walked:
+            raise _WalkNeeded
         for scenario in self._scenarios:
             bridge = scenario.bridge(asked.made_with)
             used = set(scenario.catalogue.rules.variables)
             new = [name for name in bridge.unseen if name in used]
             texts = [f"{name} was not there when the log was made and has its default" for name in new]
-            texts += [f"this log does not tell what the limit {name!r} would have kept back" for name in bridge.untold]
-            texts += [f"the limit {name!r} is gone: what it kept back is free" for name in bridge.lifted]
+            known = self._of_contacts(scenario.catalogue) | self._of_contacts(asked.made_with)
+            untold = [name for name in bridge.untold if name not in known]
+            lifted = [name for name in bridge.lifted if name not in known]
+            texts += [f"this log does not tell what the limit {name!r} would have kept back" for name in untold]
+            texts += [f"the limit {name!r} is gone: what it kept back is free" for name in lifted]
             self.told += [line for text in texts if (line := f"{scenario.name}: {text}") not in self.told]
+
+    def _of_contacts(self, catalogue: Catalogue) -> set[str]:
+        """The limits that are walked: nothing about them is unknown."""
+        return set(catalogue.contacts.names) if self._walked and catalogue.contacts is not None else set()

@@ -1,7 +1,8 @@
 """A period of the decision log, in columns."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,13 @@ from engine.holds import Hold
 from engine.record import Basics, basics, is_decision
 from engine.store.base import Store
 from engine.valuecode import ValueCodeError, decoded
+from engine.whatif.turns import Fact, Heard, Turns
 from features import Offset
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Located = tuple[Offset, Basics]
+_Read = tuple[Offset, Basics, Basis]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -26,6 +30,7 @@ class Decisions:
     """Some decisions that one configuration made; n of them."""
 
     made_with: Catalogue
+    positions: list[Offset]
     people: list[str]
     channels: Ints
     """(n,) in the numbers of that configuration, as are offers."""
@@ -53,6 +58,7 @@ class Decisions:
         at = rows.tolist()
         return Decisions(
             self.made_with,
+            [self.positions[row] for row in at],
             [self.people[row] for row in at],
             self.channels[rows],
             self.times_ms[rows],
@@ -86,36 +92,75 @@ class Left:
         return [f"left out {count:,} decisions: {why}" for why, count in ranked]
 
 
-async def decisions_of(
-    store: Store, base: Catalogue, from_ms: int | None, until_ms: int | None, left: Left
-) -> AsyncIterator[tuple[int, list[Decisions]]]:
-    """(entries read, decisions by configuration) of a span of time, batch by batch. Raises StoreError.
+class Step(NamedTuple):
+    """Some of the log. Of a walk a turn: nobody is in there twice, and what is heard comes after all decisions."""
 
-    `base` is a configuration that need not be looked up.
+    begins: bool
+    """Whether it is the first of a partition: all of a person is in one."""
+    decided: Sequence[Decisions]
+    """By configuration."""
+    facts: Sequence[Fact] = ()
+    heard: Sequence[Heard] = ()
+
+
+async def steps_of(
+    store: Store, base: Catalogue, from_ms: int | None, until_ms: int | None, left: Left, back_ms: int | None = None
+) -> AsyncIterator[tuple[int, list[Step]]]:
+    """(entries read, what they are) of a span of time, batch by batch. Raises StoreError.
+
+    `base` is a configuration that need not be looked up. `back_ms` is how far before the span contacts matter, for a
+    walk; None: nobody's contacts are walked, and decisions come in any order.
     """
     catalogues: dict[bytes, Catalogue | str] = {bytes.fromhex(base.version): base}
     start, end = from_ms or 0, until_ms or limits.TIME_MS_MAX + 1
     for partition in range(store.partitions):
-        after = Offset.ZERO
+        after, begins = Offset.ZERO, True
+        turns = None if back_ms is None else Turns()
         while entries := (await store.read_decisions({partition: after}, limits.LEARN_BATCH_MAX, 0)).get(partition):
             after = entries[-1].offset
-            by_version: dict[bytes, list[Basics]] = {}
+            groups: dict[tuple[int, bytes], list[Located]] = {}
+            if turns is not None:
+                turns.begin()
             for entry in entries:
-                one = basics(entry.data)
+                at, data = entry.offset, entry.data
+                one = basics(data)
                 if one is None:
-                    left.out("their records do not say what they rest on", int(is_decision(entry.data)))
-                elif one.limit and start <= one.time_ms < end:  # without: an open offer was resumed, nothing decided
-                    by_version.setdefault(one.config_version, []).append(one)
-            found = []
-            for version, some in by_version.items():
-                if version not in catalogues:
-                    catalogues[version] = await _catalogue(store, version.hex())
-                catalogue = catalogues[version]
-                if isinstance(catalogue, str):
-                    left.out(catalogue, len(some))
-                else:
-                    found.append(columns_of(catalogue, some, left))
-            yield len(entries), [each for each in found if len(each)]
+                    left.out("their records do not say what they rest on", int(is_decision(data)))
+                    if turns is not None:
+                        turns.other(at, data)
+                    continue
+                within = start <= one.time_ms < end
+                # Without a limit an open offer was resumed, nothing decided.
+                if not one.limit or not (within or (back_ms is not None and start - back_ms <= one.time_ms < start)):
+                    continue
+                if one.config_version not in catalogues:
+                    catalogues[one.config_version] = await _catalogue(store, one.config_version.hex())
+                turn, made_with = 0, catalogues[one.config_version]
+                if turns is not None:
+                    turn = turns.decision(one.customer.decode(), at, made_with, one.channel, one.time_ms)
+                if within and not isinstance(made_with, str):
+                    groups.setdefault((turn, one.config_version), []).append((at, one))
+                    continue
+                if isinstance(made_with, str) and within:
+                    left.out(made_with)
+                if turns is not None:
+                    turns.fact(turn, at, one.slate)
+            found = [(turn, columns_of(catalogues[version], some, left)) for (turn, version), some in groups.items()]
+            found = [(turn, decided) for turn, decided in found if len(decided)]
+            yield len(entries), list(_steps(found, turns, begins))
+            begins = False
+
+
+def _steps(found: Sequence[tuple[int, Decisions]], turns: Turns | None, begins: bool) -> Iterator[Step]:
+    """What of a batch takes place one after the other."""
+    if turns is None:
+        yield Step(begins, [decided for _, decided in found])
+        return
+    # What is heard before anything else, even if that is nothing.
+    yield Step(begins, (), (), turns.heard.get(-1, ()))
+    for turn in sorted({*turns.facts, *turns.heard, *(turn for turn, _ in found)} - {-1}):
+        decided = [each for at, each in found if at == turn]
+        yield Step(False, decided, turns.facts.get(turn, ()), turns.heard.get(turn, ()))
 
 
 async def _catalogue(store: Store, version: str) -> Catalogue | str:
@@ -129,52 +174,54 @@ async def _catalogue(store: Store, version: str) -> Catalogue | str:
         return f"configuration {version} cannot be read any more: {error}"
 
 
-def columns_of(made_with: Catalogue, some: Sequence[Basics], left: Left) -> Decisions:
+def columns_of(made_with: Catalogue | str, some: Sequence[Located], left: Left) -> Decisions:
     """Decisions of one configuration, those of them that can be read."""
+    assert not isinstance(made_with, str)
     columns, offers = len(made_with.rule_columns), len(made_with.offers)
-    good: list[tuple[Basics, Basis]] = []
-    for one in some:
+    good: list[_Read] = []
+    for at, one in some:
         try:
             basis = Basis.unpack(one.basis)
         except BasisError:
             left.out("their records cannot be read")
             continue
-        good.append((one, basis))
+        good.append((at, one, basis))
     try:
-        values = decoded([basis.seen for _, basis in good], columns)
+        values = decoded([basis.seen for _, _, basis in good], columns)
     except ValueCodeError:
         # Seldom: find those that fit, one by one.
         good, values = _readable(good, columns, left)
-    prices = np.zeros((len(good), offers)) if any(basis.prices for _, basis in good) else None
+    prices = np.zeros((len(good), offers)) if any(basis.prices for _, _, basis in good) else None
     if prices is not None:
-        for at, (_, basis) in enumerate(good):
+        for row, (_, _, basis) in enumerate(good):
             for offer, price in basis.prices:
-                prices[at, offer] = price
+                prices[row, offer] = price
     return Decisions(
         made_with,
-        [one.customer.decode() for one, _ in good],
-        np.array([one.channel for one, _ in good], np.int64),
-        np.array([one.time_ms for one, _ in good], np.int64),
-        np.array([one.limit for one, _ in good], np.int64),
-        [one.seed for one, _ in good],
-        [one.slate for one, _ in good],
+        [at for at, _, _ in good],
+        [one.customer.decode() for _, one, _ in good],
+        np.array([one.channel for _, one, _ in good], np.int64),
+        np.array([one.time_ms for _, one, _ in good], np.int64),
+        np.array([one.limit for _, one, _ in good], np.int64),
+        [one.seed for _, one, _ in good],
+        [one.slate for _, one, _ in good],
         values,
-        [basis.holds for _, basis in good],
+        [basis.holds for _, _, basis in good],
         prices,
-        np.array([basis.surcharge for _, basis in good]),
-        np.array([basis.gate for _, basis in good]),
-        [one.placement for one, _ in good],
-        [basis.values for _, basis in good],
+        np.array([basis.surcharge for _, _, basis in good]),
+        np.array([basis.gate for _, _, basis in good]),
+        [one.placement for _, one, _ in good],
+        [basis.values for _, _, basis in good],
     )
 
 
-def _readable(good: list[tuple[Basics, Basis]], columns: int, left: Left) -> tuple[list[tuple[Basics, Basis]], Floats]:
+def _readable(good: list[_Read], columns: int, left: Left) -> tuple[list[_Read], Floats]:
     kept, rows = [], [np.zeros((0, columns))]
-    for one, basis in good:
+    for one in good:
         try:
-            rows.append(decoded([basis.seen], columns))
+            rows.append(decoded([one[2].seen], columns))
         except ValueCodeError:
             left.out("their records cannot be read")
         else:
-            kept.append((one, basis))
+            kept.append(one)
     return kept, np.concatenate(rows)

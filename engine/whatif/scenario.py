@@ -15,6 +15,7 @@ from engine.holds import Hold, Situation
 from engine.ladder import held_of
 from engine.policyfacts import PolicyFacts
 from engine.whatif.period import Decisions
+from engine.whatif.walk import Walk
 from models import Policy
 
 Floats = NDArray[np.float64]
@@ -60,6 +61,8 @@ class Scenario:
         self.policy = policy
         self._facts = facts
         self._bridges: dict[str, Bridge] = {}
+        self.walk: Walk | None = None
+        """The contacts that it makes itself; None: what limits kept back is what they kept back in the log."""
 
     def bridge(self, made_with: Catalogue) -> Bridge:
         """What of another configuration is what here."""
@@ -83,7 +86,12 @@ class Scenario:
         catalogue.silent.surely(mean, sd)
         catalogue.explorer.widen(sd, self._facts.strength)
         channels = bridge.channels[asked.channels]
-        situation = Situation(asked.people, (), verdicts, channels, asked.placements, asked.times_ms)
+        look, surcharges = None, asked.surcharges
+        if self.walk is not None:
+            look = self.walk.look(asked.people, channels, asked.times_ms, asked.limits)
+            told = None if look is None else look.surcharges
+            surcharges = np.zeros(len(asked)) if told is None else told
+        situation = Situation(asked.people, (), verdicts, channels, asked.placements, asked.times_ms, contacts=look)
         held: Sequence[tuple[Hold, ...]] | None = catalogue.holds.anew(bridge.holds(asked.holds), situation)
         if not any(held):
             held = None
@@ -95,7 +103,7 @@ class Scenario:
             channels,
             asked.times_ms,
             held=held,
-            surcharges=asked.surcharges,
+            surcharges=surcharges,
             prices=None if asked.prices is None else bridge.prices(asked.prices),
             arms=arms,
         )
@@ -105,6 +113,8 @@ class Scenario:
         )
         offers = len(catalogue.offers)
         picks = np.where(slates.picks == offers, np.int16(-1), slates.picks)
+        if self.walk is not None:
+            self.walk.served(look, asked.people, asked.positions, channels, picks, asked.slates)
         at = np.maximum(picks, 0).astype(np.intp)
         each = np.clip(np.take_along_axis(mean, at, 1), 0.0, 1.0) * self._declared[at] - catalogue.costs[at]
         return Decided(picks, np.where(picks >= 0, each, 0.0).sum(axis=1))
