@@ -71,15 +71,15 @@ class RuleBatch:
                 if look_twice:
                     failed[at] = ~(held[at] | self._true(code.fails, values, columns))
         if self._rest_at:
-            for at, *bits in zip(self._rest_at, *self._by_library(values), strict=True):
-                held[at], failed[at] = bits
+            for at, yes, no in zip(self._rest_at, *self._by_library(values), strict=True):
+                held[at], failed[at] = yes, no
         if not self._bytes:
             return [Verdict(b"", b"")] * rows
         known: dict[tuple[bytes, bytes], Verdict] = {}
-        (yes, size), (no, _) = packed(held), packed(failed)
+        held_bytes, failed_bytes, size = packed(held), packed(failed), self._bytes
         found = []
         for start in range(0, rows * size, size):
-            bits = yes[start : start + size], no[start : start + size]
+            bits = held_bytes[start : start + size], failed_bytes[start : start + size]
             verdict = known.get(bits)
             if verdict is None:
                 verdict = known[bits] = Verdict(bits[0], bits[1] if any(bits[1]) else b"")

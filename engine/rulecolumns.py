@@ -38,10 +38,9 @@ def over_columns(code: str) -> Columns | None:
     return made
 
 
-def packed(found: Sequence[Bools]) -> tuple[bytes, int]:
-    """Rules by rows of bits, rule i at bit i % 8 of byte i // 8 of its row; and how many bytes a row has."""
-    bits = np.packbits(np.array(found), axis=0, bitorder="little")
-    return np.ascontiguousarray(bits.T).tobytes(), len(bits)
+def packed(found: Sequence[Bools]) -> bytes:
+    """The bits of rules row by row: rule i is bit i % 8 of byte i // 8 of its row."""
+    return np.ascontiguousarray(np.packbits(np.array(found), axis=0, bitorder="little").T).tobytes()
 
 
 _ARGUMENTS: Final = ast.arguments(posonlyargs=[], args=[ast.arg("v")], kwonlyargs=[], kw_defaults=[], defaults=[])

@@ -227,6 +227,12 @@ def _with_channels(asked: Decisions, scenarios: Sequence[Scenario], left: Left) 
     return asked.only(np.flatnonzero(there))
 
 
+def _other_budgets(one: Catalogue, other: Catalogue) -> list[str]:
+    """Budgets of both that are not the same."""
+    known = {budget.id: budget for budget in one.config.budgets}
+    return [budget.id for budget in other.config.budgets if known.get(budget.id, budget) != budget]
+
+
 class _Remarks:
     """What scenarios cannot know of a log, told once."""
 
@@ -254,6 +260,10 @@ class _Remarks:
             lifted = [name for name in bridge.lifted if name not in known]
             texts += [f"this log does not tell what the limit {name!r} would have kept back" for name in untold]
             texts += [f"the limit {name!r} is gone: what it kept back is free" for name in lifted]
+            texts += [
+                f"the budget {budget!r} is another one than in the log: it keeps back what it kept back there"
+                for budget in _other_budgets(asked.made_with, scenario.catalogue)
+            ]
             self.told += [line for text in texts if (line := f"{scenario.name}: {text}") not in self.told]
 
     def _of_contacts(self, catalogue: Catalogue) -> set[str]:

@@ -1,6 +1,5 @@
 """One configuration, deciding what another one was asked."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +10,7 @@ from engine.bridge import Bridge
 from engine.catalogue import Catalogue
 from engine.choosing import drawn, weighed
 from engine.experiment_arms import arms_of, batch_of
-from engine.holds import Hold, Situation
+from engine.holds import Situation
 from engine.ladder import held_of
 from engine.policyfacts import PolicyFacts
 from engine.whatif.period import Decisions
@@ -92,9 +91,8 @@ class Scenario:
             told = None if look is None else look.surcharges
             surcharges = np.zeros(len(asked)) if told is None else told
         situation = Situation(asked.people, (), verdicts, channels, asked.placements, asked.times_ms, contacts=look)
-        held: Sequence[tuple[Hold, ...]] | None = catalogue.holds.anew(bridge.holds(asked.holds), situation)
-        if not any(held):
-            held = None
+        anew = catalogue.holds.anew(bridge.holds(asked.holds), situation)
+        held = anew if any(anew) else None
         weights = weighed(
             catalogue,
             mean,

@@ -1,11 +1,14 @@
 """Contact policies that differ are walked: a what-if comes to what an engine under the edit would have done."""
 
 import random
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+from engine.config import version_of
+from engine.errors import NotAllowed, NotFound
 from engine.holds import Hold
 from engine.whatif.command import compared
 from engine.whatif.period import Left, steps_of
@@ -47,36 +50,62 @@ EDITS = {
     "a cool-off": AS_IS.replace(b"for: 10d", b"for: 1d").replace(b"after: accepted", b"after: [accepted, ignored]"),
     "pressure": AS_IS.replace(b"cost: 0.4", b"cost: 6"),
     "what is open": AS_IS.replace(b"while_open_outbound: hide", b"while_open: hide\n  while_open_outbound: resume"),
-    "one more": AS_IS.replace(b"  cool_off:\n", b"    - {of: offers, which: [gold, loan], most: 1, within: 5d}\n  cool_off:\n"),
+    "one more": AS_IS.replace(
+        b"  cool_off:\n", b"    - {of: offers, which: [gold, loan], most: 1, within: 5d}\n  cool_off:\n"
+    ),
     "none at all": HEAD.encode(),
     "a rule, too": AS_IS.replace(b"mood > 2.0", b"mood > 5.0").replace(b"most: 2, within: 7d", b"most: 1, within: 7d"),
 }
 PEOPLE, CALLS, DAYS = 7, 170, 24
+HALF_MS = START_MS + CALLS // 2 * DAYS * DAY_MS // CALLS
 STAGES = ("presented", "declined", "accepted", "ignored", "not_presented")
 
-Answers = list[tuple[str, list[str]]]
 
 
-async def asked(text: bytes, as_served: Answers = (), seed: int = 1) -> tuple[SmallEngine, Answers]:  # type: ignore[assignment]
-    """An engine to which people came, and its answers; outcomes are those of `as_served`, where it serves the same."""
-    dice, engine, answers = random.Random(seed), SmallEngine(text), []
-    for call in range(CALLS):
-        engine.now_ms = START_MS + call * DAYS * DAY_MS // CALLS + dice.randrange(1_000)
+class Call(NamedTuple):
+    decision: str
+    slate: list[str]
+    reported: bool
+
+
+async def asked(*texts: bytes, log: Sequence[Call] = (), keeps: bool = True) -> tuple[SmallEngine, list[Call]]:
+    """An engine to which people came, and its answers; each configuration has its share of the time.
+
+    Outcomes and corrections are those of `log`, where the answer has the same offer; without, its own.
+    """
+    dice, engine, calls = random.Random(1), SmallEngine(texts[0]), []
+    for at in range(CALLS):
+        engine.now_ms = START_MS + at * DAYS * DAY_MS // CALLS + dice.randrange(1_000)
         person, channel, mood = dice.randrange(PEOPLE), dice.choice(["web", "branch", "call"]), dice.random() * 10
-        limit, rank, stage = dice.choice([1, 2, 3, 5]), dice.randrange(3), dice.choice(STAGES)
+        limit, rank, stage, luck = dice.choice([1, 2, 3, 5]), dice.randrange(3), dice.choice(STAGES), dice.random()
+        text = texts[at * len(texts) // CALLS]
+        if engine.catalogue.version != version_of(text):
+            now_ms, engine = engine.now_ms, SmallEngine(text, engine.store)
+            engine.now_ms = now_ms
         answer = await engine.decide(f"p{person}", channel, context={"mood": mood}, limit=limit)
         shown = [offer.offer_id for offer in answer.offers]
-        answers.append((answer.decision_id, shown))
-        logged = as_served[call][1] if as_served else shown
         engine.now_ms += 60_000
-        if rank < len(logged) and logged[rank] in shown and dice.random() < 0.8:
-            try:
-                await engine.report(answer.decision_id, logged[rank], stage, f"outcome-{call}")
-            except Exception as error:
-                assert "expected" in str(error) or "closed" in str(error), error
-        elif rank < len(logged) and logged[rank] not in shown:
-            dice.random()
-    return engine, answers
+        logged = log[at].slate if log else shown
+        reported = False
+        if keeps and not at % (CALLS // 2):
+            await engine.store.save_config(engine.catalogue.version, text)
+        if rank < len(logged) and logged[rank] in shown and luck < 0.8 and (not log or log[at].reported):
+            reported = await told(engine, answer.decision_id, logged[rank], stage, f"outcome-{at}")
+        calls.append(Call(answer.decision_id, shown, reported))
+        if luck < 0.2 and at > 4 and calls[at - 4].reported:
+            was, corrected = calls[at - 4].decision, f"outcome-{at - 4}"
+            for offer in (log or calls)[at - 4].slate:
+                await told(engine, was, offer, "declined", f"more-{at}", corrects=corrected)
+    return engine, calls
+
+
+async def told(engine: SmallEngine, decision: str, offer: str, stage: str, outcome: str, **fields: str) -> bool:
+    """Whether an outcome was taken."""
+    try:
+        await engine.report(decision, offer, stage, outcome, **fields)
+    except (NotAllowed, NotFound):
+        return False
+    return True
 
 
 def of_contacts(catalogue: Any, held: tuple[Hold, ...]) -> set[Hold]:
@@ -111,14 +140,51 @@ async def test_who_decides_as_the_log_did_has_the_limits_of_the_log() -> None:
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 async def test_an_edit_comes_to_what_an_engine_under_it_does(edit: bytes) -> None:
-    engine, answers = await asked(AS_IS)
-    _, otherwise = await asked(edit, answers)
-    found = (await compared(engine.store, "log", ["as it is", "edit"], [catalogue_of(AS_IS), catalogue_of(edit)])).content()
-    before, after = found["scenarios"]
+    engine, calls = await asked(AS_IS)
+    _, otherwise = await asked(edit, log=calls)
+    found = await report_of(engine, AS_IS, edit)
     assert found["first_offer_as_logged"] == found["decisions"] == CALLS
-    for scenario, served in ((before, answers), (after, otherwise)):
-        shown = {offer: sum(offer in slate for _, slate in served) for offer in ("gold", "basic", "loan", "stay", "help")}
-        assert {one["offer"]: one["shown"] for one in scenario["offers"]} == shown
-        assert scenario["all"]["silent"] == sum(not slate for _, slate in served)
-    assert after["all"]["other_slate"] == sum(a != b for (_, a), (_, b) in zip(answers, otherwise, strict=True)) > 0
+    came_to(found, calls, otherwise)
+    assert found["scenarios"][1]["all"]["other_slate"] > 0
     assert len(found["remarks"]) == 1 and "contact policies differ" in found["remarks"][0]
+
+
+async def test_what_was_before_the_period_was_as_it_was() -> None:
+    """Two logs of which the second half is under another configuration: each tells what the other one has."""
+    edit = EDITS["a cap"].replace(b"within: 12d", b"within: 7d")  # no longer than what the ledgers keep
+    engine, calls = await asked(AS_IS)
+    other, otherwise = await asked(AS_IS, edit, log=calls)
+    half = CALLS // 2
+    came_to(await report_of(engine, AS_IS, edit, from_ms=HALF_MS), calls[half:], otherwise[half:])
+    found = await report_of(other, edit, edit, from_ms=HALF_MS)
+    came_to(found, otherwise[half:], otherwise[half:])
+    assert not found["remarks"]  # nothing differs, nothing is walked
+    # Over the whole log the first half was made with another contact policy than any scenario has.
+    found = await report_of(other, edit, edit)
+    assert any("contact policies differ" in remark for remark in found["remarks"])
+
+
+async def test_a_configuration_of_which_nothing_is_kept_still_made_contacts() -> None:
+    edit = EDITS["a cap"]
+    engine, calls = await asked(AS_IS, edit, keeps=False)
+    found = await report_of(engine, edit, AS_IS)
+    half = CALLS // 2
+    assert found["decisions"] == half and any(f"left out {half} decisions" in remark for remark in found["remarks"])
+    # What they were, and in which channel, is not known, so they count for whatever they may have been.
+    served = sum(len(call.slate) for call in calls[half:])
+    assert sum(one["shown"] for one in found["scenarios"][0]["offers"]) <= served
+
+
+async def report_of(engine: SmallEngine, *texts: bytes, from_ms: int | None = None) -> dict[str, Any]:
+    names = [f"scenario {at}" for at in range(len(texts))]
+    return (await compared(engine.store, "log", names, [catalogue_of(text) for text in texts], from_ms)).content()
+
+
+def came_to(found: dict[str, Any], *served: Sequence[Call]) -> None:
+    """Each scenario serves what an engine has served."""
+    for scenario, calls in zip(found["scenarios"], served, strict=True):
+        shown = {one["offer"]: sum(one["offer"] in call.slate for call in calls) for one in scenario["offers"]}
+        assert {one["offer"]: one["shown"] for one in scenario["offers"]} == shown
+        assert scenario["all"]["silent"] == sum(not call.slate for call in calls)
+        others = sum(one.slate != other.slate for one, other in zip(served[0], calls, strict=True))
+        assert scenario["all"]["other_slate"] == others
