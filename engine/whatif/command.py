@@ -170,12 +170,17 @@ async def _decided(
                 if step.begins:
                     for walk in walks:
                         walk.begin()
-                for asked in step.decided:
-                    remarks.look(asked)
-                    tally.add(_with_channels(asked, scenarios, left))
+                if len(step.asked):
+                    remarks.look(step.asked)
+                asked = _with_channels(step.asked, scenarios, left)
+                turns = () if step.order is None else tuple(step.order.turns(asked.positions))
+                if len(asked):
+                    tally.add(asked, turns)
+                    continue
                 for walk in walks:
-                    walk.took_place(step.facts)
-                    walk.heard(step.heard)
+                    for turn in turns:
+                        walk.took_place(turn.facts)
+                        walk.heard(turn.heard)
             bar.advance(task, entries)
     return tally, [*left.told(), *remarks.told]
 

@@ -1,6 +1,6 @@
 """A period of the decision log, in columns."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from engine.holds import Hold
 from engine.record import Basics, basics, is_decision
 from engine.store.base import Store
 from engine.valuecode import ValueCodeError, decoded
-from engine.whatif.turns import Fact, Heard, Turns
+from engine.whatif.turns import Order, Turns
 from features import Offset
 
 Floats = NDArray[np.float64]
@@ -93,14 +93,13 @@ class Left:
 
 
 class Step(NamedTuple):
-    """Some of the log. Of a walk a turn: nobody is in there twice, and what is heard comes after all decisions."""
+    """Some decisions of one configuration. In a walk there may be none, and yet something happens."""
 
     begins: bool
     """Whether it is the first of a partition: all of a person is in one."""
-    decided: Sequence[Decisions]
-    """By configuration."""
-    facts: Sequence[Fact] = ()
-    heard: Sequence[Heard] = ()
+    asked: Decisions
+    order: Order | None
+    """In what order, of a walk."""
 
 
 async def steps_of(
@@ -118,9 +117,9 @@ async def steps_of(
         turns = None if back_ms is None else Turns()
         while entries := (await store.read_decisions({partition: after}, limits.LEARN_BATCH_MAX, 0)).get(partition):
             after = entries[-1].offset
-            groups: dict[tuple[int, bytes], list[Located]] = {}
-            if turns is not None:
-                turns.begin()
+            # In a walk decisions of a configuration are together as long as no other one comes in between.
+            groups: list[tuple[bytes, list[Located], Order | None]] = []
+            some: dict[bytes, list[Located]] = {}
             for entry in entries:
                 at, data = entry.offset, entry.data
                 one = basics(data)
@@ -133,34 +132,31 @@ async def steps_of(
                 # Without a limit an open offer was resumed, nothing decided.
                 if not one.limit or not (within or (back_ms is not None and start - back_ms <= one.time_ms < start)):
                     continue
-                if one.config_version not in catalogues:
-                    catalogues[one.config_version] = await _catalogue(store, one.config_version.hex())
-                turn, made_with = 0, catalogues[one.config_version]
+                version = one.config_version
+                if version not in catalogues:
+                    catalogues[version] = await _catalogue(store, version.hex())
+                made_with = catalogues[version]
+                again = within and not isinstance(made_with, str)
                 if turns is not None:
-                    turn = turns.decision(one.customer.decode(), at, made_with, one.channel, one.time_ms)
-                if within and not isinstance(made_with, str):
-                    groups.setdefault((turn, one.config_version), []).append((at, one))
-                    continue
-                if isinstance(made_with, str) and within:
+                    if again and some and version not in some:
+                        groups += [(known, located, turns.taken()) for known, located in some.items()]
+                        some = {}
+                    turns.decision(one.customer.decode(), at, made_with, one.channel, one.time_ms)
+                    if not again:
+                        turns.fact(at, one.slate)
+                if again:
+                    some.setdefault(version, []).append((at, one))
+                elif isinstance(made_with, str) and within:
                     left.out(made_with)
-                if turns is not None:
-                    turns.fact(turn, at, one.slate)
-            found = [(turn, columns_of(catalogues[version], some, left)) for (turn, version), some in groups.items()]
-            found = [(turn, decided) for turn, decided in found if len(decided)]
-            yield len(entries), list(_steps(found, turns, begins))
+            if turns is not None:
+                some = some or {bytes.fromhex(base.version): []}
+            groups += [(version, located, turns.taken() if turns is not None else None) for version, located in some.items()]
+            steps = [
+                Step(begins and not place, columns_of(catalogues[version], located, left), order)
+                for place, (version, located, order) in enumerate(groups)
+            ]
+            yield len(entries), [step for step in steps if len(step.asked) or step.order is not None]
             begins = False
-
-
-def _steps(found: Sequence[tuple[int, Decisions]], turns: Turns | None, begins: bool) -> Iterator[Step]:
-    """What of a batch takes place one after the other."""
-    if turns is None:
-        yield Step(begins, [decided for _, decided in found])
-        return
-    # What is heard before anything else, even if that is nothing.
-    yield Step(begins, (), (), turns.heard.get(-1, ()))
-    for turn in sorted({*turns.facts, *turns.heard, *(turn for turn, _ in found)} - {-1}):
-        decided = [each for at, each in found if at == turn]
-        yield Step(False, decided, turns.facts.get(turn, ()), turns.heard.get(turn, ()))
 
 
 async def _catalogue(store: Store, version: str) -> Catalogue | str:

@@ -1,7 +1,9 @@
 """One configuration, deciding what another one was asked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +12,13 @@ from engine.bridge import Bridge
 from engine.catalogue import Catalogue
 from engine.choosing import drawn, weighed
 from engine.experiment_arms import arms_of, batch_of
+from engine.experiments import Standing
 from engine.holds import Situation
 from engine.ladder import held_of
 from engine.policyfacts import PolicyFacts
+from engine.rules import Verdict
 from engine.whatif.period import Decisions
+from engine.whatif.turns import Turn
 from engine.whatif.walk import Walk
 from models import Policy
 
@@ -49,6 +54,27 @@ class Estimates:
         return mean.copy(), sd.copy()
 
 
+class _Ready(NamedTuple):
+    """Of n decisions, before limits."""
+
+    mean: Floats32
+    sd: Floats32
+    verdicts: list[Verdict]
+    channels: Ints
+    standings: Sequence[Standing] | None
+
+    def only(self, rows: Ints) -> "_Ready":
+        """Those of these rows."""
+        at = rows.tolist()
+        return _Ready(
+            self.mean[rows],
+            self.sd[rows],
+            [self.verdicts[row] for row in at],
+            self.channels[rows],
+            None if self.standings is None else [self.standings[row] for row in at],
+        )
+
+
 class Scenario:
     """A configuration and the model that estimates for it."""
 
@@ -70,8 +96,27 @@ class Scenario:
             found = self._bridges[made_with.version] = Bridge(made_with, self.catalogue)
         return found
 
-    def decide(self, asked: Decisions, estimates: Estimates) -> Decided:
-        """The slates of decisions all of whose channels it has; `estimates` are those of the batch."""
+    def decide(self, asked: Decisions, estimates: Estimates, turns: Sequence[Turn] = ()) -> Decided:
+        """The slates of decisions all of whose channels it has; `estimates` are those of the batch.
+
+        `turns` are the order in which everybody's contacts are walked, if they are.
+        """
+        ready = self._ready(asked, estimates)
+        if self.walk is None:
+            return self._drawn(asked, ready)
+        picks, worth = np.full((len(asked), int(asked.limits.max(initial=1))), -1, np.int16), np.zeros(len(asked))
+        for turn in turns:
+            rows = turn.rows
+            if len(rows):
+                decided = self._drawn(asked.only(rows), ready.only(rows))
+                picks[rows, : decided.picks.shape[1]] = decided.picks
+                worth[rows] = decided.worth
+            self.walk.took_place(turn.facts)
+            self.walk.heard(turn.heard)
+        return Decided(picks, worth)
+
+    def _ready(self, asked: Decisions, estimates: Estimates) -> "_Ready":
+        """What is known before anybody's contacts are looked at."""
         bridge, catalogue = self.bridge(asked.made_with), self.catalogue
         values = bridge.values(asked.values)
         x = catalogue.transform.apply(np.ascontiguousarray(values[:, : len(catalogue.columns)]))
@@ -79,15 +124,22 @@ class Scenario:
         mean, sd = estimates.of(self.policy, x)
         if catalogue.ladder.offers:
             catalogue.ladder.climb(x, mean, sd, held_of(verdicts), self._facts)
-        arms = batch_of(arms_of(catalogue.experiments, asked.people, asked.times_ms.tolist()))
+        standings = arms_of(catalogue.experiments, asked.people, asked.times_ms.tolist())
+        arms = batch_of(standings)
         if arms is not None:
             arms.estimates(catalogue.neutral, self.policy, self._facts.average, mean, sd)
         catalogue.silent.surely(mean, sd)
         catalogue.explorer.widen(sd, self._facts.strength)
-        channels = bridge.channels[asked.channels]
+        return _Ready(mean, sd, verdicts, bridge.channels[asked.channels], standings)
+
+    def _drawn(self, asked: Decisions, ready: "_Ready") -> Decided:
+        """The slates, with what limits keep back."""
+        bridge, catalogue, walk = self.bridge(asked.made_with), self.catalogue, self.walk
+        mean, sd, verdicts, channels, standings = ready
+        arms = batch_of(standings)
         look, surcharges = None, asked.surcharges
-        if self.walk is not None:
-            look = self.walk.look(asked.people, channels, asked.times_ms, asked.limits)
+        if walk is not None:
+            look = walk.look(asked.people, channels, asked.times_ms, asked.limits)
             told = None if look is None else look.surcharges
             surcharges = np.zeros(len(asked)) if told is None else told
         situation = Situation(asked.people, (), verdicts, channels, asked.placements, asked.times_ms, contacts=look)
@@ -111,8 +163,8 @@ class Scenario:
         )
         offers = len(catalogue.offers)
         picks = np.where(slates.picks == offers, np.int16(-1), slates.picks)
-        if self.walk is not None:
-            self.walk.served(look, asked.people, asked.positions, channels, picks, asked.slates)
+        if walk is not None:
+            walk.served(look, asked.people, asked.positions, channels, picks, asked.slates)
         at = np.maximum(picks, 0).astype(np.intp)
         each = np.clip(np.take_along_axis(mean, at, 1), 0.0, 1.0) * self._declared[at] - catalogue.costs[at]
         return Decided(picks, np.where(picks >= 0, each, 0.0).sum(axis=1))

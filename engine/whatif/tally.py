@@ -11,6 +11,7 @@ from engine.rulebatch import RuleBatch
 from engine.rules import Rules
 from engine.whatif.period import Decisions
 from engine.whatif.scenario import Decided, Estimates, Scenario
+from engine.whatif.turns import Turn
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -75,8 +76,8 @@ class Tally:
         """(parts,) people who were decided for."""
         return self._seen.reached
 
-    def add(self, asked: Decisions) -> None:
-        """Decide in all scenarios and count. All must have the channels."""
+    def add(self, asked: Decisions, turns: Sequence[Turn] = ()) -> None:
+        """Decide in all scenarios and count. All must have the channels. `turns` are those of a walk."""
         bridge = self.scenarios[0].bridge(asked.made_with)
         parts = np.zeros((len(asked), len(self.parts)), np.bool_)
         parts[:, 0] = True
@@ -88,7 +89,7 @@ class Tally:
         first: Ints | None = None
         estimates = Estimates()
         for scenario, numbers, counts in zip(self.scenarios, self._numbers, self.counts, strict=True):
-            decided = scenario.decide(asked, estimates)
+            decided = scenario.decide(asked, estimates, turns)
             picks = numbers[decided.picks]
             if first is None:
                 first = picks

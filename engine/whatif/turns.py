@@ -5,8 +5,11 @@ So of a batch of entries the first decision of each person is one turn, the seco
 after the turn of the decision that stands before it. Within a turn nobody appears twice, so a turn is decided at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.catalogue import Catalogue
 from engine.course import Told, standing, tag_of, taken
@@ -42,6 +45,32 @@ class Heard(NamedTuple):
     time_ms: int
 
 
+class Turn(NamedTuple):
+    """What happens at once; what is heard comes after the decisions."""
+
+    rows: NDArray[np.int64]
+    """Of the decisions that are made again."""
+    facts: Sequence[Fact]
+    heard: Sequence[Heard]
+
+
+class Order(NamedTuple):
+    """The turns of some entries."""
+
+    turn_of: Mapping[Offset, int]
+    facts: Mapping[int, Sequence[Fact]]
+    heard: Mapping[int, Sequence[Heard]]
+    """By the turn after which they are heard; -1: before the first."""
+
+    def turns(self, positions: Sequence[Offset]) -> Iterator[Turn]:
+        """The turns one after the other; `positions` are those of the decisions that are made again, by row."""
+        rows: dict[int, list[int]] = {}
+        for row, position in enumerate(positions):
+            rows.setdefault(self.turn_of[position], []).append(row)
+        for at in sorted({*rows, *self.facts, *self.heard}):
+            yield Turn(np.array(rows.get(at, ()), np.int64), self.facts.get(at, ()), self.heard.get(at, ()))
+
+
 class _Made(NamedTuple):
     person: str
     channel: str
@@ -49,32 +78,34 @@ class _Made(NamedTuple):
 
 
 class Turns:
-    """Of one partition: in which turn of a batch an entry has its place."""
+    """Of one partition: in which turn each entry has its place."""
 
     def __init__(self) -> None:
         self._made: dict[Offset, _Made] = {}
         self._courses: dict[tuple[Offset, int], list[Told]] = {}
         self._next: dict[str, int] = {}
-        self.facts: dict[int, list[Fact]] = {}
-        self.heard: dict[int, list[Heard]] = {}
-        """By the turn after which they are heard; -1: before the first."""
+        self._turn_of: dict[Offset, int] = {}
+        self._facts: dict[int, list[Fact]] = {}
+        self._heard: dict[int, list[Heard]] = {}
 
-    def begin(self) -> None:
-        """A batch begins."""
-        self._next, self.facts, self.heard = {}, {}, {}
+    def taken(self) -> Order:
+        """The order of what came since the last call."""
+        order = Order(self._turn_of, self._facts, self._heard)
+        self._next, self._turn_of, self._facts, self._heard = {}, {}, {}, {}
+        return order
 
-    def decision(self, person: str, position: Offset, made_with: Catalogue | str, channel: int, time_ms: int) -> int:
-        """The turn of a decision. `made_with` is its configuration, or why there is none."""
+    def decision(self, person: str, position: Offset, made_with: Catalogue | str, channel: int, time_ms: int) -> None:
+        """A decision. `made_with` is its configuration, or why there is none."""
         where = "" if isinstance(made_with, str) else made_with.config.channels[channel].id
         self._made[position] = _Made(person, where, time_ms)
         turn = self._next.get(person, 0)
         self._next[person] = turn + 1
-        return turn
+        self._turn_of[position] = turn
 
-    def fact(self, turn: int, position: Offset, slate: Sequence[int]) -> None:
-        """The decision of this position and turn is not made again."""
-        made = self._made[position]
-        self.facts.setdefault(turn, []).append(Fact(made.person, position, made.channel, made.time_ms, slate))
+    def fact(self, position: Offset, slate: Sequence[int]) -> None:
+        """The decision of this position, the newest, is not made again."""
+        made, turn = self._made[position], self._turn_of[position]
+        self._facts.setdefault(turn, []).append(Fact(made.person, position, made.channel, made.time_ms, slate))
 
     def other(self, position: Offset, data: bytes) -> None:
         """An entry that is no decision, or none that says what it rests on."""
@@ -84,8 +115,8 @@ class Turns:
             return
         if isinstance(entry, DecisionRecord):
             if not entry.resumed:
-                turn = self.decision(entry.customer, position, "of an earlier release", entry.channel, entry.time_ms)
-                self.fact(turn, position, [choice.key for choice in entry.slate])
+                self.decision(entry.customer, position, "of an earlier release", entry.channel, entry.time_ms)
+                self.fact(position, [choice.key for choice in entry.slate])
         elif isinstance(entry, OutcomeRecord) and (made := self._made.get(entry.decision)) is not None:
             place = entry.decision, entry.rank
             new = Told(tag_of(entry.outcome_hash, entry.stage))
@@ -102,4 +133,4 @@ class Turns:
                 int(standing(told)),
                 entry.time_ms,
             )
-            self.heard.setdefault(turn, []).append(heard)
+            self._heard.setdefault(turn, []).append(heard)

@@ -121,20 +121,21 @@ async def test_who_decides_as_the_log_did_has_the_limits_of_the_log() -> None:
         for step in steps:
             if step.begins:
                 walk.begin()
-            for asked_now in step.decided:
-                look = walk.look(asked_now.people, asked_now.channels, asked_now.times_ms, asked_now.limits)
+            assert step.order is not None
+            for turn in step.order.turns(step.asked.positions):
+                now = step.asked.only(turn.rows)
+                look = walk.look(now.people, now.channels, now.times_ms, now.limits)
                 assert look is not None and look.surcharges is not None
-                for at, held in enumerate(asked_now.holds):
-                    told = {Hold(*fields) for fields in look.holds[at]}
-                    assert told == of_contacts(engine.catalogue, held)
-                    seen, kept = seen + 1, kept + len(told)
-                assert look.surcharges.tolist() == asked_now.surcharges.tolist()
-                keys = [[engine.catalogue.index_of_key[key] for key in slate] for slate in asked_now.slates]
-                picks = np.array([offers + [-1] * (5 - len(offers)) for offers in keys], np.int16)
-                channels, slates = asked_now.channels, asked_now.slates
-                walk.served(look, asked_now.people, asked_now.positions, channels, picks, slates)
-            walk.took_place(step.facts)
-            walk.heard(step.heard)
+                for at, held in enumerate(now.holds):
+                    found = {Hold(*fields) for fields in look.holds[at]}
+                    assert found == of_contacts(engine.catalogue, held)
+                    seen, kept = seen + 1, kept + len(found)
+                assert look.surcharges.tolist() == now.surcharges.tolist()
+                offers = [[engine.catalogue.index_of_key[key] for key in slate] for slate in now.slates]
+                picks = np.array([[*some, *[-1] * (5 - len(some))] for some in offers], np.int16).reshape(-1, 5)
+                walk.served(look, now.people, now.positions, now.channels, picks, now.slates)
+                assert not turn.facts
+                walk.heard(turn.heard)
     assert seen == CALLS and kept > CALLS and not left.counts
 
 
