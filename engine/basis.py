@@ -35,6 +35,11 @@ _PRICE: Final = struct.Struct("<Hd")
 _VALUES: Final = struct.Struct("<H")
 
 GATE_OPEN: Final = 1.0
+HEADER_FORMAT: Final = _HEADER.format
+ESTIMATE_BYTES: Final = _ESTIMATE.size
+HOLD_BYTES: Final = _HOLD.size
+PRICE_BYTES: Final = _PRICE.size
+"""For who reads many at once: engine.whatif.records."""
 
 
 class BasisError(ValueError):

@@ -1,6 +1,7 @@
 """A period of the decision log, in columns."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,21 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import limits
-from engine.basis import Basis, BasisError
 from engine.catalogue import Catalogue
 from engine.config import parse
 from engine.errors import ConfigError
 from engine.holds import Hold
-from engine.record import Basics, basics, is_decision
-from engine.store.base import Store
+from engine.record import is_decision
+from engine.store.base import LogEntry, Store
 from engine.valuecode import ValueCodeError, decoded
+from engine.whatif.records import Records, bases, read
 from engine.whatif.turns import Order, Turns
 from features import Offset
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Located = tuple[Offset, Basics]
-_Read = tuple[Offset, Basics, Basis]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -37,8 +36,8 @@ class Decisions:
     times_ms: Ints
     limits: Ints
     seeds: list[int]
-    slates: list[Sequence[int]]
-    """Offer keys in rank order."""
+    slates: Ints
+    """(n, K) offer keys in rank order, padded with 0."""
     values: Floats
     """(n, columns) what they saw."""
     holds: list[tuple[Hold, ...]]
@@ -64,7 +63,7 @@ class Decisions:
             self.times_ms[rows],
             self.limits[rows],
             [self.seeds[row] for row in at],
-            [self.slates[row] for row in at],
+            self.slates[rows],
             self.values[rows],
             [self.holds[row] for row in at],
             None if self.prices is None else self.prices[rows],
@@ -110,53 +109,84 @@ async def steps_of(
     `base` is a configuration that need not be looked up. `back_ms` is how far before the span contacts matter, for a
     walk; None: nobody's contacts are walked, and decisions come in any order.
     """
-    catalogues: dict[bytes, Catalogue | str] = {bytes.fromhex(base.version): base}
-    start, end = from_ms or 0, until_ms or limits.TIME_MS_MAX + 1
+    home = bytes.fromhex(base.version)
+    catalogues: dict[bytes, Catalogue | str] = {home: base}
+    start, end, reach_ms = from_ms or 0, until_ms or limits.TIME_MS_MAX + 1, back_ms or 0
     for partition in range(store.partitions):
         after, begins = Offset.ZERO, True
         turns = None if back_ms is None else Turns()
         while entries := (await store.read_decisions({partition: after}, limits.LEARN_BATCH_MAX, 0)).get(partition):
             after = entries[-1].offset
-            # In a walk decisions of a configuration are together as long as no other one comes in between.
-            groups: list[tuple[bytes, list[Located], Order | None]] = []
-            some: dict[bytes, list[Located]] = {}
-            for entry in entries:
-                at, data = entry.offset, entry.data
-                one = basics(data)
-                if one is None:
-                    left.out("their records do not say what they rest on", int(is_decision(data)))
-                    if turns is not None:
-                        turns.other(at, data)
-                    continue
-                within = start <= one.time_ms < end
-                # Without a limit an open offer was resumed, nothing decided.
-                if not one.limit or not (within or (back_ms is not None and start - back_ms <= one.time_ms < start)):
-                    continue
-                version = one.config_version
-                if version not in catalogues:
-                    catalogues[version] = await _catalogue(store, version.hex())
-                made_with = catalogues[version]
-                again = within and not isinstance(made_with, str)
-                if turns is not None:
-                    if again and some and version not in some:
-                        groups += [(known, located, turns.taken()) for known, located in some.items()]
-                        some = {}
-                    turns.decision(one.customer.decode(), at, made_with, one.channel, one.time_ms)
-                    if not again:
-                        turns.fact(at, one.slate)
-                if again:
-                    some.setdefault(version, []).append((at, one))
-                elif isinstance(made_with, str) and within:
-                    left.out(made_with)
-            if turns is not None:
-                some = some or {bytes.fromhex(base.version): []}
-            groups += [(version, located, turns.taken() if turns is not None else None) for version, located in some.items()]
+            records = read([entry.data for entry in entries])
+            lacking = sum(is_decision(records.data[at]) for at in records.others)
+            left.out("their records do not say what they rest on", lacking)
+            times_ms, versions = records.fixed["time"], records.versions
+            # Without a limit an open offer was resumed, nothing decided.
+            rows = np.flatnonzero((records.fixed["limit"] > 0) & (start - reach_ms <= times_ms) & (times_ms < end))
+            for version in {versions[row] for row in rows.tolist()}.difference(catalogues):
+                catalogues[version] = await _catalogue(store, version.hex())
+            again: dict[int, bytes] = {}
+            for row in rows[times_ms[rows] >= start].tolist():
+                catalogue = catalogues[versions[row]]
+                if isinstance(catalogue, str):
+                    left.out(catalogue)
+                else:
+                    again[row] = versions[row]
+            if turns is None:
+                groups = _by_version(again)
+            else:
+                groups = _in_order(turns, entries, records, rows, again, catalogues) or [(home, [], turns.taken())]
             steps = [
-                Step(begins and not place, columns_of(catalogues[version], located, left), order)
-                for place, (version, located, order) in enumerate(groups)
+                Step(begins and not place, columns_of(catalogues[version], records, entries, some, left), order)
+                for place, (version, some, order) in enumerate(groups)
             ]
             yield len(entries), [step for step in steps if len(step.asked) or step.order is not None]
             begins = False
+
+
+_Group = tuple[bytes, list[int], Order | None]
+
+
+def _by_version(again: Mapping[int, bytes]) -> list[_Group]:
+    """Rows by the configuration that decided."""
+    groups: dict[bytes, list[int]] = {}
+    for row, version in again.items():
+        groups.setdefault(version, []).append(row)
+    return [(version, rows, None) for version, rows in groups.items()]
+
+
+def _in_order(
+    turns: Turns,
+    entries: Sequence[LogEntry],
+    records: Records,
+    rows: Ints,
+    again: Mapping[int, bytes],
+    catalogues: Mapping[bytes, Catalogue | str],
+) -> list[_Group]:
+    """The same for a walk: those of a configuration are together as long as no other one comes in between."""
+    groups: list[_Group] = []
+    some: list[int] = []
+    row_of = dict(zip(records.entries[rows].tolist(), rows.tolist(), strict=True))
+    people = dict(zip(rows.tolist(), records.people(rows), strict=True))
+    times_ms, channels, slates = (
+        each.tolist() for each in (records.fixed["time"], records.fixed["channel"], records.slates)
+    )
+    others, versions = set(records.others), records.versions
+    for place, entry in enumerate(entries):
+        if place in others:
+            turns.other(entry.offset, entry.data)
+        row = row_of.get(place)
+        if row is None:
+            continue
+        if row in again and some and again[row] != again[some[0]]:
+            groups.append((again[some[0]], some, turns.taken()))
+            some = []
+        turns.decision(people[row], entry.offset, catalogues[versions[row]], channels[row], times_ms[row])
+        if row in again:
+            some.append(row)
+        else:
+            turns.fact(entry.offset, [key for key in slates[row] if key])
+    return [*groups, (again[some[0]], some, turns.taken())] if some else groups
 
 
 async def _catalogue(store: Store, version: str) -> Catalogue | str:
@@ -170,54 +200,52 @@ async def _catalogue(store: Store, version: str) -> Catalogue | str:
         return f"configuration {version} cannot be read any more: {error}"
 
 
-def columns_of(made_with: Catalogue | str, some: Sequence[Located], left: Left) -> Decisions:
-    """Decisions of one configuration, those of them that can be read."""
+def columns_of(
+    made_with: Catalogue | str, records: Records, entries: Sequence[LogEntry], rows: Sequence[int], left: Left
+) -> Decisions:
+    """Decisions of one configuration, those of these rows that can be read."""
     assert not isinstance(made_with, str)
     columns, offers = len(made_with.rule_columns), len(made_with.offers)
-    good: list[_Read] = []
-    for at, one in some:
-        try:
-            basis = Basis.unpack(one.basis)
-        except BasisError:
-            left.out("their records cannot be read")
-            continue
-        good.append((at, one, basis))
+    found = bases(records, np.array(rows, np.int64))
     try:
-        values = decoded([basis.seen for _, _, basis in good], columns)
+        values = decoded(found.seen, columns)
     except ValueCodeError:
         # Seldom: find those that fit, one by one.
-        good, values = _readable(good, columns, left)
-    prices = np.zeros((len(good), offers)) if any(basis.prices for _, _, basis in good) else None
-    if prices is not None:
-        for row, (_, _, basis) in enumerate(good):
-            for offer, price in basis.prices:
-                prices[row, offer] = price
+        values, there = _readable(found.seen, columns)
+        found = found.only(there)
+    good = found.good
+    left.out("their records cannot be read", len(rows) - len(good))
+    prices = None
+    if any(found.prices):
+        prices = np.zeros((len(good), offers))
+        for place, some in enumerate(found.prices):
+            for offer, price in some:
+                prices[place, offer] = price
+    fixed = records.fixed[good]
     return Decisions(
         made_with,
-        [at for at, _, _ in good],
-        [one.customer.decode() for _, one, _ in good],
-        np.array([one.channel for _, one, _ in good], np.int64),
-        np.array([one.time_ms for _, one, _ in good], np.int64),
-        np.array([one.limit for _, one, _ in good], np.int64),
-        [one.seed for _, one, _ in good],
-        [one.slate for _, one, _ in good],
+        [entries[at].offset for at in records.entries[good].tolist()],
+        records.people(good),
+        fixed["channel"].astype(np.int64),
+        fixed["time"].astype(np.int64),
+        fixed["limit"].astype(np.int64),
+        fixed["seed"].tolist(),
+        records.slates[good],
         values,
-        [basis.holds for _, _, basis in good],
+        found.holds,
         prices,
-        np.array([basis.surcharge for _, _, basis in good]),
-        np.array([basis.gate for _, _, basis in good]),
-        [one.placement for _, one, _ in good],
-        [basis.values for _, _, basis in good],
+        found.surcharges,
+        found.gates,
+        fixed["placement"].tolist(),
+        found.answers,
     )
 
 
-def _readable(good: list[_Read], columns: int, left: Left) -> tuple[list[_Read], Floats]:
-    kept, rows = [], [np.zeros((0, columns))]
-    for one in good:
-        try:
-            rows.append(decoded([one[2].seen], columns))
-        except ValueCodeError:
-            left.out("their records cannot be read")
-        else:
-            kept.append(one)
-    return kept, np.concatenate(rows)
+def _readable(seen: Sequence[bytes], columns: int) -> tuple[Floats, Ints]:
+    """The values of the rows that can be read, and which they are."""
+    there, values = [], [np.zeros((0, columns))]
+    for place, one in enumerate(seen):
+        with suppress(ValueCodeError):
+            values.append(decoded([one], columns))
+            there.append(place)
+    return np.concatenate(values), np.array(there, np.int64)

@@ -114,8 +114,7 @@ class Tally:
 
     def _like_the_log(self, asked: Decisions, decided: Decided) -> int:
         keys = np.array([*self._base.offer_keys, 0])[decided.picks[:, 0]]
-        logged = np.array([slate[0] if slate else 0 for slate in asked.slates])
-        return int((keys == logged).sum())
+        return int((keys == asked.slates[:, 0]).sum())
 
 
 class _InSegments:

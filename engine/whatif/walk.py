@@ -80,16 +80,17 @@ class Walk:
         positions: Sequence[Offset],
         channels: Ints,
         picks: NDArray[np.int16],
-        logged: Sequence[Sequence[int]],
+        logged: Ints,
     ) -> None:
-        """The scenario has served `picks` (n, K), where the log has the offers of the keys `logged`."""
+        """The scenario has served `picks` (n, K), where the log has the offers of the keys `logged` (n, L)."""
         if self._policy is None or look is None:
             return
         silent, keys = self._catalogue.silent.offers, self._catalogue.offer_keys
-        for at, (person, position, row) in enumerate(zip(people, positions, picks.tolist(), strict=True)):
+        slates = zip(people, positions, picks.tolist(), logged.tolist(), strict=True)
+        for at, (person, position, row, there) in enumerate(slates):
             offers = [offer for offer in row if offer >= 0 and offer not in silent]
             self._grow(look, at, person, position, int(channels[at]), offers)
-            missed = frozenset(logged[at]).difference([keys[offer] for offer in offers])
+            missed = frozenset(there).difference([0, *(keys[offer] for offer in offers)])
             if missed:
                 self._missed[position] = missed
 

@@ -131,9 +131,9 @@ async def test_who_decides_as_the_log_did_has_the_limits_of_the_log() -> None:
                     assert found == of_contacts(engine.catalogue, held)
                     seen, kept = seen + 1, kept + len(found)
                 assert look.surcharges.tolist() == now.surcharges.tolist()
-                offers = [[engine.catalogue.index_of_key[key] for key in slate] for slate in now.slates]
-                picks = np.array([[*some, *[-1] * (5 - len(some))] for some in offers], np.int16).reshape(-1, 5)
-                walk.served(look, now.people, now.positions, now.channels, picks, now.slates)
+                index = {**engine.catalogue.index_of_key, 0: -1}
+                picks = np.array([[index[key] for key in slate] for slate in now.slates.tolist()], np.int16)
+                walk.served(look, now.people, now.positions, now.channels, picks.reshape(now.slates.shape), now.slates)
                 assert not turn.facts
                 walk.heard(turn.heard)
     assert seen == CALLS and kept > CALLS and not left.counts
