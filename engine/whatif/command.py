@@ -21,6 +21,7 @@ from engine.errors import InvalidArgument, Unavailable
 from engine.learner import prior_policy
 from engine.policyfacts import PolicyFacts
 from engine.replaying import store_of
+from engine.rulenames import LEDGER
 from engine.store.base import Store, StoreError
 from engine.store.redis import RedisStore
 from engine.store.wire import Address
@@ -246,6 +247,10 @@ class _Remarks:
         self._walked = walked
         self._seen: set[str] = set()
         self.told = [_WALKED] if walked else []
+        if walked:
+            for scenario in scenarios:
+                if any(name.startswith(LEDGER) for name in scenario.catalogue.rules.variables):
+                    self.told.append(f"{scenario.name}: rules that look at the ledger see what they saw in the log")
 
     def look(self, asked: Decisions) -> None:
         """Look at what a configuration of the log did not have."""

@@ -176,6 +176,17 @@ async def test_a_configuration_of_which_nothing_is_kept_still_made_contacts() ->
     assert sum(one["shown"] for one in found["scenarios"][0]["offers"]) <= served
 
 
+async def test_what_a_walk_does_not_know_is_told() -> None:
+    engine, _ = await asked(AS_IS)
+    looking = EDITS["a cap"].replace(b"mood > 2.0", b"ledger.contacts_7d < 3.0")
+    budget = b"budgets: [{id: letters, offers: [gold], units: 2, per: day, consumed: served}]\n"
+    found = await report_of(engine, AS_IS, looking, EDITS["a cap"] + budget)
+    assert "scenario 1: rules that look at the ledger see what they saw in the log" in found["remarks"]
+    assert (
+        "scenario 2: this log does not tell what the limit 'budget letters' would have kept back" in found["remarks"]
+    )
+
+
 async def report_of(engine: SmallEngine, *texts: bytes, from_ms: int | None = None) -> dict[str, Any]:
     names = [f"scenario {at}" for at in range(len(texts))]
     return (await compared(engine.store, "log", names, [catalogue_of(text) for text in texts], from_ms)).content()
