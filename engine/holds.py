@@ -169,14 +169,12 @@ class Holds:
             covered[bundle] |= covered[list(members)].any()
         return covered
 
-    def anew(self, held: Sequence[Sequence[Hold]], situation: Situation) -> list[tuple[Hold, ...]]:
+    def anew(
+        self, held: Sequence[Sequence[Hold]], situation: Situation, others: Sequence[Holder] = ()
+    ) -> list[tuple[Hold, ...]]:
         """The holds of decisions with those that follow from rules, person and place worked out again, and those of
-        contact policy where the situation tells of contacts."""
-        walked = situation.contacts is not None
-        derived = [
-            holder.derived or (walked and sparing is not None)
-            for holder, sparing in zip(self._holders, self._sparing, strict=True)
-        ]
+        further holders."""
+        derived = [holder.derived or holder in others for holder in self._holders]
         kept = [tuple([hold for hold in holds if not derived[self._at(hold)]]) if holds else () for holds in held]
         for start, holder, again in zip(self._starts, self._holders, derived, strict=False):
             told = holder.holds(situation) if again else None

@@ -94,7 +94,7 @@ class _Log:
             del self.positions[:excess]
 
 
-class _Account:
+class Account:
     """What one partition has of a budget in a period."""
 
     def __init__(self) -> None:
@@ -104,6 +104,7 @@ class _Account:
         self.swept_ms = 0
 
     def take(self, take: Take) -> None:
+        """Units that a decision takes."""
         self.taken[take.lease] += take.units
         if not take.end_ms:
             self.confirmed += take.units
@@ -126,6 +127,7 @@ class _Account:
         return 0
 
     def sweep(self, now_ms: int) -> PartUse:
+        """What it has, without reservations that have ended."""
         ended = [end_ms for end_ms in self.reserved if end_ms <= now_ms]
         for end_ms in ended:
             del self.reserved[end_ms]
@@ -167,7 +169,7 @@ class MemoryStore:
         self._configs: dict[str, bytes] = {}
         self._notes: dict[str, bytes] = {}
         self._layouts: dict[int, str] = {}
-        self._accounts: list[dict[str, _Account]] = [{} for _ in range(partitions)]
+        self._accounts: list[dict[str, Account]] = [{} for _ in range(partitions)]
         self._leases: dict[str, tuple[int, dict[int, tuple[int, str]]]] = {}
         self._budget_notes: dict[str, bytes] = {}
         self._leases_made = 0
@@ -205,8 +207,8 @@ class MemoryStore:
             results.append(result)
         return results
 
-    def _account(self, customer: str, account: str) -> _Account:
-        return self._accounts[partition_of(customer, self.partitions)].setdefault(account, _Account())
+    def _account(self, customer: str, account: str) -> Account:
+        return self._accounts[partition_of(customer, self.partitions)].setdefault(account, Account())
 
     async def commit_outcome(
         self, customer: str, ledger_expected: bytes, ledger: bytes, entry: bytes
@@ -502,12 +504,12 @@ class MemoryStore:
 
     async def use(self, account: str, now_ms: int) -> list[PartUse]:
         """What each partition has, without the reservations that ended."""
-        return [accounts.setdefault(account, _Account()).sweep(now_ms) for accounts in self._accounts]
+        return [accounts.setdefault(account, Account()).sweep(now_ms) for accounts in self._accounts]
 
     async def enrol(self, account: str, lease: int) -> None:
         """Make a lease valid in every partition."""
         for accounts in self._accounts:
-            accounts.setdefault(account, _Account()).taken[lease] = 0
+            accounts.setdefault(account, Account()).taken[lease] = 0
 
     async def grant(self, account: str, version: int, lease: int, units: int, server: str) -> bool:
         """Open a lease if none was granted since."""
@@ -520,7 +522,7 @@ class MemoryStore:
     async def end_lease(self, account: str, lease: int) -> None:
         """Make a lease invalid in every partition, then close it."""
         for accounts in self._accounts:
-            accounts.setdefault(account, _Account()).taken.pop(lease, None)
+            accounts.setdefault(account, Account()).taken.pop(lease, None)
         version, by_id = self._leases.get(account, (0, {}))
         self._leases[account] = version, {at: held for at, held in by_id.items() if at != lease}
     async def read_versions(self) -> dict[str, bytes]:

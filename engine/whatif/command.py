@@ -29,14 +29,19 @@ from engine.whatif.period import Decisions, Left, steps_of
 from engine.whatif.report import Report
 from engine.whatif.scenario import Scenario
 from engine.whatif.tally import Tally
-from engine.whatif.walk import Walk, walks_apart
+from engine.whatif.walk import Walk, Walked
 from models import Policy
 
 SCENARIOS_MAX: Final = 16
 _COLUMNS_MIN: Final = 130
-_WALKED: Final = (
+_CONTACTS: Final = (
     "contact policies differ, so every scenario has the contacts that it makes itself, counted from the beginning of "
     "the log on; who came and when, and what came of offers that the log has, too, stay as in the log"
+)
+
+_BUDGETS: Final = (
+    "budgets differ, so every scenario uses up its own, counted from the beginning of the log on; shadow prices stay "
+    "as in the log"
 )
 
 
@@ -139,34 +144,49 @@ async def compared(
     scenarios: list[Scenario] = []
     for name, catalogue in zip(names, catalogues, strict=True):
         scenarios.append(_scenario(name, catalogue, head, beliefs, [one.policy for one in scenarios]))
-    period = from_ms, until_ms
-    try:
-        walked = any(walks_apart(catalogues[0], catalogue) for catalogue in catalogues[1:])
-        tally, told = await _decided(store, scenarios, *period, walked=walked)
-    except _WalkNeeded:
-        tally, told = await _decided(store, scenarios, *period, walked=True)
+    walked = _differing(catalogues[0], catalogues[1:])
+    while True:
+        try:
+            tally, told = await _decided(store, scenarios, from_ms, until_ms, walked)
+        except _WalkNeeded as needed:
+            walked |= needed.walked
+        else:
+            break
     if not tally.decisions[0]:
         raise InvalidArgument(". ".join([f"{title}: holds no decision that can be made again", *told]))
     return Report(title, tally, told)
 
 
 class _WalkNeeded(Exception):
-    """A configuration of the log has another contact policy than a scenario."""
+    """A configuration of the log has other limits than a scenario."""
+
+    def __init__(self, walked: Walked) -> None:
+        super().__init__(walked)
+        self.walked = walked
+
+
+def _differing(one: Catalogue, others: Sequence[Catalogue]) -> Walked:
+    """Of what limits are not the same everywhere."""
+    found = Walked()
+    for other in others:
+        found |= Walked.between(one, other)
+    return found
 
 
 async def _decided(
-    store: Store, scenarios: Sequence[Scenario], from_ms: int | None, until_ms: int | None, *, walked: bool
+    store: Store, scenarios: Sequence[Scenario], from_ms: int | None, until_ms: int | None, walked: Walked
 ) -> tuple[Tally, list[str]]:
-    """(what was counted, what is to be told) of the log. Raises StoreError, _WalkNeeded if it was not `walked`."""
-    tally, left, remarks = Tally(scenarios), Left(), _Remarks(scenarios, walked=walked)
-    walks = [Walk(scenario.catalogue) for scenario in scenarios] if walked else []
+    """(what was counted, what is to be told) of the log. Raises StoreError, _WalkNeeded if more is to be `walked`."""
+    tally, left, remarks = Tally(scenarios), Left(), _Remarks(scenarios, walked)
+    walks = [Walk(scenario.catalogue, walked) for scenario in scenarios] if any(walked) else []
     for scenario, walk in zip(scenarios, walks, strict=False):
         scenario.walk = walk
-    back_ms = max(walk.horizon_ms for walk in walks) if walked else None
+    back_ms = max(walk.horizon_ms for walk in walks) if walks else None
+    period = from_ms, until_ms, left, back_ms
     columns = TextColumn("deciding again"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with _nothing_swept(), Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
-        async for entries, steps in steps_of(store, scenarios[0].catalogue, from_ms, until_ms, left, back_ms):
+        async for entries, steps in steps_of(store, scenarios[0].catalogue, *period, together=walked.budgets):
             for step in steps:
                 if step.begins:
                     for walk in walks:
@@ -233,21 +253,15 @@ def _with_channels(asked: Decisions, scenarios: Sequence[Scenario], left: Left) 
     return asked.only(np.flatnonzero(there))
 
 
-def _other_budgets(one: Catalogue, other: Catalogue) -> list[str]:
-    """Budgets of both that are not the same."""
-    known = {budget.id: budget for budget in one.config.budgets}
-    return [budget.id for budget in other.config.budgets if known.get(budget.id, budget) != budget]
-
-
 class _Remarks:
     """What scenarios cannot know of a log, told once."""
 
-    def __init__(self, scenarios: Sequence[Scenario], *, walked: bool) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], walked: Walked) -> None:
         self._scenarios = scenarios
         self._walked = walked
         self._seen: set[str] = set()
-        self.told = [_WALKED] if walked else []
-        if walked:
+        self.told = [text for text, there in zip((_CONTACTS, _BUDGETS), walked, strict=True) if there]
+        if walked.contacts:
             for scenario in scenarios:
                 if any(name.startswith(LEDGER) for name in scenario.catalogue.rules.variables):
                     self.told.append(f"{scenario.name}: rules that look at the ledger see what they saw in the log")
@@ -257,25 +271,22 @@ class _Remarks:
         if asked.made_with.version in self._seen:
             return
         self._seen.add(asked.made_with.version)
-        apart = [scenario for scenario in self._scenarios if walks_apart(asked.made_with, scenario.catalogue)]
-        if apart and not self._walked:
-            raise _WalkNeeded
+        needed = _differing(asked.made_with, [scenario.catalogue for scenario in self._scenarios]) | self._walked
+        if needed != self._walked:
+            raise _WalkNeeded(needed)
         for scenario in self._scenarios:
             bridge = scenario.bridge(asked.made_with)
             used = set(scenario.catalogue.rules.variables)
             new = [name for name in bridge.unseen if name in used]
             texts = [f"{name} was not there when the log was made and has its default" for name in new]
-            known = self._of_contacts(scenario.catalogue) | self._of_contacts(asked.made_with)
+            known = self._counted(scenario.catalogue) | self._counted(asked.made_with)
             untold = [name for name in bridge.untold if name not in known]
             lifted = [name for name in bridge.lifted if name not in known]
             texts += [f"this log does not tell what the limit {name!r} would have kept back" for name in untold]
             texts += [f"the limit {name!r} is gone: what it kept back is free" for name in lifted]
-            texts += [
-                f"the budget {budget!r} is another one than in the log: it keeps back what it kept back there"
-                for budget in _other_budgets(asked.made_with, scenario.catalogue)
-            ]
             self.told += [line for text in texts if (line := f"{scenario.name}: {text}") not in self.told]
 
-    def _of_contacts(self, catalogue: Catalogue) -> set[str]:
-        """The limits that are walked: nothing about them is unknown."""
-        return set(catalogue.contacts.names) if self._walked and catalogue.contacts is not None else set()
+    def _counted(self, catalogue: Catalogue) -> set[str]:
+        """The limits that are counted anew: nothing about them is unknown."""
+        contacts = catalogue.contacts.names if self._walked.contacts and catalogue.contacts is not None else ()
+        return {*contacts, *(catalogue.budgets.names if self._walked.budgets else ())}

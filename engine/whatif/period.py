@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,14 @@ from engine.record import is_decision
 from engine.store.base import LogEntry, Store
 from engine.valuecode import ValueCodeError, decoded
 from engine.whatif.records import Records, bases, read
-from engine.whatif.turns import Order, Turns
+from engine.whatif.turns import Order, Position, Turns
 from features import Offset
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+_TOGETHER_ENTRIES_MAX: Final = 250
+_SPAN_MS: Final = 1_000
+"""What comes back to a budget within so long a time is there for others after it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -29,7 +32,7 @@ class Decisions:
     """Some decisions that one configuration made; n of them."""
 
     made_with: Catalogue
-    positions: list[Offset]
+    positions: list[Position]
     people: list[str]
     channels: Ints
     """(n,) in the numbers of that configuration, as are offers."""
@@ -95,53 +98,60 @@ class Step(NamedTuple):
     """Some decisions of one configuration. In a walk there may be none, and yet something happens."""
 
     begins: bool
-    """Whether it is the first of a partition: all of a person is in one."""
+    """Whether nobody is in it, or later, who was before."""
     asked: Decisions
     order: Order | None
     """In what order, of a walk."""
 
 
 async def steps_of(
-    store: Store, base: Catalogue, from_ms: int | None, until_ms: int | None, left: Left, back_ms: int | None = None
+    store: Store,
+    base: Catalogue,
+    from_ms: int | None,
+    until_ms: int | None,
+    left: Left,
+    back_ms: int | None = None,
+    *,
+    together: bool = False,
 ) -> AsyncIterator[tuple[int, list[Step]]]:
     """(entries read, what they are) of a span of time, batch by batch. Raises StoreError.
 
     `base` is a configuration that need not be looked up. `back_ms` is how far before the span contacts matter, for a
-    walk; None: nobody's contacts are walked, and decisions come in any order.
+    walk; None: nobody's contacts are walked, and decisions come in any order. Partitions come one after the other, or
+    `together`, in the order of time.
     """
     home = bytes.fromhex(base.version)
     catalogues: dict[bytes, Catalogue | str] = {home: base}
     start, end, reach_ms = from_ms or 0, until_ms or limits.TIME_MS_MAX + 1, back_ms or 0
-    for partition in range(store.partitions):
-        after, begins = Offset.ZERO, True
-        turns = None if back_ms is None else Turns()
-        while entries := (await store.read_decisions({partition: after}, limits.LEARN_BATCH_MAX, 0)).get(partition):
-            after = entries[-1].offset
-            records = read([entry.data for entry in entries])
-            lacking = sum(is_decision(records.data[at]) for at in records.others)
-            left.out("their records do not say what they rest on", lacking)
-            times_ms, versions = records.fixed["time"], records.versions
-            # Without a limit an open offer was resumed, nothing decided.
-            rows = np.flatnonzero((records.fixed["limit"] > 0) & (start - reach_ms <= times_ms) & (times_ms < end))
-            for version in {versions[row] for row in rows.tolist()}.difference(catalogues):
-                catalogues[version] = await _catalogue(store, version.hex())
-            again: dict[int, bytes] = {}
-            for row in rows[times_ms[rows] >= start].tolist():
-                catalogue = catalogues[versions[row]]
-                if isinstance(catalogue, str):
-                    left.out(catalogue)
-                else:
-                    again[row] = versions[row]
-            if turns is None:
-                groups = _by_version(again)
+    turns: Turns | None = None
+    async for begins, partitions, entries in _together(store) if together else _apart(store):
+        if begins:
+            turns = None if back_ms is None else Turns(_SPAN_MS if together else None)
+        places = [(partition, entry.offset) for partition, entry in zip(partitions, entries, strict=True)]
+        records = read([entry.data for entry in entries])
+        lacking = sum(is_decision(records.data[at]) for at in records.others)
+        left.out("their records do not say what they rest on", lacking)
+        times_ms, versions = records.fixed["time"], records.versions
+        # Without a limit an open offer was resumed, nothing decided.
+        rows = np.flatnonzero((records.fixed["limit"] > 0) & (start - reach_ms <= times_ms) & (times_ms < end))
+        for version in {versions[row] for row in rows.tolist()}.difference(catalogues):
+            catalogues[version] = await _catalogue(store, version.hex())
+        again: dict[int, bytes] = {}
+        for row in rows[times_ms[rows] >= start].tolist():
+            catalogue = catalogues[versions[row]]
+            if isinstance(catalogue, str):
+                left.out(catalogue)
             else:
-                groups = _in_order(turns, entries, records, rows, again, catalogues) or [(home, [], turns.taken())]
-            steps = [
-                Step(begins and not place, columns_of(catalogues[version], records, entries, some, left), order)
-                for place, (version, some, order) in enumerate(groups)
-            ]
-            yield len(entries), [step for step in steps if len(step.asked) or step.order is not None]
-            begins = False
+                again[row] = versions[row]
+        if turns is None:
+            groups = _by_version(again)
+        else:
+            groups = _in_order(turns, places, records, rows, again, catalogues) or [(home, [], turns.taken())]
+        steps = [
+            Step(begins and not place, columns_of(catalogues[version], records, places, some, left), order)
+            for place, (version, some, order) in enumerate(groups)
+        ]
+        yield len(entries), [step for step in steps if len(step.asked) or step.order is not None]
 
 
 _Group = tuple[bytes, list[int], Order | None]
@@ -157,7 +167,7 @@ def _by_version(again: Mapping[int, bytes]) -> list[_Group]:
 
 def _in_order(
     turns: Turns,
-    entries: Sequence[LogEntry],
+    places: Sequence[Position],
     records: Records,
     rows: Ints,
     again: Mapping[int, bytes],
@@ -172,21 +182,69 @@ def _in_order(
         each.tolist() for each in (records.fixed["time"], records.fixed["channel"], records.slates)
     )
     others, versions = set(records.others), records.versions
-    for place, entry in enumerate(entries):
+    for place, at in enumerate(places):
         if place in others:
-            turns.other(entry.offset, entry.data)
+            turns.other(at, records.data[place])
         row = row_of.get(place)
         if row is None:
             continue
         if row in again and some and again[row] != again[some[0]]:
             groups.append((again[some[0]], some, turns.taken()))
             some = []
-        turns.decision(people[row], entry.offset, catalogues[versions[row]], channels[row], times_ms[row])
+        turns.decision(people[row], at, catalogues[versions[row]], channels[row], times_ms[row])
         if row in again:
             some.append(row)
         else:
-            turns.fact(entry.offset, [key for key in slates[row] if key])
+            turns.fact(at, [key for key in slates[row] if key])
     return [*groups, (again[some[0]], some, turns.taken())] if some else groups
+
+
+_Batch = tuple[bool, Sequence[int], Sequence[LogEntry]]
+"""(whether others begin, partition of each entry, entries)"""
+
+
+async def _apart(store: Store) -> AsyncIterator[_Batch]:
+    """The log, one partition after the other."""
+    for partition in range(store.partitions):
+        after, begins = Offset.ZERO, True
+        while entries := (await store.read_decisions({partition: after}, limits.LEARN_BATCH_MAX, 0)).get(partition):
+            yield begins, [partition] * len(entries), entries
+            after, begins = entries[-1].offset, False
+
+
+async def _together(store: Store) -> AsyncIterator[_Batch]:
+    """The log in the order of time."""
+    after = dict.fromkeys(range(store.partitions), Offset.ZERO)
+    waiting: dict[int, list[LogEntry]] = {}
+    begins = True
+    while True:
+        if hungry := {partition: at for partition, at in after.items() if not waiting.get(partition)}:
+            found = await store.read_decisions(hungry, _TOGETHER_ENTRIES_MAX, 0)
+            for partition in hungry:
+                if entries := found.get(partition):
+                    waiting[partition], after[partition] = entries, entries[-1].offset
+                else:
+                    del after[partition]  # it ends there
+                    waiting.pop(partition, None)
+        if not waiting:
+            return
+        # What comes later in any of them is later than this.
+        known = min([waiting[partition][-1].offset for partition in after] or [Offset(limits.TIME_MS_MAX, 0)])
+        some = sorted(
+            (entry.offset, partition, entry.data)
+            for partition, entries in waiting.items()
+            for entry in entries
+            if entry.offset <= known
+        )
+        waiting = {
+            partition: left
+            for partition, entries in waiting.items()
+            if (left := [entry for entry in entries if entry.offset > known])
+        }
+        for start in range(0, len(some), _TOGETHER_ENTRIES_MAX):
+            part = some[start : start + _TOGETHER_ENTRIES_MAX]
+            yield begins, [partition for _, partition, _ in part], [LogEntry(at, data) for at, _, data in part]
+            begins = False
 
 
 async def _catalogue(store: Store, version: str) -> Catalogue | str:
@@ -201,7 +259,7 @@ async def _catalogue(store: Store, version: str) -> Catalogue | str:
 
 
 def columns_of(
-    made_with: Catalogue | str, records: Records, entries: Sequence[LogEntry], rows: Sequence[int], left: Left
+    made_with: Catalogue | str, records: Records, places: Sequence[Position], rows: Sequence[int], left: Left
 ) -> Decisions:
     """Decisions of one configuration, those of these rows that can be read."""
     assert not isinstance(made_with, str)
@@ -224,7 +282,7 @@ def columns_of(
     fixed = records.fixed[good]
     return Decisions(
         made_with,
-        [entries[at].offset for at in records.entries[good].tolist()],
+        [places[at] for at in records.entries[good].tolist()],
         records.people(good),
         fixed["channel"].astype(np.int64),
         fixed["time"].astype(np.int64),

@@ -1,7 +1,7 @@
 """One configuration, deciding what another one was asked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from engine.experiment_arms import arms_of, batch_of
 from engine.experiments import Standing
 from engine.holds import Situation
 from engine.ladder import held_of
+from engine.limits import BUDGET_ROUNDS_BATCH_MAX
 from engine.policyfacts import PolicyFacts
 from engine.rules import Verdict
 from engine.whatif.period import Decisions
@@ -25,6 +26,7 @@ from models import Policy
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Picks = NDArray[np.int16]
 Steps = NDArray[np.int8]
 
 
@@ -62,6 +64,10 @@ class _Ready(NamedTuple):
     verdicts: list[Verdict]
     channels: Ints
     standings: Sequence[Standing] | None
+
+    def where(self, asked: Decisions) -> tuple[list[Verdict], Ints, list[int], Ints]:
+        """What limits may depend on."""
+        return self.verdicts, self.channels, asked.placements, asked.times_ms
 
     def only(self, rows: Ints) -> "_Ready":
         """Those of these rows."""
@@ -103,14 +109,12 @@ class Scenario:
         """
         ready = self._ready(asked, estimates)
         if self.walk is None:
-            return self._drawn(asked, ready)
+            return self._drawn(asked, ready, asked.surcharges, Situation(asked.people, (), *ready.where(asked)))
         picks, worth = np.full((len(asked), int(asked.limits.max(initial=1))), -1, np.int16), np.zeros(len(asked))
         for turn in turns:
             rows = turn.rows
             if len(rows):
-                decided = self._drawn(asked.only(rows), ready.only(rows))
-                picks[rows, : decided.picks.shape[1]] = decided.picks
-                worth[rows] = decided.worth
+                self._take_turn(asked.only(rows), ready.only(rows), rows, picks, worth)
             self.walk.took_place(turn.facts)
             self.walk.heard(turn.heard)
         return Decided(picks, worth)
@@ -132,18 +136,42 @@ class Scenario:
         catalogue.explorer.widen(sd, self._facts.strength)
         return _Ready(mean, sd, verdicts, bridge.channels[asked.channels], standings)
 
-    def _drawn(self, asked: Decisions, ready: "_Ready") -> Decided:
+    def _take_turn(self, asked: Decisions, ready: "_Ready", places: Ints, picks: Picks, worth: Floats) -> None:
+        """Decide a turn of a walk, into these places of `picks` and `worth`.
+
+        Units of budgets are handed out as in engine.budgeting: slates are made first, and who comes too late is decided
+        again, knowing what is left.
+        """
+        walk = self.walk
+        assert walk is not None
+        last = BUDGET_ROUNDS_BATCH_MAX + len(self.catalogue.budgets.names)
+        for again in range(last + 1):
+            short = walk.short(asked.times_ms) if again < last else walk.nothing_left(len(asked))
+            look = walk.look(asked.people, ready.channels, asked.times_ms, asked.limits)
+            surcharges = asked.surcharges
+            if walk.walked.contacts:
+                told = None if look is None else look.surcharges
+                surcharges = np.zeros(len(asked)) if told is None else told
+            situation = Situation(asked.people, (), *ready.where(asked), contacts=look, left=short)
+            decided = self._drawn(asked, ready, surcharges, situation)
+            late = walk.served(look, asked, ready.channels, decided.picks)
+            picks[places] = -1
+            picks[places, : decided.picks.shape[1]] = decided.picks
+            worth[places] = decided.worth
+            if not late:
+                return
+            rows = np.array([row for row, _ in late])
+            asked, ready, places = asked.only(rows), ready.only(rows), places[rows]
+            shorter = [fewer or limit for (_, fewer), limit in zip(late, asked.limits.tolist(), strict=True)]
+            asked = replace(asked, limits=np.array(shorter, np.int64))
+        raise AssertionError("what takes nothing always fits")
+
+    def _drawn(self, asked: Decisions, ready: "_Ready", surcharges: Floats, situation: Situation) -> Decided:
         """The slates, with what limits keep back."""
         bridge, catalogue, walk = self.bridge(asked.made_with), self.catalogue, self.walk
         mean, sd, verdicts, channels, standings = ready
         arms = batch_of(standings)
-        look, surcharges = None, asked.surcharges
-        if walk is not None:
-            look = walk.look(asked.people, channels, asked.times_ms, asked.limits)
-            told = None if look is None else look.surcharges
-            surcharges = np.zeros(len(asked)) if told is None else told
-        situation = Situation(asked.people, (), verdicts, channels, asked.placements, asked.times_ms, contacts=look)
-        anew = catalogue.holds.anew(bridge.holds(asked.holds), situation)
+        anew = catalogue.holds.anew(bridge.holds(asked.holds), situation, () if walk is None else walk.holders)
         held = anew if any(anew) else None
         weights = weighed(
             catalogue,
@@ -163,8 +191,6 @@ class Scenario:
         )
         offers = len(catalogue.offers)
         picks = np.where(slates.picks == offers, np.int16(-1), slates.picks)
-        if walk is not None:
-            walk.served(look, asked.people, asked.positions, channels, picks, asked.slates)
         at = np.maximum(picks, 0).astype(np.intp)
         each = np.clip(np.take_along_axis(mean, at, 1), 0.0, 1.0) * self._declared[at] - catalogue.costs[at]
         return Decided(picks, np.where(picks >= 0, each, 0.0).sum(axis=1))

@@ -3,6 +3,7 @@
 All entries of a person are in one partition, in the order in which they were made. People do not depend on each other.
 So of a batch of entries the first decision of each person is one turn, the second one the next, and an outcome is heard
 after the turn of the decision that stands before it. Within a turn nobody appears twice, so a turn is decided at once.
+Where people do depend on each other, because they draw on the same budgets, turns follow the clock.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,16 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.catalogue import Catalogue
-from engine.course import Told, standing, tag_of, taken
+from engine.course import Told, tag_of, taken
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, unpack
 from features import Offset
+
+Position = tuple[int, Offset]
+"""(partition, place in its log)"""
 
 
 class Fact(NamedTuple):
     """A decision that is not made again, and yet a contact: from before the period, or one that cannot be read."""
 
     person: str
-    position: Offset
+    position: Position
     channel: str
     """"": not known."""
     time_ms: int
@@ -33,15 +37,16 @@ class Heard(NamedTuple):
     """An outcome, as it is in the log."""
 
     person: str
-    position: Offset
+    position: Position
     """Of its decision."""
     key: int
     rank: int
     channel: str
     """Of its decision."""
     served_ms: int
-    stage: int
-    """Where the offer stands after it."""
+    before: Sequence[Told]
+    """The course of the offer up to then."""
+    after: Sequence[Told]
     time_ms: int
 
 
@@ -57,12 +62,12 @@ class Turn(NamedTuple):
 class Order(NamedTuple):
     """The turns of some entries."""
 
-    turn_of: Mapping[Offset, int]
+    turn_of: Mapping[Position, int]
     facts: Mapping[int, Sequence[Fact]]
     heard: Mapping[int, Sequence[Heard]]
     """By the turn after which they are heard; -1: before the first."""
 
-    def turns(self, positions: Sequence[Offset]) -> Iterator[Turn]:
+    def turns(self, positions: Sequence[Position]) -> Iterator[Turn]:
         """The turns one after the other; `positions` are those of the decisions that are made again, by row."""
         rows: dict[int, list[int]] = {}
         for row, position in enumerate(positions):
@@ -78,13 +83,19 @@ class _Made(NamedTuple):
 
 
 class Turns:
-    """Of one partition: in which turn each entry has its place."""
+    """In which turn each entry has its place."""
 
-    def __init__(self) -> None:
-        self._made: dict[Offset, _Made] = {}
-        self._courses: dict[tuple[Offset, int], list[Told]] = {}
+    def __init__(self, span_ms: int | None = None) -> None:
+        """Where people depend on each other, by budgets, a turn is of no longer a time than `span_ms`."""
+        self._span_ms = span_ms
+        self._now = 0
+        """The turn that others are at; without a span they are all at their own."""
+        self._since_ms = 0
+        self._last = 0
+        self._made: dict[Position, _Made] = {}
+        self._courses: dict[tuple[Position, int], list[Told]] = {}
         self._next: dict[str, int] = {}
-        self._turn_of: dict[Offset, int] = {}
+        self._turn_of: dict[Position, int] = {}
         self._facts: dict[int, list[Fact]] = {}
         self._heard: dict[int, list[Heard]] = {}
 
@@ -92,22 +103,29 @@ class Turns:
         """The order of what came since the last call."""
         order = Order(self._turn_of, self._facts, self._heard)
         self._next, self._turn_of, self._facts, self._heard = {}, {}, {}, {}
+        self._now = self._last = 0
         return order
 
-    def decision(self, person: str, position: Offset, made_with: Catalogue | str, channel: int, time_ms: int) -> None:
+    def _look_at_the_clock(self, ms: int) -> None:
+        if self._span_ms is not None and ms - self._since_ms > self._span_ms:
+            self._since_ms, self._now = ms, self._last + 1
+
+    def decision(self, person: str, position: Position, made_with: Catalogue | str, channel: int, time_ms: int) -> None:
         """A decision. `made_with` is its configuration, or why there is none."""
         where = "" if isinstance(made_with, str) else made_with.config.channels[channel].id
         self._made[position] = _Made(person, where, time_ms)
-        turn = self._next.get(person, 0)
+        self._look_at_the_clock(position[1].ms)
+        turn = max(self._now, self._next.get(person, 0))
         self._next[person] = turn + 1
+        self._last = max(self._last, turn)
         self._turn_of[position] = turn
 
-    def fact(self, position: Offset, slate: Sequence[int]) -> None:
+    def fact(self, position: Position, slate: Sequence[int]) -> None:
         """The decision of this position, the newest, is not made again."""
         made, turn = self._made[position], self._turn_of[position]
         self._facts.setdefault(turn, []).append(Fact(made.person, position, made.channel, made.time_ms, slate))
 
-    def other(self, position: Offset, data: bytes) -> None:
+    def other(self, position: Position, data: bytes) -> None:
         """An entry that is no decision, or none that says what it rests on."""
         try:
             entry = unpack(data)
@@ -117,20 +135,17 @@ class Turns:
             if not entry.resumed:
                 self.decision(entry.customer, position, "of an earlier release", entry.channel, entry.time_ms)
                 self.fact(position, [choice.key for choice in entry.slate])
-        elif isinstance(entry, OutcomeRecord) and (made := self._made.get(entry.decision)) is not None:
-            place = entry.decision, entry.rank
-            new = Told(tag_of(entry.outcome_hash, entry.stage))
-            told = taken(self._courses.get(place, []), new, entry.corrects)
-            self._courses[place] = told
+        elif isinstance(entry, OutcomeRecord) and (made := self._made.get((position[0], entry.decision))) is not None:
+            of = position[0], entry.decision
+            before = self._courses.get((of, entry.rank), [])
+            after = taken(before, Told(tag_of(entry.outcome_hash, entry.stage)), entry.corrects)
+            self._courses[of, entry.rank] = after
             turn = self._next.get(made.person, 0) - 1
+            if self._span_ms is not None:
+                self._look_at_the_clock(position[1].ms)
+                turn = max(self._now, turn)
+                self._next[made.person], self._last = turn + 1, max(self._last, turn)
             heard = Heard(
-                made.person,
-                entry.decision,
-                entry.offer_key,
-                entry.rank,
-                made.channel,
-                made.time_ms,
-                int(standing(told)),
-                entry.time_ms,
+                made.person, of, entry.offer_key, entry.rank, made.channel, made.time_ms, before, after, entry.time_ms
             )
             self._heard.setdefault(turn, []).append(heard)

@@ -11,18 +11,25 @@ What it cannot know: contacts from before the log begins, and those under other 
 """
 
 from collections.abc import Sequence
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.budgets import Left
 from engine.catalogue import Catalogue
-from engine.contact_policy import Look
+from engine.contact_policy import ContactPolicy, Look
 from engine.contact_rows import FIRST, RANK, joined, moved, placed, read, unpacked
+from engine.course import standing
 from engine.groups import lineage
 from engine.ledger import Glance
 from engine.lifecycle import Stage
-from engine.whatif.turns import Fact, Heard
-from features import Offset
+from engine.limits import TIME_MS_MAX
+from engine.whatif.period import Decisions
+from engine.whatif.spending import Spending, spends_apart
+from engine.whatif.turns import Fact, Heard, Position
+
+_PERIOD_MS_MAX: Final = 32 * 86_400_000
 
 Ints = NDArray[np.int64]
 
@@ -44,24 +51,51 @@ def walks_apart(one: Catalogue, other: Catalogue) -> bool:
     return heads != others or any(offers[offer] != other_offers[offer] for offer in offers.keys() & other_offers.keys())
 
 
-class Walk:
-    """The contacts of everybody in one partition, as one scenario makes them."""
+class Walked(NamedTuple):
+    """Of what limits differ, so that they are counted anew."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._policy = catalogue.contacts
+    contacts: bool = False
+    budgets: bool = False
+
+    @classmethod
+    def between(cls, one: Catalogue, other: Catalogue) -> Self:
+        """What differs in two configurations."""
+        return cls(walks_apart(one, other), spends_apart(one, other))
+
+    def __or__(self, other: tuple[bool, bool]) -> "Walked":
+        return Walked(self.contacts or other[0], self.budgets or other[1])
+
+
+class Walk:
+    """The contacts of everybody, as one scenario makes them, and what it uses of its budgets."""
+
+    def __init__(self, catalogue: Catalogue, walked: Walked) -> None:
+        self.walked = walked
+        self._policy = catalogue.contacts if walked.contacts else None
+        self._spending = Spending(catalogue.budgets) if walked.budgets and catalogue.budgets else None
+        self.holders = [
+            holder
+            for holder, there in ((catalogue.contacts, walked.contacts), (catalogue.budgets, walked.budgets))
+            if there and holder is not None
+        ]
+        """What is worked out anew."""
         self._catalogue = catalogue
         self._contacts: dict[str, tuple[bytes, int]] = {}
         """(rows, clock_ms) of each person."""
-        self._missed: dict[Offset, frozenset[int]] = {}
+        self._missed: dict[Position, frozenset[int]] = {}
         """Keys of the offers that the log has there and the scenario has not."""
 
     @property
     def horizon_ms(self) -> int:
         """What is older than that matters to nothing."""
-        return 0 if self._policy is None else self._policy.horizon_ms
+        far = 0 if self._policy is None else self._policy.horizon_ms
+        if self._spending is None:
+            return far
+        lasting = any(budget.per is None for budget in self._catalogue.config.budgets)
+        return max(far, TIME_MS_MAX if lasting else _PERIOD_MS_MAX)
 
     def begin(self) -> None:
-        """Forget everybody: another partition begins."""
+        """Forget everybody's contacts: those of others begin."""
         self._contacts.clear()
         self._missed.clear()
 
@@ -73,37 +107,54 @@ class Walk:
         glances = [Glance(0, 0, None, (), (), rows, clock_ms) for rows, clock_ms in known]
         return self._policy.look(glances, [None] * len(people), channels, times_ms, limits)
 
+    def short(self, times_ms: Ints) -> Sequence[Left] | None:
+        """Which budgets run short for each of these decisions; None: nothing does."""
+        return None if self._spending is None or not len(times_ms) else self._spending.short(times_ms.tolist())
+
+    def nothing_left(self, count: int) -> Sequence[Left] | None:
+        """As if all budgets were used up, for so many decisions."""
+        nothing: Left = [(at, 0) for at in range(len(self._catalogue.budgets.names))]
+        return None if self._spending is None else [nothing] * count
+
     def served(
-        self,
-        look: Look | None,
-        people: Sequence[str],
-        positions: Sequence[Offset],
-        channels: Ints,
-        picks: NDArray[np.int16],
-        logged: Ints,
-    ) -> None:
-        """The scenario has served `picks` (n, K), where the log has the offers of the keys `logged` (n, L)."""
-        if self._policy is None or look is None:
-            return
+        self, look: Look | None, asked: Decisions, channels: Ints, picks: NDArray[np.int16]
+    ) -> list[tuple[int, int]]:
+        """The scenario serves `picks` (n, K) in these decisions.
+
+        Returns those that come too late for units of a budget, with how many places there are units for: they are not
+        served, and are to be decided again.
+        """
+        late = []
         silent, keys = self._catalogue.silent.offers, self._catalogue.offer_keys
-        slates = zip(people, positions, picks.tolist(), logged.tolist(), strict=True)
-        for at, (person, position, row, there) in enumerate(slates):
-            offers = [offer for offer in row if offer >= 0 and offer not in silent]
-            self._grow(look, at, person, position, int(channels[at]), offers)
-            missed = frozenset(there).difference([0, *(keys[offer] for offer in offers)])
+        slates, logged = picks.tolist(), asked.slates.tolist()
+        for at in range(len(asked)):
+            offers = [offer for offer in slates[at] if offer >= 0 and offer not in silent]
+            if self._spending is not None and offers:
+                places = self._spending.spend(offers, int(asked.times_ms[at]))
+                if places is not None:
+                    late.append((at, places))
+                    continue
+            if look is not None:
+                self._grow(look, at, asked.people[at], asked.positions[at], int(channels[at]), offers)
+            missed = frozenset(logged[at]).difference([0, *(keys[offer] for offer in offers)])
             if missed:
-                self._missed[position] = missed
+                self._missed[asked.positions[at]] = missed
+        return late
 
     def _grow(
-        self, look: Look, at: int, person: str, position: Offset, channel: int, offers: Sequence[int]
+        self, look: Look, at: int, person: str, position: Position, channel: int, offers: Sequence[int]
     ) -> None:
         assert self._policy is not None
         clock_ms, rows = read(self._policy.grown(look, at, channel, offers), 0)
-        self._contacts[person] = placed(rows, position), clock_ms
+        self._contacts[person] = placed(rows, position[1]), clock_ms
 
     def took_place(self, facts: Sequence[Fact]) -> None:
         """Decisions of the log that stay as they were made. Nobody may be there twice."""
-        policy, index = self._policy, self._catalogue.index_of_key
+        policy, index, silent = self._policy, self._catalogue.index_of_key, self._catalogue.silent.offers
+        if self._spending is not None:
+            for fact in facts:
+                offers = [index[key] for key in fact.slate if key in index]
+                self._spending.spend([offer for offer in offers if offer not in silent], fact.time_ms, anyhow=True)
         if policy is None or not facts:
             return
         where = [self._catalogue.channel_index.get(fact.channel, -1) for fact in facts]
@@ -114,7 +165,6 @@ class Walk:
             np.array([fact.time_ms for fact in facts], np.int64),
             np.array([max(1, len(fact.slate)) for fact in facts], np.int64),
         )
-        silent = self._catalogue.silent.offers
         for at, (fact, channel) in enumerate(zip(facts, where, strict=True)):
             known = [index[key] for key in fact.slate if key in index] if channel >= 0 else []
             self._grow(look, at, fact.person, fact.position, max(channel, 0), [o for o in known if o not in silent])
@@ -131,7 +181,7 @@ class Walk:
             if known and key in self._catalogue.index_of_key:
                 continue
             row = self._policy.resumed(
-                fact.position, rank, key=key, channel=fact.channel, time_ms=fact.time_ms, stage=Stage.SERVED,
+                fact.position[1], rank, key=key, channel=fact.channel, time_ms=fact.time_ms, stage=Stage.SERVED,
                 now_ms=fact.time_ms,
             )  # fmt: skip
             found.append(row._replace(rank=rank | (FIRST if first else 0)))
@@ -140,22 +190,25 @@ class Walk:
 
     def heard(self, outcomes: Sequence[Heard]) -> None:
         """Outcomes of the log: they move the contact that they are of, if the scenario had it, too."""
-        policy = self._policy
-        if policy is None:
-            return
         for one in outcomes:
             if one.key in self._missed.get(one.position, ()):
                 continue
-            data, clock_ms = self._contacts.get(one.person, (b"", 0))
-            rows = unpacked(data)
-            # In the scenario it may stand elsewhere in the slate.
-            ranks = [row.rank & RANK for row in rows if row.position == one.position and row.key == one.key]
-            rank = ranks[0] if ranks else one.rank
-            found = moved(rows, one.position, rank, one.stage, one.time_ms) if ranks else None
-            if found is None:
-                again = policy.resumed(
-                    one.position, one.rank, key=one.key, channel=one.channel, time_ms=one.served_ms,
-                    stage=Stage(one.stage), now_ms=one.time_ms,
-                )  # fmt: skip
-                found = joined([*rows, again])
-            self._contacts[one.person] = b"".join([row.pack() for row in found]), clock_ms
+            offer = self._catalogue.index_of_key.get(one.key)
+            if self._spending is not None and offer is not None:
+                self._spending.heard(offer, one.served_ms, one.before, one.after)
+            if self._policy is not None:
+                self._move(self._policy, one)
+
+    def _move(self, policy: ContactPolicy, one: Heard) -> None:
+        data, clock_ms = self._contacts.get(one.person, (b"", 0))
+        rows, position, stage = unpacked(data), one.position[1], standing(one.after)
+        # In the scenario it may stand elsewhere in the slate.
+        ranks = [row.rank & RANK for row in rows if row.position == position and row.key == one.key]
+        found = moved(rows, position, ranks[0], stage, one.time_ms) if ranks else None
+        if found is None:
+            again = policy.resumed(
+                position, one.rank, key=one.key, channel=one.channel, time_ms=one.served_ms, stage=stage,
+                now_ms=one.time_ms,
+            )  # fmt: skip
+            found = joined([*rows, again])
+        self._contacts[one.person] = b"".join([row.pack() for row in found]), clock_ms

@@ -12,7 +12,7 @@ from engine.errors import NotAllowed, NotFound
 from engine.holds import Hold
 from engine.whatif.command import compared
 from engine.whatif.period import Left, steps_of
-from engine.whatif.walk import Walk
+from engine.whatif.walk import Walk, Walked
 from tests.small_engine import DAY_MS, START_MS, SmallEngine, catalogue_of
 
 HEAD = """
@@ -116,7 +116,7 @@ def of_contacts(catalogue: Any, held: tuple[Hold, ...]) -> set[Hold]:
 
 async def test_who_decides_as_the_log_did_has_the_limits_of_the_log() -> None:
     engine, _ = await asked(AS_IS)
-    walk, left, seen, kept = Walk(engine.catalogue), Left(), 0, 0
+    walk, left, seen, kept = Walk(engine.catalogue, Walked(contacts=True)), Left(), 0, 0
     async for _, steps in steps_of(engine.store, engine.catalogue, None, None, left, walk.horizon_ms):
         for step in steps:
             if step.begins:
@@ -133,7 +133,7 @@ async def test_who_decides_as_the_log_did_has_the_limits_of_the_log() -> None:
                 assert look.surcharges.tolist() == now.surcharges.tolist()
                 index = {**engine.catalogue.index_of_key, 0: -1}
                 picks = np.array([[index[key] for key in slate] for slate in now.slates.tolist()], np.int16)
-                walk.served(look, now.people, now.positions, now.channels, picks.reshape(now.slates.shape), now.slates)
+                assert not walk.served(look, now, now.channels, picks.reshape(now.slates.shape))
                 assert not turn.facts
                 walk.heard(turn.heard)
     assert seen == CALLS and kept > CALLS and not left.counts
@@ -179,12 +179,8 @@ async def test_a_configuration_of_which_nothing_is_kept_still_made_contacts() ->
 async def test_what_a_walk_does_not_know_is_told() -> None:
     engine, _ = await asked(AS_IS)
     looking = EDITS["a cap"].replace(b"mood > 2.0", b"ledger.contacts_7d < 3.0")
-    budget = b"budgets: [{id: letters, offers: [gold], units: 2, per: day, consumed: served}]\n"
-    found = await report_of(engine, AS_IS, looking, EDITS["a cap"] + budget)
+    found = await report_of(engine, AS_IS, looking)
     assert "scenario 1: rules that look at the ledger see what they saw in the log" in found["remarks"]
-    assert (
-        "scenario 2: this log does not tell what the limit 'budget letters' would have kept back" in found["remarks"]
-    )
 
 
 async def report_of(engine: SmallEngine, *texts: bytes, from_ms: int | None = None) -> dict[str, Any]:
