@@ -1,6 +1,9 @@
 """What would have changed: a period of the decision log decided again under edited configurations.
 
-    log → engine.whatif.period    what each decision saw and what stood in its way, in columns
+    log → engine.whatif.records   what many records say, at once
+        → engine.whatif.period    what each decision saw and what stood in its way, in columns
+        → engine.whatif.turns     in what order, where limits differ
+        → engine.whatif.walk      whom a scenario itself has contacted, engine.whatif.spending what it has used up
         → engine.whatif.scenario  the slates of each configuration, all with the same model and the same dice
         → engine.whatif.tally     how they differ: by channel, offer and segment, in value, reach and fairness
         → engine.whatif.report    tables and JSON
