@@ -7,6 +7,8 @@
 - `policy.replay_equal`: past decisions, drawn at random from the log of that load, made again: share equal to the bit.
 - `policy.whatif_per_s`: decisions of that log decided again under one edited configuration and its original, on one
   core; `policy.whatif_8_per_s` under eight edits at once, counted as decisions times edits.
+  `policy.whatif_contacts_per_s` under an edited cap, so that everybody's contacts are walked, and
+  `policy.whatif_budgets_per_s` under an edited budget, of which units are counted.
 - `policy.flip_rate`: share of customers who get another answer in another channel although nothing has changed.
 - `policy.overshoot`, `policy.undershoot`, `policy.lease_return`: see bench.overshoot.
 - `policy.pacing_vs_lp` and what stands beside it: see bench.pacing.
@@ -219,6 +221,8 @@ def _again(running: Running, count: int, report: Report) -> None:
 def _what_if(running: Running, size: Size, report: Report) -> None:
     base = catalogue(size)
     edits = [_edited(size, number) for number in range(EDITS)]
+    cap = _with(config_text(size), b"most: 20", b"most: 1")
+    budget = _with(config_text(size), b"units: 1000000000", b"units: 10000")
 
     async def work(edited: Sequence[Catalogue]) -> tuple[int, float]:
         store = await RedisStore.open(running.redis, PARTITIONS)
@@ -229,13 +233,25 @@ def _what_if(running: Running, size: Size, report: Report) -> None:
         finally:
             await store.close()
 
-    for count, metric in ((1, "policy.whatif_per_s"), (EDITS, "policy.whatif_8_per_s")):
-        decisions, took_s = asyncio.run(work(edits[:count]))
-        against = f"{decisions:,} decisions under {count} edited configuration{'s' * (count > 1)} and the original"
-        report.add(metric, count * decisions / took_s, "decisions/s of processor time", against)
+    for metric, edited, what in (
+        ("policy.whatif_per_s", edits[:1], "1 edited configuration"),
+        ("policy.whatif_8_per_s", edits, f"{EDITS} edited configurations"),
+        ("policy.whatif_contacts_per_s", [cap], "an edited cap"),
+        ("policy.whatif_budgets_per_s", [budget], "an edited budget"),
+    ):
+        decisions, took_s = asyncio.run(work(edited))
+        against = f"{decisions:,} decisions under {what} and the original"
+        report.add(metric, len(edited) * decisions / took_s, "decisions/s of processor time", against)
 
 
 def _edited(size: Size, number: int) -> Catalogue:
     """The configuration with a rule and a value changed."""
     text = config_text(size).replace(b"value: ", b"value: 1", 1 + number).replace(b"< 5", b"< 6", 1 + number)
+    return Catalogue.compile(parse(text), version_of(text), text)
+
+
+def _with(text: bytes, old: bytes, new: bytes) -> Catalogue:
+    """The configuration with one of its limits changed."""
+    assert old in text
+    text = text.replace(old, new, 1)
     return Catalogue.compile(parse(text), version_of(text), text)

@@ -123,6 +123,7 @@ async def steps_of(
     home = bytes.fromhex(base.version)
     catalogues: dict[bytes, Catalogue | str] = {home: base}
     start, end, reach_ms = from_ms or 0, until_ms or limits.TIME_MS_MAX + 1, back_ms or 0
+    first = start if back_ms is None else 0  # of what is long ago there may still be outcomes
     turns: Turns | None = None
     async for begins, partitions, entries in _together(store) if together else _apart(store):
         if begins:
@@ -133,7 +134,7 @@ async def steps_of(
         left.out("their records do not say what they rest on", lacking)
         times_ms, versions = records.fixed["time"], records.versions
         # Without a limit an open offer was resumed, nothing decided.
-        rows = np.flatnonzero((records.fixed["limit"] > 0) & (start - reach_ms <= times_ms) & (times_ms < end))
+        rows = np.flatnonzero((records.fixed["limit"] > 0) & (first <= times_ms) & (times_ms < end))
         for version in {versions[row] for row in rows.tolist()}.difference(catalogues):
             catalogues[version] = await _catalogue(store, version.hex())
         again: dict[int, bytes] = {}
@@ -146,7 +147,8 @@ async def steps_of(
         if turns is None:
             groups = _by_version(again)
         else:
-            groups = _in_order(turns, places, records, rows, again, catalogues) or [(home, [], turns.taken())]
+            groups = _in_order(turns, places, records, rows, again, catalogues, start - reach_ms)
+            groups = groups or [(home, [], turns.taken())]
         steps = [
             Step(begins and not place, columns_of(catalogues[version], records, places, some, left), order)
             for place, (version, some, order) in enumerate(groups)
@@ -172,8 +174,10 @@ def _in_order(
     rows: Ints,
     again: Mapping[int, bytes],
     catalogues: Mapping[bytes, Catalogue | str],
+    since_ms: int,
 ) -> list[_Group]:
-    """The same for a walk: those of a configuration are together as long as no other one comes in between."""
+    """The same for a walk: those of a configuration are together as long as no other one comes in between. What was
+    before `since_ms` is no contact any more."""
     groups: list[_Group] = []
     some: list[int] = []
     row_of = dict(zip(records.entries[rows].tolist(), rows.tolist(), strict=True))
@@ -188,10 +192,14 @@ def _in_order(
         row = row_of.get(place)
         if row is None:
             continue
+        made = people[row], at, catalogues[versions[row]], channels[row], times_ms[row]
+        if times_ms[row] < since_ms:
+            turns.long_ago(*made)
+            continue
         if row in again and some and again[row] != again[some[0]]:
             groups.append((again[some[0]], some, turns.taken()))
             some = []
-        turns.decision(people[row], at, catalogues[versions[row]], channels[row], times_ms[row])
+        turns.decision(*made)
         if row in again:
             some.append(row)
         else:

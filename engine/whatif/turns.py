@@ -110,10 +110,19 @@ class Turns:
         if self._span_ms is not None and ms - self._since_ms > self._span_ms:
             self._since_ms, self._now = ms, self._last + 1
 
-    def decision(self, person: str, position: Position, made_with: Catalogue | str, channel: int, time_ms: int) -> None:
-        """A decision. `made_with` is its configuration, or why there is none."""
+    def long_ago(
+        self, person: str, position: Position, made_with: Catalogue | str, channel: int, time_ms: int
+    ) -> None:
+        """A decision that is no contact any more, of which there may still be outcomes. `made_with` is its
+        configuration, or why there is none."""
         where = "" if isinstance(made_with, str) else made_with.config.channels[channel].id
         self._made[position] = _Made(person, where, time_ms)
+
+    def decision(
+        self, person: str, position: Position, made_with: Catalogue | str, channel: int, time_ms: int
+    ) -> None:
+        """A decision."""
+        self.long_ago(person, position, made_with, channel, time_ms)
         self._look_at_the_clock(position[1].ms)
         turn = max(self._now, self._next.get(person, 0))
         self._next[person] = turn + 1

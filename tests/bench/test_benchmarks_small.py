@@ -39,6 +39,8 @@ FIXED_NAMES = {
         "policy.flip_rate",
         "policy.replay_equal",
         "policy.whatif_per_s",
+        "policy.whatif_contacts_per_s",
+        "policy.whatif_budgets_per_s",
     },
     "kafka": {"kafka.ingest_vs_empty_agent", "kafka.ingest_vs_empty_reading", "kafka.event_p99_ms"},
 }

@@ -165,6 +165,23 @@ async def test_what_was_before_the_period_was_as_it_was() -> None:
     assert any("contact policies differ" in remark for remark in found["remarks"])
 
 
+async def test_an_outcome_of_long_ago_still_cools_off() -> None:
+    """Of a decision before all that limits ask for: declined two days before the period."""
+    long = AS_IS.replace(b"mood > 2.0", b"mood >= 0.0")
+    engine = SmallEngine(long)
+    first = await engine.decide("ann", "web", context={"mood": 7.0})
+    engine.now_ms += 60 * DAY_MS
+    await engine.report(first.decision_id, "gold", "declined")
+    engine.now_ms += 2 * DAY_MS
+    from_ms = engine.now_ms
+    after = await engine.decide("ann", "web", context={"mood": 7.0})
+    assert "gold" not in [offer.offer_id for offer in after.offers]
+    shorter = long.replace(b"for: 10d", b"for: 1d")
+    found = await report_of(engine, long, shorter, from_ms=from_ms)
+    shown = [each["offers"][0]["shown"] for each in found["scenarios"]]
+    assert found["decisions"] == found["first_offer_as_logged"] == 1 and shown == [0, 1]
+
+
 async def test_a_configuration_of_which_nothing_is_kept_still_made_contacts() -> None:
     edit = EDITS["a cap"]
     engine, calls = await asked(AS_IS, edit, keeps=False)
