@@ -16,7 +16,7 @@ from engine.store.memory import Account
 _LEASE: Final = 0
 
 
-def spends_apart(one: Catalogue, other: Catalogue) -> bool:
+def budgets_apart(one: Catalogue, other: Catalogue) -> bool:
     """Whether budgets differ in two configurations, so that what ran short in one tells nothing of the other."""
     if not one.budgets and not other.budgets:
         return False

@@ -1,13 +1,15 @@
-"""Contacts as a scenario itself would have had them, for limits that the log cannot tell of.
+"""Contacts as a scenario itself would have had them, and units as it would have used them, for limits that the log
+cannot tell of.
 
-    log → engine.whatif.turns → look: what limits hold for whom → the slates of the scenario → contacts of the scenario
+    log → engine.whatif.turns → look, short: what limits hold for whom → slates → served: contacts and units
+                              → heard: what came of them
 
 Who came, when, where and what they were offered before the period stay as in the log; so do outcomes, where the
 scenario offers what the log offered: of what else it offers nothing is heard. The contacts are rows as the ledger has
 them, and what they mean is told by the contact policy of the scenario itself (engine.contact_policy). So a scenario
 that decides as the log did has the contacts of the log, and its limits.
 
-What it cannot know: contacts from before the log begins, and those under other names of a person.
+What it cannot know: what was before the log begins, and contacts under other names of a person.
 """
 
 from collections.abc import Sequence
@@ -26,7 +28,7 @@ from engine.ledger import Glance
 from engine.lifecycle import Stage
 from engine.limits import TIME_MS_MAX
 from engine.whatif.period import Decisions
-from engine.whatif.spending import Spending, spends_apart
+from engine.whatif.spending import Spending, budgets_apart
 from engine.whatif.turns import Fact, Heard, Position
 
 _PERIOD_MS_MAX: Final = 32 * 86_400_000
@@ -34,7 +36,7 @@ _PERIOD_MS_MAX: Final = 32 * 86_400_000
 Ints = NDArray[np.int64]
 
 
-def walks_apart(one: Catalogue, other: Catalogue) -> bool:
+def contacts_apart(one: Catalogue, other: Catalogue) -> bool:
     """Whether contacts mean something else in two configurations, so that what was kept back in one tells nothing of
     the other."""
     if one.config.contact_policy is None and other.config.contact_policy is None:
@@ -60,7 +62,7 @@ class Walked(NamedTuple):
     @classmethod
     def between(cls, one: Catalogue, other: Catalogue) -> Self:
         """What differs in two configurations."""
-        return cls(walks_apart(one, other), spends_apart(one, other))
+        return cls(contacts_apart(one, other), budgets_apart(one, other))
 
     def __or__(self, other: tuple[bool, bool]) -> "Walked":
         return Walked(self.contacts or other[0], self.budgets or other[1])
@@ -103,9 +105,15 @@ class Walk:
         """What the contacts of these people mean now; None: there is no contact policy. Nobody may be there twice."""
         if self._policy is None:
             return None
+        return self._policy.look(self._glances(people), [None] * len(people), channels, times_ms, limits)
+
+    def _glances(self, people: Sequence[str]) -> list[Glance]:
+        """Ledgers in which nothing stands but contacts."""
         known = [self._contacts.get(person, (b"", 0)) for person in people]
-        glances = [Glance(0, 0, None, (), (), rows, clock_ms) for rows, clock_ms in known]
-        return self._policy.look(glances, [None] * len(people), channels, times_ms, limits)
+        return [
+            Glance(epoch=0, revision=0, repeated=None, open_offers=(), contacts=rows, contact_clock_ms=clock_ms)
+            for rows, clock_ms in known
+        ]
 
     def short(self, times_ms: Ints) -> Sequence[Left] | None:
         """Which budgets run short for each of these decisions; None: nothing does."""
@@ -159,7 +167,7 @@ class Walk:
             return
         where = [self._catalogue.channel_index.get(fact.channel, -1) for fact in facts]
         look = policy.look(
-            [Glance(0, 0, None, (), (), *self._contacts.get(fact.person, (b"", 0))) for fact in facts],
+            self._glances([fact.person for fact in facts]),
             [None] * len(facts),
             np.array(np.maximum(where, 0), np.int64),
             np.array([fact.time_ms for fact in facts], np.int64),
