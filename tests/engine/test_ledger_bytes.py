@@ -2,18 +2,16 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.contact_rows import Contact
 from engine.ledger import CAS_BYTES, DecisionEntry, Ledger, LedgerError, OfferEntry, glance, hash_of
-from engine.ledgers import Ledgers
 from engine.lifecycle import Stage
 from engine.limits import LEDGER_DECISIONS_MAX, SLATE_MAX
-from engine.packing import Places
 from features import Offset
+from tests.ledgers import looked, opened
 
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
@@ -77,22 +75,6 @@ def test_a_glance_sees_what_the_whole_ledger_shows(ledger: Ledger, request_hash:
     assert (seen.epoch, seen.revision) == (ledger.epoch, ledger.revision)
     assert seen.repeated == (same[-1] if same else None)
     assert list(seen.open_offers) == still_open
-
-
-def looked(data: bytes | None, request_hash: int, time_ms: int) -> Ledgers:
-    return Ledgers([data], np.array([request_hash], np.uint64).view(np.int64), np.array([time_ms]))
-
-
-def opened(data: bytes | None, request_hash: int, time_ms: int, offers: list[tuple[int, int]]) -> tuple[bytes, bytes]:
-    """The ledger with a decision added, around its position."""
-    ledgers = looked(data, request_hash, time_ms)
-    assert ledgers.damaged == [False]
-    keys = np.array([key for key, _ in offers], np.int64)
-    picks = np.arange(len(offers), dtype=np.int16)[None]
-    ends = np.array([[end_ms for _, end_ms in offers]], np.int64).reshape(1, -1)
-    places = Places.none(1)._replace(counts=np.array([len(offers)]), window_ends_ms=ends)
-    [found] = ledgers.opened(places, picks, keys)
-    return found
 
 
 def add(

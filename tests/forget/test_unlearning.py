@@ -13,11 +13,12 @@ from engine.attribution import Attribution
 from engine.catalogue import Catalogue
 from engine.forget.erasing import Erasing, Receipt
 from engine.learning import Learning
-from engine.ledger import CAS_BYTES, glance, hash_of, opened
+from engine.ledger import CAS_BYTES, hash_of
 from engine.lifecycle import REPORTABLE, Stage, may_follow
 from engine.record import Choice, DecisionRecord, OutcomeRecord
 from engine.store import DecisionCommit, MemoryStore, StoreUnavailable, partition_of
 from features import Offset
+from tests.ledgers import opened
 from tests.small_engine import CONFIG, DAY_MS, START_MS, catalogue_of
 
 CATALOGUE = catalogue_of()
@@ -117,7 +118,7 @@ class World:
             person, "", b"", x, b"\0", b"", 0.0, slate,
         ).pack()  # fmt: skip
         [(_, ledger)] = await self.store.read([person])
-        head, tail = opened(ledger, glance(ledger, 0, self.now_ms), 0, self.now_ms, ends)
+        head, tail = opened(ledger, 0, self.now_ms, ends)
         commit = DecisionCommit(person, (ledger or b"")[:CAS_BYTES], head, tail, record)
         [at] = await self.store.commit_decisions([commit])
         assert isinstance(at, Offset)
