@@ -41,6 +41,8 @@ class Sharing:
 
     def served_by(self, customer: str, time_ms: int) -> str:
         """The challenger that serves a customer; "" where it is the champion."""
+        if not self._spans:
+            return ""
         name = customer.encode()
         found = next((one for one, key, share in self._spans if uniform(key, name) < share), "")
         if found:

@@ -1,9 +1,11 @@
 """Texts of an open vocabulary as inputs: cities, tariffs, sources of campaigns, of which nobody has a list."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from click.testing import CliRunner
 
@@ -11,9 +13,13 @@ from engine.again import made_again
 from engine.cli import main
 from engine.config import parse
 from engine.errors import ConfigError
+from engine.featurecheck.drift import columns_of, drift_of
+from engine.featurecheck.values import CustomerSample
+from engine.history import decisions
+from engine.history.asof import _table
 from engine.rivermodel import check_challengers
 from features import shown_hash, text_hash
-from tests.small_engine import CONFIG, SmallEngine, catalogue_of, features_of
+from tests.small_engine import CONFIG, START_MS, SmallEngine, catalogue_of, features_of
 
 HASHED = (
     CONFIG.replace(
@@ -147,3 +153,36 @@ def test_what_is_not_hashed_keeps_its_versions() -> None:
     plain = catalogue_of(CONFIG)
     assert parse(CONFIG).hashed == {}
     assert (plain.layout.version, plain.transform.version) == (0x358F536B, 0xF8559BF9)
+
+
+async def test_reports_and_training_sets_tell_columns_and_texts(tmp_path: Path) -> None:
+    """Of a feature the column, or its hash; of a fact what was said."""
+    engine = SmallEngine(HASHED)
+    cities = ["Brno", "Prague", "Ústí", ""]
+    for n in range(40):
+        await engine.publish("purchase", f"c{n}", amount=5.0, city=cities[n % 4])
+    await engine.fold()
+    layout = engine.catalogue.layout
+    records = [record for record in await engine.store.read_features([f"c{n}" for n in range(40)]) if record]
+    sample = CustomerSample(layout, START_MS)
+    sample.add(records)
+    figures = next(one for one in sample.features(engine.catalogue.config, {}) if one.name == "city")
+    counts = dict(zip(figures.categories, figures.bars, strict=True))
+    assert figures.missing_share == 0.25 and len(figures.categories) == 32
+    for city in cities[:3]:
+        assert counts[f"#{int(text_hash(city)) % 32}"] >= 10
+    table = _table(layout.read(records[:4], np.full(4, START_MS)), engine.catalogue)
+    assert set(table["city"].to_list()) == {*(shown_hash(text_hash(city)) for city in cities[:3]), None}
+    await engine.decide("c0", context={"source": "mail"})
+    await engine.decide("c1")
+    out = tmp_path / "decisions.parquet"
+    await decisions.write(engine.store, engine.catalogue, out, None, None)
+    rows = pl.read_parquet(out).unique("customer").sort("customer")
+    default = int(text_hash("none")) % 16
+    assert rows["input:source"].to_list() == ["mail", f"#{default}"]
+    assert rows["input:city"].to_list() == [f"#{int(text_hash(city)) % 32}" for city in cities[:2]]
+    inputs = next(one for one in columns_of(engine.catalogue) if one.source == "source")
+    x = np.zeros((1_000, len(inputs.names)), np.int8)
+    x[:500, 3], x[500:, 5] = -127, 127
+    [moved] = drift_of(x, np.arange(1_000), [replace(inputs, first=0)])
+    assert (moved.first, moved.last) in ((1.0, 0.0), (0.0, 1.0)) and moved.psi > 0.5
