@@ -41,6 +41,7 @@ class Bridge:
         """Names that the log knows nothing of: they have their defaults."""
         self._limits = {at: catalogue.holds.names.index(name) for at, name in enumerate(made_with.holds.names)
                         if name in catalogue.holds.names}  # fmt: skip
+        self._same_limits = made_with.holds.names == catalogue.holds.names
         self.lifted = [name for name in made_with.holds.names if name not in catalogue.holds.names]
         """Limits that the other one does not have: what they kept back is free."""
         self.untold = [
@@ -66,7 +67,7 @@ class Bridge:
 
     def holds(self, held: Sequence[tuple[Hold, ...]]) -> Sequence[tuple[Hold, ...]]:
         """What kept offers back, as far as the other configuration has these limits."""
-        if self._same or not any(held):
+        if self._same_limits or not any(held):
             return held
         return [
             tuple([Hold(self._limits[limit], *more) for limit, *more in some if limit in self._limits]) for some in held

@@ -124,6 +124,7 @@ class Holds:
             self._starts.append(self._starts[-1] + len(holder.names))
         self._sparing = [holder if isinstance(holder, Sparing) else None for holder in self._holders]
         self.names = tuple(name for holder in self._holders for name in holder.names)
+        self._holder_of = [at for at, holder in enumerate(self._holders) for _ in holder.names]
 
     def of(self, situation: Situation) -> list[tuple[Hold, ...]] | None:
         """The holds of each decision; None: there are none."""
@@ -151,10 +152,12 @@ class Holds:
     def kept_back(self, holds: Sequence[Hold]) -> Bools | None:
         """(offers,) what the holds of one decision keep back; None: nothing."""
         back: Bools | None = None
-        for start, holder, sparing in zip(self._starts, self._holders, self._sparing, strict=False):
-            mine = _within(holds, start, len(holder.names))
-            if not mine:
+        concerned = {self._holder_of[hold.limit] for hold in holds if hold.limit < len(self._holder_of)}
+        for at, holder in enumerate(self._holders):
+            if at not in concerned:
                 continue
+            sparing = self._sparing[at]
+            mine = _within(holds, self._starts[at], len(holder.names))
             if sparing is not None:
                 masks = [sparing.kept_back(mine)]
             else:
@@ -175,9 +178,10 @@ class Holds:
         """The holds of decisions with those that follow from rules, person and place worked out again, and those of
         further holders."""
         derived = [holder.derived or holder in others for holder in self._holders]
-        kept = [tuple([hold for hold in holds if not derived[self._at(hold)]]) if holds else () for holds in held]
-        for start, holder, again in zip(self._starts, self._holders, derived, strict=False):
-            told = holder.holds(situation) if again else None
+        again = [derived[at] for at in self._holder_of]
+        kept = [tuple([hold for hold in holds if not again[hold.limit]]) if holds else () for holds in held]
+        for start, holder, anew in zip(self._starts, self._holders, derived, strict=False):
+            told = holder.holds(situation) if anew else None
             for at, some in enumerate(told or ()):
                 if some:
                     kept[at] += tuple([Hold(start + limit, *more) for limit, *more in some])
@@ -230,4 +234,6 @@ def _within(holds: Sequence[Hold], start: int, count: int) -> list[Hold]:
     """Those of one holder, limits counted from 0."""
     if not start:
         return [hold for hold in holds if hold.limit < count]
-    return [hold._replace(limit=hold.limit - start) for hold in holds if start <= hold.limit < start + count]
+    end = start + count
+    # A third of what _replace takes.
+    return [Hold(limit - start, scope, room, until) for limit, scope, room, until in holds if start <= limit < end]
