@@ -23,10 +23,11 @@ limit: 3
 channels: [{id: web}, {id: branch}, {id: call}]
 context: [{name: mood, type: number, range: [0, 10]}]
 exploration: {method: greedy}
+groups: [{id: plastic}]
 offers:
-  - {id: gold, category: cards, value: 90, treatments: [{text: gold}], eligibility: ["mood > 2.0"]}
+  - {id: gold, group: plastic, category: cards, value: 90, treatments: [{text: gold}], eligibility: ["mood > 2.0"]}
   - {id: basic, category: cards, value: 80, treatments: [{text: basic}]}
-  - {id: loan, category: credit, value: 70, contact_cost: 1, window: 3d, treatments: [{text: loan}]}
+  - {id: loan, group: plastic, category: credit, value: 70, contact_cost: 1, window: 3d, treatments: [{text: loan}]}
   - {id: stay, category: credit, kind: retention, value: 60, treatments: [{text: stay}], eligibility: ["mood < 6.0"]}
   - {id: help, category: care, kind: service, value: 20, contact_cost: 0.5, treatments: [{text: help}]}
 """
@@ -53,6 +54,7 @@ EDITS = {
     "one more": AS_IS.replace(
         b"  cool_off:\n", b"    - {of: offers, which: [gold, loan], most: 1, within: 5d}\n  cool_off:\n"
     ),
+    "of a group": AS_IS.replace(b"  cool_off:\n", b"    - {of: group, most: 1, within: 5d}\n  cool_off:\n"),
     "none at all": HEAD.encode(),
     "a rule, too": AS_IS.replace(b"mood > 2.0", b"mood > 5.0").replace(b"most: 2, within: 7d", b"most: 1, within: 7d"),
 }
