@@ -87,6 +87,8 @@ def repeated(
             asks=asked(offer),
             bundles=offer.bundle.offers if offer.bundle is not None else (),
         )
+        if same and (kept_ms := int(catalogue.budgets.reserved_ms[at])):
+            added.reserved_until_ms = record.time_ms + kept_ms
         if quote is not None:
             fill_quote(added, quote)
     if began := began_in(record):

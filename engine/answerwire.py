@@ -33,6 +33,8 @@ from opportune.v1 import decisions_pb2
 # Tags are (field number << 3) | wire type: 0 varint, 1 eight bytes, 2 a length and so many bytes.
 _OFFER_NUMBERS: Final = Struct("<BBBdBdBdBq")
 """RankedOffer: rank 2, propensity 6, score 7, acceptance_probability 8, expires_ms 12."""
+_RESERVED: Final = Struct("<Hq")
+"""RankedOffer: reserved_until_ms 20."""
 _ANSWER_NUMBERS: Final = Struct("<BQBqBB")
 """DecideResponse: policy_version 7, time_ms 9, degraded 5."""
 _STATE_NUMBERS: Final = Struct("<BBBqBq")
@@ -158,6 +160,7 @@ class AnswerWriter:
             OPEN_STAGES,
             tables.constants,
             tables.offer_starts,
+            self._catalogue.budgets.reserved_ms,
             tables.keys,
             1 + PHRASES * len(self._said),
             tables.fixed,
@@ -165,8 +168,8 @@ class AnswerWriter:
         )
         return cut(data, ends)
 
-    def write(self, draft: Draft, partition: int, position: Offset) -> bytes:
-        """A serialised DecideResponse."""
+    def write(self, draft: Draft, partition: int, position: Offset, *, reserved: bool = True) -> bytes:
+        """A serialised DecideResponse; `reserved` says whether units were taken for it."""
         ask, batch, row = draft.ask, draft.batch, draft.row
         named = decision_id(partition, position).encode()
         customer = ask.customer.encode()
@@ -189,6 +192,8 @@ class AnswerWriter:
                 numbers = _OFFER_NUMBERS.pack(
                     0x10, rank, 0x31, pick.propensity, 0x39, pick.score, 0x41, pick.shown, 0x61, pick.window_end_ms
                 )
+                if reserved and (kept_ms := int(self._catalogue.budgets.reserved_ms[pick.offer])):
+                    numbers += _RESERVED.pack(0x01A1, ask.time_ms + kept_ms)
                 # Of what has no window nothing is estimated (engine.silent).
                 rung = said.rungs[pick.rung] + _WEIGHT.pack(0x19, pick.evidence) if pick.window_end_ms else b""
                 if quotes and (quote := quotes[rank - 1]) is not None:
@@ -211,7 +216,7 @@ class AnswerWriter:
     def preview(self, draft: Draft, partition: int) -> bytes:
         """A serialised DecideResponse of what was only looked at: without a decision id."""
         named = decision_id(partition, Offset.ZERO).encode()
-        return self.write(draft, partition, Offset.ZERO)[2 + len(named) :] + _PREVIEW
+        return self.write(draft, partition, Offset.ZERO, reserved=False)[2 + len(named) :] + _PREVIEW
 
     def _personal(self, ask: Ask, pick: Pick, quote: Quote) -> bytes:
         """What of a RankedOffer depends on who asks."""

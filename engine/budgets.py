@@ -85,6 +85,9 @@ class Budgets:
         self.units: NDArray[np.int64] = units
         """(budgets, offers) what an offer takes."""
         self._of_offer = tuple(map(tuple, covers))
+        kept_ms = [[cover.lasts_ms for cover in of_offer if cover.lasts_ms] for of_offer in covers]
+        self.reserved_ms: NDArray[np.int64] = np.array([min(some, default=0) for some in kept_ms], np.int64)
+        """(offers,) for how long units of an offer are kept; 0: nothing is reserved."""
         self.most = tuple(int(row.max(initial=0)) for row in units)
         """Units of the offer that takes most, by budget."""
         gains = [offer.value * offer.lever for offer in config.offers]

@@ -645,7 +645,7 @@ def _named(out: Octets, at: Number, scratch: Octets, partition: Number, ms: Numb
 @compiled(
     *(INTS, INTS_2D, INTS, INTS, INTS, _OCTETS, INTS, INT, INTS, INTS_2D, _BOOLS, INTS),
     *(INTS, _PICKS, _FLOATS_2D, _FLOATS_3D, _BOOLS_2D, _BOOLS_2D, INTS_2D, INTS_2D, _FLOATS_2D),
-    *(_OCTETS, INTS, INT, _OCTETS, INTS_2D, INTS, INT, _OCTETS, INTS),
+    *(_OCTETS, INTS, INT, _OCTETS, INTS_2D, INTS, INTS, INT, _OCTETS, INTS),
 )
 def pack_answers(
     rows: Any,
@@ -674,6 +674,7 @@ def pack_answers(
     open_stages: int,
     constants: Any,
     offer_starts: Any,
+    reserved_ms: Any,
     keys: Any,
     names: int,
     fixed: Any,
@@ -682,10 +683,10 @@ def pack_answers(
     """DecideResponses of some `rows` of a batch, serialised, and where each ends.
 
     `positions` (R, 2) and `partitions` (R,) say where each is, `offers_of` (R,) which row of `offer_starts` has what is
-    the same of every offer there, in `constants`; -1 - code: there is no offer in it, for this reason. `fixed` are the
-    other parts that are the same in all answers: the version, then for each language, `phrases_of` (R,) says where, 4
-    reasons, 3 rungs and 4 codes of why there is nothing; from `names` on the names of the offers, of which `keys` has
-    the keys, ascending.
+    the same of every offer there, in `constants`; -1 - code: there is no offer in it, for this reason. `reserved_ms`
+    are for how long units of each offer are kept, or 0. `fixed` are the other parts that are the same in all answers:
+    the version, then for each language, `phrases_of` (R,) says where, 4 reasons, 3 rungs and 4 codes of why there is
+    nothing; from `names` on the names of the offers, of which `keys` has the keys, ascending.
     """
     widest, room, most = np.int64(0), np.int64(len(customers)), np.int64(0)
     for i in range(len(fixed_ends) - 1):
@@ -725,6 +726,8 @@ def pack_answers(
             reason = phrases_of[i] + _REASONS + explored[row, place] + 2 * cold[row, place]
             rung = phrases_of[i] + _RUNGS + rungs[row, place]
             size = last - first + 38 + fixed_ends[reason + 1] - fixed_ends[reason]
+            if reserved_ms[offer]:
+                size += 10
             if window_ends_ms[row, place]:  # of what has no window nothing is estimated
                 size += fixed_ends[rung + 1] - fixed_ends[rung] + 9
             out[at] = 0x12
@@ -738,6 +741,9 @@ def pack_answers(
             at = _double(out, at + 1, figures[row, place, 3], one64, octets64)
             out[at] = 0x61
             at = _put(out, at + 1, window_ends_ms[row, place], 8)
+            if reserved_ms[offer]:
+                out[at], out[at + 1] = 0xA1, 0x01
+                at = _put(out, at + 2, times_ms[row] + reserved_ms[offer], 8)
             at = _copied(out, at, fixed, fixed_ends[reason], fixed_ends[reason + 1])
             if window_ends_ms[row, place]:
                 at = _copied(out, at, fixed, fixed_ends[rung], fixed_ends[rung + 1])

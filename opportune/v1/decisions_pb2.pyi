@@ -76,7 +76,7 @@ class Reason(_message.Message):
     def __init__(self, code: _Optional[str] = ..., text: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class RankedOffer(_message.Message):
-    __slots__ = ("offer_id", "rank", "kind", "category", "treatment", "propensity", "score", "acceptance_probability", "value", "contact_cost", "reasons", "expires_ms", "parameters", "price_held_until_ms", "begun_decision_id", "asks", "bundles")
+    __slots__ = ("offer_id", "rank", "kind", "category", "treatment", "propensity", "score", "acceptance_probability", "value", "contact_cost", "reasons", "expires_ms", "parameters", "price_held_until_ms", "begun_decision_id", "asks", "bundles", "reserved_until_ms")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,7 @@ class RankedOffer(_message.Message):
     BEGUN_DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     ASKS_FIELD_NUMBER: _ClassVar[int]
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
     offer_id: str
     rank: int
     kind: _common_pb2.OfferKind
@@ -118,7 +119,8 @@ class RankedOffer(_message.Message):
     begun_decision_id: str
     asks: AskedFact
     bundles: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, offer_id: _Optional[str] = ..., rank: _Optional[int] = ..., kind: _Optional[_Union[_common_pb2.OfferKind, str]] = ..., category: _Optional[str] = ..., treatment: _Optional[str] = ..., propensity: _Optional[float] = ..., score: _Optional[float] = ..., acceptance_probability: _Optional[float] = ..., value: _Optional[float] = ..., contact_cost: _Optional[float] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., expires_ms: _Optional[int] = ..., parameters: _Optional[_Mapping[str, _common_pb2.Value]] = ..., price_held_until_ms: _Optional[int] = ..., begun_decision_id: _Optional[str] = ..., asks: _Optional[_Union[AskedFact, _Mapping]] = ..., bundles: _Optional[_Iterable[str]] = ...) -> None: ...
+    reserved_until_ms: int
+    def __init__(self, offer_id: _Optional[str] = ..., rank: _Optional[int] = ..., kind: _Optional[_Union[_common_pb2.OfferKind, str]] = ..., category: _Optional[str] = ..., treatment: _Optional[str] = ..., propensity: _Optional[float] = ..., score: _Optional[float] = ..., acceptance_probability: _Optional[float] = ..., value: _Optional[float] = ..., contact_cost: _Optional[float] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., expires_ms: _Optional[int] = ..., parameters: _Optional[_Mapping[str, _common_pb2.Value]] = ..., price_held_until_ms: _Optional[int] = ..., begun_decision_id: _Optional[str] = ..., asks: _Optional[_Union[AskedFact, _Mapping]] = ..., bundles: _Optional[_Iterable[str]] = ..., reserved_until_ms: _Optional[int] = ...) -> None: ...
 
 class AskedFact(_message.Message):
     __slots__ = ("fact", "answers")

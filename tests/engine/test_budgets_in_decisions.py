@@ -87,6 +87,24 @@ async def test_all_units_are_used_and_none_more() -> None:
     assert await engine.used("letters@2025-06-15") == (3, 0)
 
 
+async def test_the_answer_says_until_when_units_are_kept() -> None:
+    engine = await opened()
+    kept: dict[str, int] = {}
+    for number in range(12):
+        asked = {"request_id": f"r{number}"}
+        answer = await engine.decide(f"k{number}", "web", **asked)
+        [offer] = answer.offers
+        kept[offer.offer_id] = max(0, offer.reserved_until_ms - answer.time_ms)
+        again = await engine.decide(f"k{number}", "web", **asked)
+        assert again.repeated and again.offers[0].reserved_until_ms == offer.reserved_until_ms
+        await engine.look()
+    assert kept == {"tv": DAY_MS, "letter": 0, "banner": 3_600_000, "hello": 0}
+    # The buckets that units are reserved in end a little later, never earlier.
+    assert await engine.used("shown@always") == (0, 2)
+    engine.now_ms += 3_600_000 - 12 * 12 * 300
+    assert await engine.used("shown@always") == (0, 2)
+
+
 async def test_a_batch_hands_no_unit_out_twice() -> None:
     engine = await opened()
     total: dict[str, int] = {}
