@@ -5,7 +5,7 @@ from typing import Final
 
 from engine.catalogue import Catalogue
 from engine.config_schema import key_of
-from engine.contact_policy import KINDS
+from engine.contact_limits import KINDS
 from engine.contact_rows import AGAIN, FIRST
 from opportune.v1 import customers_pb2
 

@@ -26,64 +26,22 @@ from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from numba import from_dtype, types
 from numpy.typing import NDArray
 
+from engine import contact_kernel
 from engine.config_schema import Config, key_of
+from engine.contact_limits import KINDS, again_counts, of_cap, of_cool_off, scopes_of
 from engine.contact_rows import AGAIN, ANY, FIRST, NO_GROUP, ROWS, Contact, bounded, placed, section, unpacked
-from engine.contact_schema import Cap, CoolOff
-from engine.groups import lineage
 from engine.holds import CONTACT_POLICY, Bools, Hold, Situation
 from engine.ledger import Glance, Ledger, LedgerError
-from engine.lifecycle import OPEN, Stage
+from engine.lifecycle import Stage
 from engine.limits import CONTACT_WINDOW_MS_MAX, SLATE_MAX
 from features import Offset
-from models.compiled import BOOLS_2D, FLOAT, FLOATS_1D, INT, INTS, INTS_2D, compiled, inlined
 from models.exploration import Slates
 
-KINDS: Final = ("sale", "service", "retention", "question")
-"""In the order of their numbers, from 1."""
-
-_SHOWN: Final = (
-    Stage.PRESENTED, Stage.CLICKED, Stage.IGNORED, Stage.ACCEPTED, Stage.DECLINED, Stage.FULFILLED, Stage.CANCELLED,
-)  # fmt: skip
-_COUNTED: Final = {
-    "served": frozenset(Stage) - {Stage.NOT_PRESENTED},
-    "presented": frozenset(_SHOWN),
-    "accepted": frozenset({Stage.ACCEPTED, Stage.FULFILLED}),
-    "declined": frozenset({Stage.DECLINED}),
-    "contacts": frozenset(Stage),
-}
-_ALL, _OFFER, _CATEGORY, _KIND, _CHANNEL, _GROUP = range(6)
-_ANY: Final = 15
-_FIRST: Final = 64
-_AGAIN: Final = 128
 _QUARTER_MS: Final = 900_000
 _HALF_LIVES: Final = 20
 """After so many a contact weighs a millionth."""
-
-
-class _Limit(NamedTuple):
-    """A cap or a cool-off."""
-
-    name: str
-    mode: int
-    """By what rows are counted."""
-    groups: tuple[tuple[int, Bools], ...]
-    """(scope, offers that it keeps back) of each."""
-    members: NDArray[np.int64]
-    """Group by offer, category or kind, as `mode` says; -1: not counted. Of groups of the configuration: `runs`."""
-    most: int
-    lasts_ms: int
-    per: str
-    stages: frozenset[Stage]
-    cools: bool
-    served: bool
-    """Whether serving counts: then there may be room for some of a slate only."""
-    contacts: bool
-    channels: tuple[str, ...]
-    runs: tuple[tuple[int, ...], ...] = ()
-    """Of groups of the configuration: those in which a contact counts, by offer, then by group that it named."""
 
 
 class Look(NamedTuple):
@@ -123,8 +81,8 @@ class ContactPolicy:
         self._offers = len(config.offers)
         self._categories = sorted(set(categories))
         channels = [channel.id for channel in config.channels]
-        self._limits = [_of_cap(cap, config) for cap in policy.caps]
-        self._limits += [_of_cool_off(cool, config) for cool in policy.cool_off]
+        self._limits = [of_cap(cap, config) for cap in policy.caps]
+        self._limits += [of_cool_off(cool, config) for cool in policy.cool_off]
         self._caps = len(policy.caps)
         self._hides = len(self._limits)
         self._resumes = self._hides + 1
@@ -187,13 +145,13 @@ class ContactPolicy:
                 limit.contacts,
                 # An answer has each offer once: only of groups of several there may be room for some and not for all.
                 limit.served and any(mask.sum() > 1 for _, mask in limit.groups),
-                _again_counts(limit),
+                again_counts(limit),
             ]
             for limit in limits
         ]
         self._settings = np.array(columns, dtype=np.int64).reshape(len(limits), 6)
         self._stages = np.array(
-            [[stage in limit.stages or stage == _ANY for stage in range(16)] for limit in limits], dtype=np.bool_
+            [[stage in limit.stages or stage == ANY for stage in range(16)] for limit in limits], dtype=np.bool_
         ).reshape(len(limits), 16)
         everywhere = [[not limit.channels or channel in limit.channels for channel in channels] for limit in limits]
         # Then channels that are not there any more, and contacts of which the channel is not known.
@@ -208,7 +166,7 @@ class ContactPolicy:
             self._weights = np.array([*weights, pressure.weight, max([*weights, pressure.weight])])
         # Which of the served caps concern an offer, for slates.
         self._tight = [
-            (at, limit.most, _scopes(limit))
+            (at, limit.most, scopes_of(limit))
             for at, limit in enumerate(limits)
             if limit.served and any(mask.sum() > 1 for _, mask in limit.groups)
         ]
@@ -253,7 +211,7 @@ class ContactPolicy:
         np.cumsum([len(some) // ROWS.itemsize for some in all_rows], out=starts[1:])
         since, ends = self._windows(clock)
         first, end, offers = self._spans(table, starts, channels, since)
-        found, opened = _look(
+        found, opened = contact_kernel.look(
             table, starts, channels, clock, limits, first, end, offers, self._settings, self._in_channel, self._starts,
             self._chain, self._windows_ms,
         )  # fmt: skip
@@ -273,7 +231,7 @@ class ContactPolicy:
                     holds[at] += [(self._resumes, self._keys[o], 0, until_ms) for o, until_ms in waiting.items()]
         surcharges = None
         if self._pressure is not None:
-            pressure = _pressure(
+            pressure = contact_kernel.pressure(
                 table, starts, clock, self._sorted_channels, self._channel_order, self._weights,
                 float(self._pressure.half_life), self._pressure.grace,
             )  # fmt: skip
@@ -317,7 +275,7 @@ class ContactPolicy:
     def _spans(
         self, table: NDArray[np.void], starts: NDArray[np.int64], channels: NDArray[np.int64], since: NDArray[np.int64]
     ) -> Any:
-        return _spans(
+        return contact_kernel.spans(
             table, starts, channels, since, self._settings, self._stages, self._in_channel, self._members,
             self._starts, self._sorted_keys, self._key_order, self._sorted_categories, self._category_order,
             self._sorted_channels, self._channel_order, self._sorted_groups, self._group_order,
@@ -480,20 +438,21 @@ class ContactPolicy:
         since, ends = self._windows(np.array([now_ms], dtype=np.int64))
         starts = np.array([0, len(rows)], dtype=np.int64)
         # In no channel first; then in each, for the caps of each channel.
-        by_channel = any(limit.mode == _CHANNEL for limit in self._limits)
+        by_channel = any(limit.mode == contact_kernel.CHANNEL for limit in self._limits)
         uses: list[tuple[int, Use]] = []
         for channel in range(-1, len(self._channel_keys) if by_channel else 0):
             first, end, _ = self._spans(table, starts, np.array([channel]), since)
-            counts = _counts(table, 0, len(rows), first, end, self._starts, self._chain)
+            counts = contact_kernel.counts_of(table, 0, len(rows), first, end, self._starts, self._chain)
             for group in np.flatnonzero(counts).tolist():
                 at, scope = self._of_group[group]
                 limit, used = self._limits[at], int(counts[group])
-                if (limit.mode == _CHANNEL) != (channel >= 0) or not self._in_channel[at, channel]:
+                if (limit.mode == contact_kernel.CHANNEL) != (channel >= 0) or not self._in_channel[at, channel]:
                     continue
                 until_ms = 0
                 if used >= limit.most:
-                    freed = _freed(table, 0, len(rows), at, group, first, end, self._settings, self._chain)
-                    until_ms = int(freed) + limit.lasts_ms if limit.lasts_ms else int(ends[0, at])
+                    spans = first, end, self._settings, self._chain
+                    freed_ms = int(contact_kernel.freed(table, 0, len(rows), at, group, *spans))
+                    until_ms = freed_ms + limit.lasts_ms if limit.lasts_ms else int(ends[0, at])
                 scope = scope if channel < 0 else self._channel_keys[channel]
                 uses.append((at, Use(limit.name, limit.cools, scope, used, limit.most, until_ms)))
         return [use for _, use in sorted(uses, key=lambda one: one[0])]
@@ -502,7 +461,7 @@ class ContactPolicy:
         """(contact pressure, what it adds to the cost of a contact)."""
         if self._pressure is None or not rows:
             return 0.0, 0.0
-        [found] = _pressure(
+        [found] = contact_kernel.pressure(
             np.frombuffer(b"".join([row.pack() for row in rows]), ROWS),
             np.array([0, len(rows)], dtype=np.int64),
             np.array([now_ms], dtype=np.int64),
@@ -510,135 +469,6 @@ class ContactPolicy:
             float(self._pressure.half_life), self._pressure.grace,
         ).tolist()  # fmt: skip
         return found, found * self._pressure.cost
-
-
-def _of_cap(cap: Cap, config: Config) -> _Limit:
-    mode, groups, members = _groups_of(cap.of, cap.which, config)
-    return _Limit(
-        cap.label,
-        mode,
-        groups,
-        members,
-        cap.most,
-        cap.within or 0,
-        cap.per or "",
-        _COUNTED[cap.counts],
-        cools=False,
-        served=cap.counts == "served",
-        contacts=cap.counts == "contacts",
-        channels=cap.channels,
-        runs=_runs(cap.of, cap.which, config),
-    )
-
-
-def _of_cool_off(cool: CoolOff, config: Config) -> _Limit:
-    of = "offers" if cool.of == "all" and cool.which else cool.of
-    mode, groups, members = _groups_of(of, cool.which, config)
-    if cool.of == "all":
-        groups = ((0, np.ones(len(config.offers), dtype=np.bool_)),)
-    stages = frozenset(Stage[stage.upper()] for stage in cool.after)
-    if Stage.ACCEPTED in stages:
-        stages |= {Stage.FULFILLED}
-    return _Limit(
-        cool.label,
-        mode,
-        groups,
-        members,
-        1,
-        cool.duration,
-        "",
-        stages,
-        cools=True,
-        served=False,
-        contacts=False,
-        channels=(),
-        runs=_runs(cool.of, cool.which, config),
-    )
-
-
-def _groups_of(
-    of: str, which: Sequence[str], config: Config
-) -> tuple[int, tuple[tuple[int, Bools], ...], NDArray[np.int64]]:
-    """(mode, groups, members) of a limit."""
-    offers = config.offers
-
-    def mask(names: Sequence[str]) -> Bools:
-        return np.array([name in names for name in (offer.id for offer in offers)], dtype=np.bool_)
-
-    def numbered(names: Sequence[str]) -> NDArray[np.int64]:
-        places = {name: at for at, name in enumerate(n for n in names if not which or n in which)}
-        return np.array([places.get(name, -1) for name in names], dtype=np.int64)
-
-    everything = np.ones(len(offers), dtype=np.bool_)
-    if of in ("all", "channel"):
-        return _ALL if of == "all" else _CHANNEL, ((0, everything),), np.zeros(0, dtype=np.int64)
-    if of == "offers":
-        return _OFFER, ((0, mask(which)),), np.where(mask(which), 0, -1).astype(np.int64)
-    if of == "offer":
-        ids = [offer.id for offer in offers]
-        return _OFFER, tuple([(key_of(i), mask([i])) for i in ids if not which or i in which]), numbered(ids)
-    if of == "category":
-        names = sorted({offer.category for offer in offers})
-        return (
-            _CATEGORY,
-            tuple(
-                [
-                    (key_of(name), np.array([offer.category == name for offer in offers], dtype=np.bool_))
-                    for name in names
-                    if not which or name in which
-                ]
-            ),
-            numbered(names),
-        )
-    if of == "group":
-        lines = [lineage(config.groups, offer.group) for offer in offers]
-        return (
-            _GROUP,
-            tuple(
-                [
-                    (key_of(name), np.array([name in line for line in lines], dtype=np.bool_))
-                    for name in _counted_groups(which, config)
-                ]
-            ),
-            np.zeros(0, dtype=np.int64),
-        )
-    kinds = [
-        (at, np.array([offer.kind == kind for offer in offers], dtype=np.bool_))
-        for at, kind in enumerate(KINDS, 1)
-        if not which or kind in which
-    ]
-    # By the number of the kind; 0 is none.
-    return _KIND, tuple(kinds), np.array([-1, *numbered(KINDS).tolist()], dtype=np.int64)
-
-
-def _counted_groups(which: Sequence[str], config: Config) -> list[str]:
-    return [group.id for group in config.groups if not which or group.id in which]
-
-
-def _runs(of: str, which: Sequence[str], config: Config) -> tuple[tuple[int, ...], ...]:
-    """Of a limit of groups of the configuration: in which of them a contact counts, by its offer, then by the group
-    that an offer named that is not there any more."""
-    if of != "group":
-        return ()
-    places = {name: at for at, name in enumerate(_counted_groups(which, config))}
-    named = [*(offer.group for offer in config.offers), *((group.id,) for group in config.groups)]
-    return tuple(
-        [tuple([places[name] for name in lineage(config.groups, names) if name in places]) for names in named]
-    )
-
-
-def _scopes(limit: _Limit) -> dict[int, tuple[int, ...]]:
-    """The scopes of a limit by offer."""
-    found: dict[int, tuple[int, ...]] = {}
-    for scope, mask in limit.groups:
-        for offer in np.flatnonzero(mask).tolist():
-            found[offer] = (*found.get(offer, ()), scope)
-    return found
-
-
-def _again_counts(limit: _Limit) -> bool:
-    """Whether an offer that was resumed counts, by what came of it."""
-    return not limit.served and not limit.contacts
 
 
 def _sorted(keys: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -668,212 +498,3 @@ def period(per: str, zone: ZoneInfo, quarter: int) -> tuple[int, int]:
         last = (first + timedelta(days=32)).replace(day=1)
     begin, end = (int(at.replace(tzinfo=zone).timestamp() * 1_000) for at in (first, last))
     return begin, end
-
-
-# --- compiled -------------------------------------------------------------------------------------------------------
-
-_TABLE: Final = types.Array(from_dtype(ROWS), 1, "C", readonly=True)
-_STATIC: Final = (
-    INTS_2D, BOOLS_2D, BOOLS_2D, INTS_2D, INTS, INTS, INTS, INTS, INTS, INTS, INTS, INTS, INTS,
-)  # fmt: skip
-"""settings, stages, in_channel, members, starts of groups; then keys of offers, categories, channels and groups of the
-configuration, each sorted and with their places."""
-
-
-@inlined()
-def _find(key: Any, keys: Any, order: Any) -> Any:
-    """Where a key stands; -1: nowhere."""
-    low, high = 0, len(keys)
-    while low < high:
-        middle = (low + high) // 2
-        if keys[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
-    return order[low] if low < len(keys) and keys[low] == key else -1
-
-
-@inlined()
-def _channel(key: Any, channels: Any, channel_order: Any) -> Any:
-    """Index of a row's channel; then one that is not there any more; then one that is not known."""
-    if key == 0:
-        return len(channels) + 1
-    at = _find(key, channels, channel_order)
-    return len(channels) if at < 0 else at
-
-
-@compiled(_TABLE, INTS, INTS, INTS_2D, *_STATIC)
-def _spans(
-    rows: Any, row_starts: Any, here: Any, since: Any, settings: Any, stages: Any, in_channel: Any, members: Any,
-    starts: Any, keys: Any, key_order: Any, categories: Any, category_order: Any, channels: Any, channel_order: Any,
-    named: Any, named_order: Any,
-) -> Any:  # fmt: skip
-    """(first, end) in the chain of the groups of each limit in which each row counts, each (rows, limits), and (rows,)
-    its offer."""
-    limits = len(settings)
-    first = np.zeros((len(rows), limits), dtype=np.int64)
-    end = np.zeros((len(rows), limits), dtype=np.int64)
-    offers = np.empty(len(rows), dtype=np.int64)
-    for decision in range(len(here)):
-        for at in range(row_starts[decision], row_starts[decision + 1]):
-            row = rows[at]
-            key, category, kind, stage, rank = row.key, row.category, row.stage >> 4, row.stage & 15, row.rank
-            offer = _find(np.int64(key), keys, key_order)
-            offers[at] = offer
-            of_category = _find(np.int64(category), categories, category_order)
-            where = _channel(np.int64(row.channel), channels, channel_order)
-            for limit in range(limits):
-                time_ms = row.changed if settings[limit, 2] else row.time
-                if time_ms < since[decision, limit] or not stages[limit, stage] or not in_channel[limit, where]:
-                    continue
-                if settings[limit, 3] and not rank & _FIRST:
-                    continue
-                if rank & _AGAIN and not settings[limit, 5]:
-                    continue
-                mode, every = settings[limit, 0], False
-                place: Any = -1
-                if mode == _ALL:
-                    every = True
-                elif mode == _CHANNEL:
-                    every = where == here[decision] or where > len(channels)
-                elif mode == _OFFER:
-                    place, every = offer, key == 0
-                elif mode == _CATEGORY:
-                    place, every = of_category, category == 0
-                elif mode == _GROUP:
-                    place = offer
-                    if offer < 0:
-                        place = _find(np.int64(row.group), named, named_order)
-                        place = place + len(keys) if place >= 0 else -1
-                        every = row.group == 0
-                else:
-                    place, every = np.int64(kind), kind == 0
-                if every:
-                    first[at, limit], end[at, limit] = starts[limit], starts[limit + 1]
-                elif mode == _GROUP:
-                    if place >= 0:
-                        first[at, limit], end[at, limit] = members[limit, place], members[limit, place + 1]
-                elif 0 <= place < members.shape[1] and members[limit, place] >= 0:
-                    first[at, limit] = starts[limit] + members[limit, place]
-                    end[at, limit] = first[at, limit] + 1
-    return first, end, offers
-
-
-@compiled(_TABLE, INT, INT, INTS_2D, INTS_2D, INTS, INTS)
-def _counts(rows: Any, begin: int, stop: int, first: Any, end: Any, starts: Any, chain: Any) -> Any:
-    """(groups,) how much of the rows from `begin` to `stop` counts in each."""
-    counts = np.zeros(starts[-1], dtype=np.int64)
-    for at in range(begin, stop):
-        for limit in range(first.shape[1]):
-            for place in range(first[at, limit], end[at, limit]):
-                counts[chain[place]] += rows[at].count
-    return counts
-
-
-@compiled(_TABLE, INT, INT, INT, INT, INTS_2D, INTS_2D, INTS_2D, INTS)
-def _freed(
-    rows: Any, begin: int, stop: int, limit: int, group: int, first: Any, end: Any, settings: Any, chain: Any
-) -> Any:
-    """The time of the contact of a full group with whose end it is full no longer."""
-    times = np.empty(stop - begin, dtype=np.int64)
-    weights = np.empty(stop - begin, dtype=np.int64)
-    count, left = 0, 0
-    for at in range(begin, stop):
-        counted = False
-        for place in range(first[at, limit], end[at, limit]):
-            counted = counted or chain[place] == group
-        if counted:
-            times[count] = rows[at].changed if settings[limit, 2] else rows[at].time
-            weights[count] = rows[at].count
-            left += weights[count]
-            count += 1
-    most = settings[limit, 1]
-    if count == 1:
-        return times[0]
-    for place in np.argsort(times[:count]):
-        left -= weights[place]
-        if left < most:
-            return times[place]
-    return 0
-
-
-@inlined()
-def _is_open(stage: int) -> Any:
-    return stage in (1, 2, 5, 11)  # engine.lifecycle.OPEN
-
-
-@inlined()
-def _is_answer(stage: int) -> Any:
-    return stage in (3, 4, 7, 8, 10)
-
-
-@compiled(_TABLE, INTS, INTS, INTS, INTS, INTS_2D, INTS_2D, INTS, INTS_2D, BOOLS_2D, INTS, INTS, INTS)
-def _look(
-    rows: Any, row_starts: Any, here: Any, clocks: Any, asked: Any, first: Any, end: Any, offers: Any, settings: Any,
-    in_channel: Any, starts: Any, chain: Any, windows: Any,
-) -> Any:  # fmt: skip
-    """(decision, group, room, time that frees it) of each group that is full or nearly, and (decision, offer, until) of
-    each offer that is open."""
-    found = np.empty((16, 4), dtype=np.int64)
-    opened = np.empty((len(rows), 3), dtype=np.int64)
-    holds, waiting = 0, 0
-    for at in range(len(here)):
-        begin, stop = row_starts[at], row_starts[at + 1]
-        if begin == stop:
-            continue
-        counts = _counts(rows, begin, stop, first, end, starts, chain)
-        for limit in range(len(settings)):
-            if not in_channel[limit, here[at]]:
-                continue
-            most = settings[limit, 1]
-            for group in range(starts[limit], starts[limit + 1]):
-                count = counts[group]
-                if count == 0 or (count < most and (not settings[limit, 4] or most - count >= asked[at])):
-                    continue
-                if holds == len(found):
-                    more = np.empty((2 * holds, 4), dtype=np.int64)
-                    more[:holds] = found
-                    found = more
-                found[holds, 0], found[holds, 1], found[holds, 2], found[holds, 3] = at, group, 0, 0
-                if count < most:
-                    found[holds, 2] = most - count
-                else:
-                    found[holds, 3] = _freed(rows, begin, stop, limit, group, first, end, settings, chain)
-                holds += 1
-        for place in range(begin, stop):
-            row, offer = rows[place], offers[place]
-            if offer < 0 or row.rank & _AGAIN or not _is_open(row.stage & 15):
-                continue
-            if row.time + windows[offer] <= clocks[at]:
-                continue
-            answered = False
-            for other in range(begin, stop):
-                if offers[other] == offer and rows[other].changed >= row.time:
-                    answered = answered or _is_answer(rows[other].stage & 15)
-            if not answered:
-                opened[waiting, 0], opened[waiting, 1] = at, offer
-                opened[waiting, 2] = row.time + windows[offer]
-                waiting += 1
-    return found[:holds], opened[:waiting]
-
-
-@compiled(_TABLE, INTS, INTS, INTS, INTS, FLOATS_1D, FLOAT, INT)
-def _pressure(
-    rows: Any, row_starts: Any, clocks: Any, channels: Any, channel_order: Any, weights: Any, half_life: float,
-    grace: int,
-) -> Any:  # fmt: skip
-    """(B,) contact pressure."""
-    pressure = np.zeros(len(clocks))
-    for at in range(len(clocks)):
-        for place in range(row_starts[at], row_starts[at + 1]):
-            row = rows[place]
-            age = clocks[at] - row.time
-            if row.rank & _FIRST and not row.rank & _AGAIN and age >= grace:
-                weight = weights[_channel(np.int64(row.channel), channels, channel_order)]
-                pressure[at] += weight * row.count * 2.0 ** (-age / half_life)
-    return pressure
-
-
-# What is compiled reads constants of this file only (models.compiled).
-assert (_ANY, _FIRST, _AGAIN) == (ANY, FIRST, AGAIN)
-assert frozenset({1, 2, 5, 11}) == OPEN, "_is_open says the same"
