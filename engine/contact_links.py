@@ -6,18 +6,28 @@ customer reads which names are linked to him, with his state, and then their led
 who have any. From the link on decisions for the name are made for the customer, whose ledger is written with compare-
 and-set; so the ledgers of the names stand still but for outcomes. Taking a link back gives the name its own contacts
 again, and the customer keeps those that were made for him.
+
+A decision for the name alone that is under way while it moves is not committed: in the step that would write it the
+store finds that the name belongs to somebody (DecisionCommit.unmoved), and it is made for the customer. So whoever sees
+that a name has moved sees all contacts that were ever made for it alone.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engine.drafts import Linked
-from engine.links import Links, LinksError
+from engine.links import Links, LinksError, moved_to
 from engine.store.base import LINKS, PartlyUnavailable, StoreError, partition_of
 
 Named = Mapping[str, Sequence[str] | StoreError]
 """The names linked to each customer, or why it is not known."""
+
+
+class Unsettled(NamedTuple):
+    """A name is known to be linked and does not stand so yet: a decision for it alone may still be committed."""
+
+    ledgers: Linked
 
 
 class Reading(Protocol):
@@ -61,7 +71,7 @@ class LinkedLedgers:
 
     async def read(
         self, wanted: Sequence[tuple[str, Sequence[str]]], named: Named
-    ) -> list[Linked | StoreError]:
+    ) -> list[Linked | Unsettled | StoreError]:
         """The ledgers of the names linked to each (customer, names known beside), or why they cannot be read."""
         names: list[Sequence[str] | StoreError] = []
         for customer, known in wanted:
@@ -70,6 +80,7 @@ class LinkedLedgers:
         asked = list(dict.fromkeys(name for some in names if not isinstance(some, StoreError) for name in some))
         away: StoreError | None = None
         ledgers: dict[str, bytes | None] = {}
+        moved: set[str] = set()
         if asked:
             states: Sequence[tuple[bytes | None, bytes | None] | None]
             try:
@@ -78,16 +89,19 @@ class LinkedLedgers:
                 states, away = error.found, error
             except StoreError as error:
                 states, away = [None] * len(asked), error
-            ledgers = {name: state[1] for name, state in zip(asked, states, strict=True) if state is not None}
-        results: list[Linked | StoreError] = []
+            there = {name: state for name, state in zip(asked, states, strict=True) if state is not None}
+            ledgers = {name: ledger for name, (_, ledger) in there.items()}
+            moved = {name for name, (features, _) in there.items() if moved_to(features)}
+        results: list[Linked | Unsettled | StoreError] = []
         for some in names:
             if isinstance(some, StoreError):
                 results.append(some)
             elif away is not None and any(name not in ledgers for name in some):
                 results.append(away)
             else:
-                there = [(partition_of(name, self._partitions), ledgers[name]) for name in some]
-                results.append([(partition, data) for partition, data in there if data is not None])
+                found = [(partition_of(name, self._partitions), ledgers[name]) for name in some]
+                kept = [(partition, data) for partition, data in found if data is not None]
+                results.append(kept if moved.issuperset(some) else Unsettled(kept))
         return results
 
 

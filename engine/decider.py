@@ -33,7 +33,7 @@ from engine.budgeting import decide_within
 from engine.budgetkeeper import BudgetKeeper
 from engine.budgets import Left
 from engine.catalogue import Catalogue
-from engine.contact_links import LinkedLedgers, Named
+from engine.contact_links import LinkedLedgers, Named, Unsettled
 from engine.deadlines import Deadlines
 from engine.decide import decide
 from engine.drafts import STATE_UNREADABLE, Ask, Draft, Linked, Repeat, State
@@ -49,6 +49,7 @@ from engine.limits import (
     DECIDE_CONFLICT_RETRIES_MAX,
     DECIDE_QUEUE_MAX,
     LINK_HOPS_MAX,
+    LINK_SETTLE_RETRIES_MAX,
 )
 from engine.links import moved_to
 from engine.policyfacts import PolicyFacts
@@ -156,6 +157,8 @@ class _Waiting:
     answer: Promise
     serving: Serving
     conflicts: int = 0
+    unsettled: int = 0
+    """Looks at linked names of which one was just about to move."""
     hops: int = 0
     """Customers that it was sent on to, because the one before belongs to them."""
     via: tuple[str, ...] = ()
@@ -378,9 +381,17 @@ class Decider:
                 _answer(waiting, result)
         if not drafted:
             return
+        # Contacts of a name that belongs to somebody by now would count for nobody who is deciding for him meanwhile.
+        unmoved = ledgers is not None
         commits = [
             DecisionCommit(
-                draft.ask.customer, draft.ledger_expected, draft.ledger_head, draft.ledger_tail, draft.record, units
+                draft.ask.customer,
+                draft.ledger_expected,
+                draft.ledger_head,
+                draft.ledger_tail,
+                draft.record,
+                units,
+                unmoved,
             )
             for (_, draft), units in zip(drafted, taken, strict=True)
         ]
@@ -514,6 +525,12 @@ class Decider:
         for at, each in enumerate(read):
             if isinstance(each, StoreError):
                 self._fall_back([batch[at]], STATE_STORE_UNAVAILABLE, each)
+            elif isinstance(each, Unsettled):
+                if batch[at].unsettled < LINK_SETTLE_RETRIES_MAX:
+                    batch[at].unsettled += 1
+                    self._first(batch[at])
+                else:
+                    there.append((at, each.ledgers))
             else:
                 there.append((at, each))
         places = [at for at, _ in there]

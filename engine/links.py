@@ -20,11 +20,11 @@ from zlib import crc32
 import orjson
 
 from engine.limits import LINEAGE_ENTRIES_MAX
+from engine.store.base import MOVED
 from features import HEADER_CAS_BYTES, Offset
 
 _HEAD: Final = Struct("<4s4xQQI")
 """Mark, position of the last entry of the event log that is in it, CRC-32 of the rest."""
-_MOVED: Final = b"MV\x01\x00"
 _PARTS: Final = b"PT\x01\x00"
 _LENGTH: Final = Struct("<I")
 _NOTHING: Final = -1
@@ -44,7 +44,7 @@ def moved_to(features: bytes | None) -> str:
     >>> moved_to(moved("ann", Offset(1, 0))), moved_to(None)
     ('ann', '')
     """
-    if features is None or features[:4] != _MOVED:
+    if features is None or features[:4] != MOVED:
         return ""
     return features[HEADER_CAS_BYTES:].decode()
 
@@ -52,7 +52,7 @@ def moved_to(features: bytes | None) -> str:
 def moved(customer: str, at: Offset) -> bytes:
     """What stands in place of the features of a name that belongs to a customer."""
     name = customer.encode()
-    return _HEAD.pack(_MOVED, at.ms, at.seq, crc32(name)) + name
+    return _HEAD.pack(MOVED, at.ms, at.seq, crc32(name)) + name
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------

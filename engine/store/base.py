@@ -125,6 +125,12 @@ class DecisionCommit(NamedTuple):
     record: bytes
     takes: tuple[Take, ...] = ()
     """Units that it takes from leases, in the same step."""
+    unmoved: bool = False
+    """Whether it is a conflict, too, if the customer belongs to another one by now: see MOVED."""
+
+
+MOVED: Final = b"MV\x01\x00"
+"""Begins what stands in place of the features of a name that belongs to a customer (engine.links)."""
 
 
 PARTS: Final = "g"

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from engine import limits
 from engine.store.base import (
     LINKS,
+    MOVED,
     PARTS,
     TIMELINE,
     Conflict,
@@ -192,6 +193,9 @@ class MemoryStore:
         """Write each ledger, append its record and take its units."""
         results: list[Offset | Conflict | Fenced | StoreError] = []
         for commit in commits:
+            if commit.unmoved and (self._features.get(commit.customer) or b"").startswith(MOVED):
+                results.append(Conflict())
+                continue
             accounts = [self._account(commit.customer, take.account) for take in commit.takes]
             pairs = list(zip(accounts, commit.takes, strict=True))
             invalid = [take.lease for account, take in pairs if take.lease not in account.taken]

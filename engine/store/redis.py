@@ -172,6 +172,7 @@ class RedisStore:
                 self._accounts_of(commit.customer, commit.takes),
                 (commit.ledger_expected, commit.ledger_head, commit.ledger_tail, commit.record, ttl_ms, log_max),
                 commit.takes,
+                self._keys.features(commit.customer) if commit.unmoved else None,
             )
             if commit.takes
             else scripts.commit_decision(
@@ -182,6 +183,7 @@ class RedisStore:
                 commit.record,
                 ttl_ms,
                 log_max,
+                self._keys.features(commit.customer) if commit.unmoved else None,
             )
             for commit in commits
         ]

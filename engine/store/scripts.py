@@ -13,7 +13,7 @@ from struct import Struct
 from typing import Final
 
 from engine.limits import INGEST_BATCH_MAX
-from engine.store.base import Conflict, FeatureWrite, Mark, StoreError
+from engine.store.base import MOVED, Conflict, FeatureWrite, Mark, StoreError
 from engine.store.budgetboard import Fenced, Move, Settled, Take
 from engine.store.wire import Command, Reply
 from features import Offset
@@ -71,8 +71,7 @@ def _script(source: str) -> _Script:
 
 # XADD comes first: the ledger names the decision by the position that the log gives it. struct packs numbers exactly up
 # to 2^53; a position is milliseconds since 1970 and a sequence number, both far below.
-_COMMIT_DECISION: Final = _script(
-    """
+_COMMIT_DECISION_TEXT: Final = """
 local expected = ARGV[1]
 if expected == '' then
   if redis.call('EXISTS', KEYS[1]) == 1 then return false end
@@ -83,11 +82,11 @@ local position = struct.pack('<I8I4', ms, seq)
 redis.call('SET', KEYS[1], ARGV[2] .. position .. ARGV[3], 'PX', ARGV[5])
 return position
 """
-)
+_COMMIT_DECISION: Final = _script(_COMMIT_DECISION_TEXT)
 
 # The same, and units are taken from leases (engine.store.budgetboard): all of them, or nothing is written. What would
 # end before reservations that were let go is not reserved.
-_COMMIT_TAKING: Final = _script(
+_COMMIT_TAKING_TEXT: Final = (
     _MATCHES
     + """
 if not matches(KEYS[1], ARGV[1]) then return false end
@@ -111,6 +110,21 @@ end
 return position
 """
 )
+_COMMIT_TAKING: Final = _script(_COMMIT_TAKING_TEXT)
+
+
+def _unmoved(text: str) -> _Script:
+    """The same for a customer that stands for itself still: the last key is that of the features."""
+    mark = "".join([f"\\{byte:03d}" for byte in MOVED])
+    head = f"""
+local features = table.remove(KEYS)
+if redis.call('GETRANGE', features, 0, {len(MOVED) - 1}) == '{mark}' then return false end
+"""
+    return _script(head + text)
+
+
+_COMMIT_DECISION_UNMOVED: Final = _unmoved(_COMMIT_DECISION_TEXT)
+_COMMIT_TAKING_UNMOVED: Final = _unmoved(_COMMIT_TAKING_TEXT)
 
 # What was reserved stands in the bucket of its end, unless that was let go. What is consumed without a reservation
 # that stands is late: it may be more than there is, and the reply tells.
@@ -302,6 +316,8 @@ LOAD: Final[tuple[Command, ...]] = tuple(
     for script in (
         _COMMIT_DECISION,
         _COMMIT_TAKING,
+        _COMMIT_DECISION_UNMOVED,
+        _COMMIT_TAKING_UNMOVED,
         _COMMIT_OUTCOME,
         _SETTLE_OUTCOME,
         _SWEEP_ACCOUNT,
@@ -319,15 +335,26 @@ LOAD: Final[tuple[Command, ...]] = tuple(
 
 
 def commit_decision(
-    ledger: bytes, log: bytes, expected: bytes, head: bytes, tail: bytes, record: bytes, ttl_ms: bytes, log_max: bytes
+    ledger: bytes,
+    log: bytes,
+    expected: bytes,
+    head: bytes,
+    tail: bytes,
+    record: bytes,
+    ttl_ms: bytes,
+    log_max: bytes,
+    features: bytes | None = None,
 ) -> Command:
     """If the ledger begins with `expected` (b"": does not exist), append `record` and write head + position + tail.
 
     The decimal `ttl_ms` is the life of the ledger, `log_max` the number of entries that the log keeps, or a few more.
-    Reply: see `position`.
+    With `features`, the key of the customer's features, only if the customer belongs to nobody else. Reply: see
+    `position`.
     """
-    sha = _COMMIT_DECISION.sha
-    return (b"EVALSHA", sha, b"2", ledger, log, expected, head, tail, record, ttl_ms, log_max)
+    values = expected, head, tail, record, ttl_ms, log_max
+    if features is not None:
+        return (b"EVALSHA", _COMMIT_DECISION_UNMOVED.sha, b"3", ledger, log, features, *values)
+    return (b"EVALSHA", _COMMIT_DECISION.sha, b"2", ledger, log, *values)
 
 
 def commit_taking(
@@ -336,14 +363,16 @@ def commit_taking(
     accounts: Sequence[tuple[bytes, bytes]],
     values: Sequence[bytes],
     takes: Sequence[Take],
+    features: bytes | None = None,
 ) -> Command:
     """As commit_decision, and units are taken.
 
     `accounts` are (key, decimal life in ms, b"0" for good) of the takes, in the partition of the ledger; `values` are
     the arguments of commit_decision from `expected` on. Reply: see `taken`.
     """
-    command = [b"EVALSHA", _COMMIT_TAKING.sha, b"%d" % (2 + len(takes)), ledger, log, *(key for key, _ in accounts)]
-    command += values
+    names = [ledger, log, *(key for key, _ in accounts), *([] if features is None else [features])]
+    script = _COMMIT_TAKING if features is None else _COMMIT_TAKING_UNMOVED
+    command = [b"EVALSHA", script.sha, b"%d" % len(names), *names, *values]
     for (_, life_ms), take in zip(accounts, takes, strict=True):
         command += (b"u/%d" % take.lease, b"%d" % take.units, b"%d" % take.end_ms, life_ms)
     return tuple(command)

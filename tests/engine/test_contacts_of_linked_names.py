@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
+from engine.limits import LINK_SETTLE_RETRIES_MAX
+from engine.store import DecisionCommit
 from opportune.v1 import common_pb2, customers_pb2
 from tests.identity_shop import COOKIE, SHOP, ask, link, unlink
 from tests.small_engine import DAY_MS, SmallEngine
@@ -63,6 +66,43 @@ async def test_whoever_comes_through_the_name_knows_it_before_ingest_has_told() 
     engine.store.read_beside = not_told_yet  # type: ignore[method-assign]
     answer = await ask(engine, "", COOKIE)
     assert (answer.customer_id, list(answer.offers)) == ("ann", [])
+
+
+async def test_a_decision_under_way_while_its_visitor_is_linked_is_made_for_the_customer() -> None:
+    engine = engine_of()
+    commit, asked, go_on = engine.store.commit_decisions, asyncio.Event(), asyncio.Event()
+
+    async def held(commits: Sequence[DecisionCommit]) -> Sequence[Any]:
+        if commits[0].customer == "cookie=c7":
+            asked.set()
+            await go_on.wait()
+        return await commit(commits)
+
+    engine.store.commit_decisions = held  # type: ignore[method-assign, assignment]
+    under_way = asyncio.create_task(ask(engine, "", COOKIE))
+    await asked.wait()
+    await link(engine, "l1", "ann", identities=[COOKIE])
+    assert await offers(engine, "ann") == ["card"], "nothing was ever made for the visitor"
+    go_on.set()
+    answer = await under_way
+    assert (answer.customer_id, list(answer.offers)) == ("ann", [])
+    assert (await engine.store.read(["cookie=c7"]))[0][1] is None
+
+
+async def test_a_name_that_is_about_to_move_is_waited_for_and_not_for_ever() -> None:
+    engine = engine_of()
+    await link(engine, "l1", "ann", identities=[COOKIE])
+    read, looks = engine.store.read, 0
+
+    async def not_moved_yet(customers: Sequence[str]) -> list[tuple[bytes | None, bytes | None]]:
+        nonlocal looks
+        looks += "cookie=c7" in customers
+        return [(None, kept) if name == "cookie=c7" else (features, kept)
+                for name, (features, kept) in zip(customers, await read(customers), strict=True)]  # fmt: skip
+
+    engine.store.read = not_moved_yet  # type: ignore[method-assign]
+    assert await offers(engine, "ann") == ["card"]
+    assert looks == 1 + LINK_SETTLE_RETRIES_MAX
 
 
 async def test_contacts_of_two_merged_customers_count_together() -> None:

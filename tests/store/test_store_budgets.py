@@ -1,6 +1,7 @@
 """What every store promises of budgets, checked on each of them."""
 
-from engine.store import Conflict, DecisionCommit, Store, partition_of
+from engine.links import moved
+from engine.store import Conflict, DecisionCommit, FeatureWrite, Store, partition_of
 from engine.store.budgetboard import Fenced, Leases, Move, PartUse, Take
 from features import Offset
 
@@ -46,6 +47,16 @@ async def test_a_lease_is_granted_only_if_none_was_since(store: Store) -> None:
     await store.end_lease(ACCOUNT, first)
     await store.end_lease(ACCOUNT, first)
     assert await store.leases(ACCOUNT) == Leases(2, {second: (3, "two")})
+
+
+async def test_who_belongs_to_somebody_by_now_takes_nothing_if_that_is_asked(store: Store) -> None:
+    lease = await granted(store)
+    take = Take(ACCOUNT, lease, 2, 5_000)
+    home = partition_of("cookie", store.partitions)
+    await store.write_features(home, [FeatureWrite("cookie", b"", moved("ann", Offset(1, 2)))], Offset.ZERO, 0)
+    results = await store.commit_decisions([taking(name, take)._replace(unmoved=True) for name in ("cookie", "ann")])
+    assert [type(result) for result in results] == [Conflict, Offset]
+    assert await total(store) == (0, 2, {lease: 2})
 
 
 async def test_a_decision_takes_its_units_with_ledger_and_log_or_nothing(store: Store) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from engine import limits
+from engine.links import moved
 from engine.store import (
     LINKS,
     PARTS,
@@ -82,6 +83,17 @@ async def test_only_the_expected_bytes_are_compared(store: Store) -> None:
     await store.commit_decisions([commit("anna", head=b"rev1 and more")])
     [result] = await store.commit_decisions([commit("anna", b"rev1", head=b"rev2")])
     assert isinstance(result, Offset)
+
+
+async def test_a_commit_for_who_belongs_to_somebody_by_now_is_a_conflict_if_that_is_asked(store: Store) -> None:
+    for customer, features in (("c1", None), ("c2", b"O and so on"), ("c3", moved("ann", Offset(1, 2)))):
+        if features is not None:
+            home = partition_of(customer, store.partitions)
+            await store.write_features(home, [FeatureWrite(customer, b"", features)], Offset.ZERO, 0)
+        [result] = await store.commit_decisions([commit(customer)._replace(unmoved=True)])
+        assert isinstance(result, Conflict if customer == "c3" else Offset)
+    assert (await store.read(["c3"]))[0] == (features, None)
+    assert isinstance((await store.commit_decisions([commit("c3")]))[0], Offset)
 
 
 async def test_of_two_concurrent_commits_exactly_one_wins(store: Store) -> None:
