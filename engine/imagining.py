@@ -37,6 +37,9 @@ def imagine(
         x = catalogue.transform.apply(np.ascontiguousarray(imagined[:, : len(catalogue.columns)]))
         verdicts = catalogue.rule_batch.evaluate(imagined)
         mean, sd = policy.score(x)
+        if catalogue.sharing.names:
+            asking = [situation.customers[row] for row in rows.tolist()]
+            catalogue.sharing.serve(asking, situation.times_ms[rows].tolist(), x, mean, sd, facts.rivals)
         if catalogue.ladder.offers:
             catalogue.ladder.climb(x, mean, sd, held_of(verdicts), facts)
         catalogue.silent.surely(mean, sd)

@@ -1,5 +1,7 @@
 """A challenger that serves a share: the same people everywhere, exact propensities, measured on what it served."""
 
+from dataclasses import replace
+
 import numpy as np
 import orjson
 import pytest
@@ -7,8 +9,11 @@ import pytest
 from engine.again import made_again
 from engine.challengers import Challengers
 from engine.cli_challengers import _show_served
+from engine.decide import decide
+from engine.drafts import Ask, Draft
 from engine.errors import ConfigError
 from engine.learner import prior_policy
+from engine.policyfacts import PolicyFacts
 from engine.record import DecisionRecord
 from engine.served import Served
 from engine.sharing import fields_of
@@ -83,6 +88,34 @@ async def test_its_estimates_decide_for_its_people_in_every_channel_and_for_nobo
     one = next(f"new-{n}" for n in range(60) if catalogue.sharing.served_by(f"new-{n}", START_MS))
     explained = await engine.explain((await engine.decide(one, "web")).decision_id)
     assert explained.caveat, "the champion's belief is not what decided"
+
+
+def test_whom_it_serves_it_thinks_questions_through_for() -> None:
+    question = b"""  - id: ask
+    kind: question
+    value: 0
+    asks: {fact: intent, answers: {pay: 0.3, borrow: 0.4, leave: 0.3}}
+    treatments: [{text: What brings you here?}]
+fallback:"""
+    rules = b'["complaints_90d == 0.0", "spent_30d > 100.0"]'
+    assert rules in SHARED
+    text = SHARED.replace(b"fallback:", question).replace(rules, b"[\"intent == 'borrow'\"]")
+    catalogue = catalogue_of(text)
+    person = next(name for name in PEOPLE if catalogue.sharing.served_by(name, START_MS))
+    ask = Ask(person, 0, 0, (), b"{}", 3, START_MS, "en", "", 0)
+    champion, rival = prior_policy(catalogue), replace(prior_policy(catalogue), version=7)
+    rival.mean_weights.flags.writeable = True
+    rival.mean_weights[0] *= 9.0
+    none = PolicyFacts.none(len(catalogue.ladder.offers))
+    served_by_it, alone, without = (
+        DecisionRecord.unpack(draft.record)
+        for policy, facts in ((champion, replace(none, rivals={"sure": rival})), (rival, none), (champion, none))
+        for draft in decide(catalogue, policy, [ask], [(None, None)], facts=facts)
+        if isinstance(draft, Draft)
+    )
+    assert served_by_it.basis is not None and alone.basis is not None and without.basis is not None
+    assert served_by_it.basis.values == alone.basis.values != without.basis.values
+    assert served_by_it.slate == alone.slate
 
 
 async def test_what_it_served_is_counted_told_and_kept() -> None:
