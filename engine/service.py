@@ -30,7 +30,7 @@ from engine.contact_rows import Contact
 from engine.course import Told, is_known, problem, standing, tag_of, taken
 from engine.decide import decide
 from engine.decider import Answer, Decided, Decider, Fallback, Previewed, Promise, Serving
-from engine.drafts import Ask, Draft, Repeat
+from engine.drafts import Ask, Draft, Repeat, State
 from engine.errors import (
     CallerError,
     ConfigError,
@@ -343,14 +343,30 @@ class Service:
 
     async def explain(self, request: decisions_pb2.ExplainRequest) -> decisions_pb2.ExplainResponse:
         """Decisions.Explain."""
+        customer = text_id(request.customer_id, "customer_id", empty_ok=True)
         partition, position, record = await self._first(request.decision_id)
         with _store_errors():
+            if customer and (await self._whose(customer))[0] != (await self._whose(record.customer))[0]:
+                raise InvalidArgument(
+                    f"customer_id: decision {shown(request.decision_id)} was made for somebody else than "
+                    f"{shown(customer)}, expected the customer that it was made for, or none"
+                )
             await self.forgetting.refuse_forgotten(request.decision_id, partition, position)
         catalogue = await self._catalogue_of(record.config_version)
         belief = await self._beliefs.of(record, catalogue)
         place = decision_id(partition, position)
         now, facts = self.decider.policy, self.decider.facts
         return await explained(catalogue, record, place, belief, now, request.language, facts)
+
+    async def _whose(self, name: str) -> tuple[str, State]:
+        """The customer that a name belongs to now, itself if to nobody, and the customer's state."""
+        [state] = await self.store.read([name])
+        for _ in range(LINK_HOPS_MAX):
+            if not (to := moved_to(state[0])):
+                break
+            name = to
+            [state] = await self.store.read([name])
+        return name, state
 
     async def _found(self, text: str) -> tuple[int, Offset, DecisionRecord]:
         if not text:
@@ -464,12 +480,7 @@ class Service:
         named.decision_id = "-"  # for the checks of all other fields, before anything is looked up
         checked = outcome_of(named, self.catalogue, self.clock())
         with _store_errors():
-            customer = text_id(request.customer_id, "customer_id")
-            for _ in range(LINK_HOPS_MAX):
-                [(features, _)] = await self.store.read([customer])
-                if not (to := moved_to(features)):
-                    break
-                customer = to
+            customer, _ = await self._whose(text_id(request.customer_id, "customer_id"))
             names = [customer, *await identities_of(self.store, customer)]
             named.decision_id = await self.instances.addressed(
                 self.catalogue, names, checked.offer_id, checked.stage, checked.outcome_hash, checked.time_ms
@@ -709,12 +720,7 @@ class Service:
             if not request.customer_id and len(request.identities) > 1:
                 given = traces_of(request.identities, catalogue)
                 customer = chosen(given, await targets_of(self.store, given))
-            [(record, ledger_bytes)] = await self.store.read([customer])
-            for _ in range(LINK_HOPS_MAX):
-                if not (to := moved_to(record)):
-                    break
-                customer = to
-                [(record, ledger_bytes)] = await self.store.read([customer])
+            customer, (record, ledger_bytes) = await self._whose(customer)
             wanted = wanted_of(request, customer)
             rolled = await entities.of_customer(customer)
             linked = await identities_of(self.store, customer)

@@ -18,11 +18,12 @@ _PIPE_COLUMNS: Final = 160
 @address_option
 @click.argument("decision", metavar="DECISION_ID")
 @click.option("--language", default="", help="Of the words, such as en.")
+@click.option("--customer", default="", help="Refuse it if the decision was made for somebody else.")
 @click.option("--all", "everything", is_flag=True, help="Every input of every offer, not the largest alone.")
 @click.option("--json", "as_json", is_flag=True, help="The message as it came.")
-def explain(address: str, decision: str, language: str, everything: bool, as_json: bool) -> None:
+def explain(address: str, decision: str, language: str, customer: str, everything: bool, as_json: bool) -> None:
     """Explain a decision by the policy that made it: what spoke for each offer and against it, and its worth."""
-    request = decisions_pb2.ExplainRequest(decision_id=decision, language=language)
+    request = decisions_pb2.ExplainRequest(decision_id=decision, language=language, customer_id=customer)
     found = call(address, decisions_pb2_grpc.DecisionsStub, "Explain", request)
     if as_json:
         show(found)

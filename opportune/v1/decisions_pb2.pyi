@@ -270,12 +270,14 @@ class DecideManyResponse(_message.Message):
     def __init__(self, index: _Optional[int] = ..., customer_id: _Optional[str] = ..., answer: _Optional[_Union[DecideResponse, _Mapping]] = ..., error: _Optional[_Union[BatchError, _Mapping]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("decision_id", "language")
+    __slots__ = ("decision_id", "language", "customer_id")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    CUSTOMER_ID_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     language: str
-    def __init__(self, decision_id: _Optional[str] = ..., language: _Optional[str] = ...) -> None: ...
+    customer_id: str
+    def __init__(self, decision_id: _Optional[str] = ..., language: _Optional[str] = ..., customer_id: _Optional[str] = ...) -> None: ...
 
 class Contribution(_message.Message):
     __slots__ = ("input", "value", "probability", "worth")

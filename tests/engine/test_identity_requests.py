@@ -14,7 +14,7 @@ from engine.links import moved
 from engine.store import FeatureWrite, StoreUnavailable, partition_of
 from features import Offset
 from opportune.v1 import common_pb2, customers_pb2, decisions_pb2, events_pb2, identities_pb2
-from tests.identity_shop import COOKIE, PHONE, SHOP, link, spent, unlink
+from tests.identity_shop import COOKIE, PHONE, SHOP, ask, link, spent, unlink
 from tests.small_engine import PARTITIONS, START_MS, SmallEngine, value_of
 
 Identity, Entity = common_pb2.Identity, identities_pb2.Entity
@@ -210,3 +210,22 @@ async def test_a_customer_is_shown_with_all_that_happened_under_linked_names() -
     receipt = await engine.report(visited.decision_id, visited.offers[0].offer_id, "accepted")
     assert not receipt.duplicate
     assert (await engine.customer("b17")).customer_id == "ann"
+
+
+async def test_a_decision_is_not_explained_to_whom_it_is_not_about() -> None:
+    engine = SmallEngine(SHOP)
+    hers, visitors = await ask(engine, "ann"), await ask(engine, "", COOKIE)
+
+    async def explained(decision_id: str, customer: str) -> str:
+        request = decisions_pb2.ExplainRequest(decision_id=decision_id, customer_id=customer)
+        return (await engine.service.explain(request)).customer_id
+
+    assert await explained(hers.decision_id, "ann") == await explained(hers.decision_id, "") == "ann"
+    for decision, customer in ((hers, "bob"), (visitors, "ann")):
+        with pytest.raises(InvalidArgument, match=f"customer_id: .*for somebody else than '{customer}'"):
+            await explained(decision.decision_id, customer)
+    with pytest.raises(InvalidArgument, match="customer_id: 65 bytes, expected 1 to 64"):
+        await explained(hers.decision_id, "c" * 65)
+    await link(engine, "l1", "ann", identities=[COOKIE])
+    assert await explained(visitors.decision_id, "ann") == "cookie=c7", "the visitor was she"
+    assert await explained(hers.decision_id, "cookie=c7") == "ann"
