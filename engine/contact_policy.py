@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from engine import contact_kernel
 from engine.config_schema import Config, key_of
 from engine.contact_limits import KINDS, again_counts, of_cap, of_cool_off, scopes_of
-from engine.contact_rows import AGAIN, ANY, FIRST, NO_GROUP, ROWS, Contact, bounded, placed, section, unpacked
+from engine.contact_rows import AGAIN, ANY, FIRST, NO_GROUP, ROW, ROWS, Contact, bounded, placed, section, unpacked
 from engine.holds import CONTACT_POLICY, Bools, Hold, Situation
 from engine.ledger import Glance, Ledger, LedgerError
 from engine.lifecycle import Stage
@@ -394,24 +394,30 @@ class ContactPolicy:
     # --- after the decision -----------------------------------------------------------------------------------------
 
     def grown(self, look: Look, at: int, channel: int, offers: Sequence[int]) -> bytes:
-        """The section of the contacts of a ledger with a decision that serves these offers, by rank.
+        """The section of the contacts of a ledger with a decision that serves these offers, by rank."""
+        return section(look.clocks_ms[at], self.with_served(look, at, channel, offers, Offset.ZERO))
+
+    def with_served(self, look: Look, at: int, channel: int, offers: Sequence[int], position: Offset) -> bytes:
+        """The rows with those of a decision at this position.
 
         A call that is dated earlier than one before it counts as of that one.
         """
-        clock_ms = look.clocks_ms[at]
+        clock_ms, where = look.clocks_ms[at], self._channel_keys[channel]
         parts = [look.rows[at]]
         flag, spared = FIRST, look.open[at] if self._spare[channel] else {}
         for rank, offer in enumerate(offers, 1):
             if offer in spared:
                 continue
             key, category, kind, group = self._row_constants[offer]
-            where = self._channel_keys[channel]
-            row = Contact(
-                Offset.ZERO, key, category, where, clock_ms, clock_ms, Stage.SERVED, kind, rank | flag, 1, group
+            # As Contact.pack has it, which takes three times as long to make one first.
+            stage = Stage.SERVED | kind << 4
+            parts.append(
+                ROW.pack(
+                    position.ms, position.seq, key, category, where, clock_ms, clock_ms, stage, rank | flag, 1, group
+                )
             )
-            parts.append(row.pack())
             flag = 0
-        return section(clock_ms, bounded(b"".join(parts), clock_ms - self.horizon_ms))
+        return bounded(b"".join(parts), clock_ms - self.horizon_ms)
 
     def resumed(
         self, decision: Offset, rank: int, *, key: int, channel: str, time_ms: int, stage: Stage, now_ms: int

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from engine.budgets import Left
 from engine.catalogue import Catalogue
 from engine.contact_policy import ContactPolicy, Look
-from engine.contact_rows import FIRST, RANK, joined, moved, placed, read, unpacked
+from engine.contact_rows import FIRST, RANK, joined, moved, unpacked
 from engine.course import standing
 from engine.groups import lineage
 from engine.ledger import Glance
@@ -134,27 +134,31 @@ class Walk:
         """
         late = []
         silent, keys = self._catalogue.silent.offers, self._catalogue.offer_keys
-        slates, logged = picks.tolist(), asked.slates.tolist()
-        for at in range(len(asked)):
-            offers = [offer for offer in slates[at] if offer >= 0 and offer not in silent]
+        each = zip(
+            picks.tolist(), asked.slates.tolist(), asked.people, asked.positions, channels.tolist(), strict=True
+        )
+        for at, (slate, logged, person, position, channel) in enumerate(each):
+            offers = [offer for offer in slate if offer >= 0 and offer not in silent]
             if self._spending is not None and offers:
                 places = self._spending.spend(offers, int(asked.times_ms[at]))
                 if places is not None:
                     late.append((at, places))
                     continue
             if look is not None:
-                self._grow(look, at, asked.people[at], asked.positions[at], int(channels[at]), offers)
-            missed = frozenset(logged[at]).difference([0, *(keys[offer] for offer in offers)])
-            if missed:
-                self._missed[asked.positions[at]] = missed
+                self._grow(look, at, person, position, channel, offers)
+            told = [keys[offer] for offer in offers]
+            if logged[: len(told)] != told or any(logged[len(told) :]):
+                missed = frozenset(logged).difference([0, *told])
+                if missed:
+                    self._missed[position] = missed
         return late
 
     def _grow(
         self, look: Look, at: int, person: str, position: Position, channel: int, offers: Sequence[int]
     ) -> None:
         assert self._policy is not None
-        clock_ms, rows = read(self._policy.grown(look, at, channel, offers), 0)
-        self._contacts[person] = placed(rows, position[1]), clock_ms
+        rows = self._policy.with_served(look, at, channel, offers, position[1])
+        self._contacts[person] = rows, look.clocks_ms[at]
 
     def took_place(self, facts: Sequence[Fact]) -> None:
         """Decisions of the log that stay as they were made. Nobody may be there twice."""
