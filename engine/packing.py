@@ -1,8 +1,8 @@
 """The bytes of a batch of decisions, read and written in compiled code: ledgers, records, answers.
 
 Formats are those of engine.ledger, engine.record, engine.basis and answers on the wire (opportune.v1); their modules
-say what stands where and read or write a single one. As Python, packing was half of a decision: 30 µs of 60 for three
-offers, most of it in taking numbers out of arrays and putting them into structs. Here it is 3 µs.
+say what stands where and read or write a single one. In Python this took 20 of the 42 µs of a decision with three
+offers in a full batch, most of it for taking numbers out of arrays and putting them into structs; so it takes 3.
 
 Texts and other bytes of varying length come joined, with the places where each ends.
 
