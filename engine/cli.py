@@ -57,7 +57,6 @@ from opportune.v1 import (
 _TABLE_COLUMNS_MIN: Final = 160
 
 
-
 _prefix_option = click.option(
     "--prefix", default="opportune", show_default=True, help="What the names of the Kafka topics begin with."
 )
@@ -71,6 +70,8 @@ _topic_partitions_option = click.option(
     show_default=True,
     help="Partitions of Kafka topics that are not there yet: as many workers can share the work.",
 )
+
+
 def _store_url(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
     """Refuse what names no store before anything is started."""
     try:

@@ -40,9 +40,10 @@ from engine.imagining import imagine
 from engine.ladder import held_of
 from engine.ledger import CAS_BYTES
 from engine.ledgers import Ledgers, hashes_of
-from engine.packing import Asked, Drawn, Extra, Rested, joined, pack_records, placed
+from engine.packing import Asked, Drawn, Extra, Rested, joined, pack_records
 from engine.parameters import Quote
 from engine.placements import PLACEMENT
+from engine.places import placed
 from engine.policyfacts import PolicyFacts
 from engine.resuming import go_on
 from engine.value_matrix import value_matrix

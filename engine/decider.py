@@ -516,7 +516,8 @@ class Decider:
         named: Named,
     ) -> tuple[Sequence[_Waiting], Sequence[State], Sequence[Rolled], Sequence[Linked], Sequence[Found]]:
         """The ledgers of the names linked to customers; who has some that cannot be read falls back: a cap holds."""
-        # Ingest tells a customer of a name a moment after it has moved: who came through the name knows it already.
+        # A customer learns of a name from the log, at another moment than the name moves: who came through the name
+        # knows of it already, and for a name that has not moved yet decisions may be under way.
         wanted = [(waiting.ask.customer, waiting.via) for waiting in batch]
         read = await ledgers.read(wanted, named)
         if not any(read):

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from engine.found import NOTHING_FOUND, Begun, Resume
 from engine.ladder import Rung
 from engine.ledger import Glance
-from engine.packing import Places
 from engine.parameters import Quote
+from engine.places import Places
 from features import Offset
 
 if TYPE_CHECKING:
@@ -133,11 +133,6 @@ class Draft(NamedTuple):
     def known(self) -> bool:
         """Whether there is a state of the customer."""
         return bool(self.batch.known[self.row])
-
-    @property
-    def nothing_propensity(self) -> float:
-        """With which silence was drawn; 0 if it was not."""
-        return float(self.batch.places.nothing[self.row])
 
     @property
     def seen(self) -> Glance:

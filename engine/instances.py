@@ -72,7 +72,7 @@ class Instances:
             try:
                 glances.append(ledger.glance(data, ask.request_hash, ask.time_ms))
             except LedgerError:
-                glances.append(Glance(0, 0, None, ()))  # told by the decision
+                glances.append(Glance(0, None, ()))  # told by the decision
         wanted: dict[Place, None] = {}
         for ask, seen, (_, data) in zip(asks, glances, states, strict=True):
             home = partition_of(ask.customer, partitions)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config_schema import Config
-from engine.packing import Rests
+from engine.places import Rests
 from engine.policyfacts import PolicyFacts
 from engine.rules import Rules, Verdict
 from models import Policy

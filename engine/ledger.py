@@ -38,7 +38,6 @@ _TRIAL: Final = struct.Struct("<Qq")
 _FORM: Final = 1
 _FORM_EXPLORED: Final = 2
 FORM_CONTACTS: Final = 3
-_SERVED: Final = int(Stage.SERVED)
 _OPEN: Final = frozenset(map(int, OPEN))
 
 CAS_BYTES: Final = _HEADER.size
@@ -229,7 +228,6 @@ class Glance(NamedTuple):
     """What a decision needs to know of a ledger."""
 
     epoch: int
-    revision: int
     repeated: Offset | None
     """Position of the decision that an earlier call with the same request id got."""
     open_offers: Sequence[tuple[Offset, int, int, int, int]]
@@ -240,13 +238,11 @@ class Glance(NamedTuple):
     contact_clock_ms: int = 0
     newest: Offset = Offset.ZERO
     """Position of the newest decision."""
-    end: int = 0
-    """Where the decisions end."""
     linked: tuple[tuple[int, Sequence[tuple[Offset, int, int, int, int]]], ...] = ()
     """(partition, open offers) of names linked to the customer: begun under them."""
 
 
-_NOTHING: Final = Glance(0, 0, None, ())
+_NOTHING: Final = Glance(0, None, ())
 
 
 def glance(data: bytes | None, request_hash: int, now_ms: int) -> Glance:
@@ -255,7 +251,7 @@ def glance(data: bytes | None, request_hash: int, now_ms: int) -> Glance:
     if data is None:
         return _NOTHING
     try:
-        form, count, trials, epoch, revision = _HEADER.unpack_from(data)
+        form, count, trials, epoch, _ = _HEADER.unpack_from(data)
         explored, at = _explored(data, form, trials)
         repeated = None
         open_offers = []
@@ -273,12 +269,12 @@ def glance(data: bytes | None, request_hash: int, now_ms: int) -> Glance:
                     open_offers.append((position, key, stage, time_ms, end_ms))
         if form == FORM_CONTACTS:
             clock_ms, rows = contact_rows.read(data, at)
-            return Glance(epoch, revision, repeated, open_offers, explored, rows, clock_ms, position, at)
+            return Glance(epoch, repeated, open_offers, explored, rows, clock_ms, position)
     except struct.error as error:
         raise LedgerError(f"ledger of {len(data)} bytes cannot be read: {error}") from error
     if at != len(data):
         raise LedgerError(f"ledger of {len(data)} bytes ends at {at}")
-    return Glance(epoch, revision, repeated, open_offers, explored, newest=position, end=at)
+    return Glance(epoch, repeated, open_offers, explored, newest=position)
 
 
 def scan(data: bytes) -> list[tuple[int, int, int, int, int]]:

@@ -13,7 +13,8 @@ from engine.drafts import Ask, Linked
 from engine.ledger import CAS_BYTES, FORM_CONTACTS, Glance, LedgerError, Trial
 from engine.lifecycle import OPEN
 from engine.limits import LEDGER_DECISIONS_MAX
-from engine.packing import LOOK_EPOCH, LOOK_OK, LOOK_REPEATED, Places, joined, look, pack_ledgers
+from engine.packing import LOOK_EPOCH, LOOK_OK, LOOK_REPEATED, joined, look, pack_ledgers
+from engine.places import Places
 from features import Offset
 
 OPEN_STAGES: Final = sum(1 << stage for stage in OPEN)

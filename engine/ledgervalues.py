@@ -47,7 +47,7 @@ def ledger_values(seen: Glance, now_ms: int, data: bytes | None = None) -> Told:
     """What rules see of a ledger at a time; without its bytes, what a glance tells.
 
     >>> from features import Offset
-    >>> ledger_values(Glance(0, 0, None, [(Offset.ZERO, 7, 1, 0, 9)]), 5)
+    >>> ledger_values(Glance(0, None, [(Offset.ZERO, 7, 1, 0, 9)]), 5)
     Told(values={'open_offers': 1.0}, offers={7: {'open': 1.0}})
     """
     values = {"open_offers": float(len(seen.open_offers))}

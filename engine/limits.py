@@ -110,7 +110,7 @@ LINK_HOPS_MAX: Final = 8
 """Customer ids that are one after the other the same customer; a call follows so many."""
 LINK_SETTLE_RETRIES_MAX: Final = 2
 """Batches that a decision with contact policy waits for a name that its customer was told of and that has not moved
-yet: ingest writes the one a moment after it told the other."""
+yet: ingest tells the one before it writes the other."""
 TIMELINE_ENTRIES_MAX: Final = 128
 """Events that a customer's timeline keeps: the newest by event time."""
 TIMELINE_BYTES_MAX: Final = 16 * 1024

@@ -11,8 +11,8 @@ from engine.found import Found
 from engine.ladder import Rung
 from engine.ledger import CAS_BYTES
 from engine.ledgers import Ledgers, hashes_of
-from engine.packing import Places
 from engine.parameters import Quote, pack
+from engine.places import Places
 from engine.value_matrix import value_matrix
 from features import HEADER_STATE_BYTES, Offset
 from models import seed_of

@@ -539,6 +539,7 @@ class Service:
                     await self._outlet.outcome(customer, told.SerializeToString())
         except (OpportuneError, StoreError, LedgerError) as error:
             log.warning("other instances of offer %s were not closed: %s", outcome.offer_id, error)
+
     async def _knowing(self, request: feedback_pb2.ReportRequest) -> Catalogue:
         """The version that knows the offer of a report: that in service, else the one that decided."""
         now = self.catalogue

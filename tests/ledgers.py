@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.ledgers import Ledgers
-from engine.packing import Places
+from engine.places import Places
 
 
 def looked(data: bytes | None, request_hash: int, time_ms: int) -> Ledgers:

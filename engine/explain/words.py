@@ -217,6 +217,7 @@ ENGLISH: Final = Words(
     },
 )
 
+
 class Number(str):
     """A number as English writes it; another language changes its marks."""
 

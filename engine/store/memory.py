@@ -529,6 +529,7 @@ class MemoryStore:
             accounts.setdefault(account, Account()).taken.pop(lease, None)
         version, by_id = self._leases.get(account, (0, {}))
         self._leases[account] = version, {at: held for at, held in by_id.items() if at != lease}
+
     async def read_versions(self) -> dict[str, bytes]:
         """The history of configurations."""
         return dict(self._versions)

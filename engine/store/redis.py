@@ -647,6 +647,7 @@ class RedisStore:
         checked(await self._hot.pipeline(fences, self._write_s))
         close = (b"HDEL", keys.budget_key(account), b"l/%d" % lease)
         checked(await self._hot.pipeline([close], self._write_s))
+
     async def read_versions(self) -> dict[str, bytes]:
         """The history of configurations."""
         [flat] = checked(await self._bulk.pipeline([(b"HGETALL", keys.VERSIONS)], BULK_WAIT_MS_MAX / 1e3))

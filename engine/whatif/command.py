@@ -1,9 +1,8 @@
 """`opportune whatif`: from its options to its tables."""
 
-import asyncio
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -13,18 +12,14 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from engine import limits
 from engine.catalogue import Catalogue
 from engine.cli_parts import config_option, told
-from engine.config import load
-from engine.errors import InvalidArgument, Unavailable
+from engine.cli_store import binary_option, check_log, in_store, url_of_log, write_report
+from engine.errors import InvalidArgument
 from engine.learner import prior_policy
 from engine.policyfacts import PolicyFacts
-from engine.replaying import store_of
 from engine.rulenames import LEDGER
-from engine.store.base import Store, StoreError
-from engine.store.redis import RedisStore
-from engine.store.wire import Address
+from engine.store.base import Store
 from engine.whatif.period import Decisions, Left, steps_of
 from engine.whatif.report import Report
 from engine.whatif.scenario import Scenario
@@ -61,7 +56,7 @@ _BUDGETS: Final = (
 )
 @click.option("--from", "from_text", metavar="TIME", help="Only decisions at that time or later.")
 @click.option("--until", "until_text", metavar="TIME", help="Only decisions before that time.")
-@click.option("--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start.")
+@binary_option
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the same there.")
 def whatif(
     config_path: Path,
@@ -81,54 +76,25 @@ def whatif(
 
     if len(policies) >= SCENARIOS_MAX:
         raise click.UsageError(f"{len(policies)} configurations, expected at most {SCENARIOS_MAX - 1}")
-    if "://" in log_at:
-        try:
-            Address.parse_all(log_at)
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint="--log") from error
+    check_log(log_at)
     with told():
         from_ms = None if from_text is None else instant_ms(from_text, "--from")
         until_ms = None if until_text is None else instant_ms(until_text, "--until")
-        catalogues = [_catalogue(path) for path in (config_path, *policies)]
+        catalogues = [Catalogue.of_file(path) for path in (config_path, *policies)]
         names = _names([config_path, *policies])
-        source = nullcontext(log_at) if "://" in log_at else store_of(Path(log_at), store_binary)
-        with source as url:
-            report = asyncio.run(_run(url, log_at, names, catalogues, from_ms, until_ms))
+        report = in_store(
+            url_of_log(log_at, store_binary),
+            lambda store: compared(store, log_at, names, catalogues, from_ms, until_ms),
+        )
         if json_path is not None:
-            try:
-                json_path.write_bytes(report.to_json())
-            except OSError as error:
-                raise InvalidArgument(f"{json_path}: cannot be written: {error.strerror or error}") from error
+            write_report(json_path, report.to_json())
     report.print(Console(width=max(Console().width, _COLUMNS_MIN)))
-
-
-def _catalogue(path: Path) -> Catalogue:
-    config, version, text = load(path)
-    return Catalogue.compile(config, version, text, str(path))
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """File names, told apart by their folders where they are the same."""
     stems = [path.stem for path in paths]
     return [stem if stems.count(stem) == 1 else str(path) for stem, path in zip(stems, paths, strict=True)]
-
-
-async def _run(
-    url: str,
-    title: str,
-    names: Sequence[str],
-    catalogues: Sequence[Catalogue],
-    from_ms: int | None,
-    until_ms: int | None,
-) -> Report:
-    try:
-        store = await RedisStore.open(url, limits.PARTITIONS)
-        try:
-            return await compared(store, title, names, catalogues, from_ms, until_ms)
-        finally:
-            await store.close()
-    except StoreError as error:
-        raise Unavailable(f"the store cannot be read: {error}") from error
 
 
 async def compared(

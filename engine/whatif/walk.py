@@ -111,7 +111,7 @@ class Walk:
         """Ledgers in which nothing stands but contacts."""
         known = [self._contacts.get(person, (b"", 0)) for person in people]
         return [
-            Glance(epoch=0, revision=0, repeated=None, open_offers=(), contacts=rows, contact_clock_ms=clock_ms)
+            Glance(epoch=0, repeated=None, open_offers=(), contacts=rows, contact_clock_ms=clock_ms)
             for rows, clock_ms in known
         ]
 

@@ -208,7 +208,8 @@ def test_silence_wins_where_nothing_is_worth_its_contact() -> None:
     assert [dear.offer_ids[pick.offer] for pick in draft.picks] == ["thanks"], "worth 0.1, more than nothing at all"
     assert draft.picks[0].score == pytest.approx(0.1) and draft.picks[0].window_end_ms == 0
     plain = compiled(SHOP.replace(b"contact_cost: 1\n", b"contact_cost: 40\n").replace(b"value: 0.1", b"value: -0.1"))
-    assert decided(plain, intent="pay").picks == [] and decided(plain, intent="pay").nothing_propensity == 1.0
+    nothing = decided(plain, intent="pay")
+    assert nothing.picks == [] and nothing.batch.places.nothing.tolist() == [1.0]
 
 
 def test_silence_with_a_text_is_a_contact_of_nobody() -> None:

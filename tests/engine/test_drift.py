@@ -142,7 +142,6 @@ def flips(offer: int, day: int) -> float:
     return (0.4 if day < 20 else 0.1) if offer == 0 else 0.2
 
 
-
 @pytest.mark.parametrize("answers", [True, False])
 def test_a_flip_is_found_and_the_policy_follows_sooner(answers: bool) -> None:
     """The error of the 15 days after the day of the change is less than half of what it is without; sums are the same.

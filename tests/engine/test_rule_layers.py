@@ -179,9 +179,9 @@ async def test_what_there_was_with_the_customer() -> None:
 
 
 def test_a_ledger_that_cannot_be_read_tells_nothing() -> None:
-    told = ledger_values(Glance(0, 0, None, ()), START_MS, b"no ledger")
+    told = ledger_values(Glance(0, None, ()), START_MS, b"no ledger")
     assert (told.values["contacts_30d"], told.offers) == (0.0, {})
-    assert ledger_values(Glance(0, 0, None, ()), 0, Ledger().pack()).values.get("days_since_contact", NEVER_DAYS) > 1e5
+    assert ledger_values(Glance(0, None, ()), 0, Ledger().pack()).values.get("days_since_contact", NEVER_DAYS) > 1e5
 
 
 # --- triggers ---------------------------------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ def test_a_ledger_is_scanned_as_it_is_unpacked() -> None:
         for entry in Ledger.unpack(data).decisions
         for offer in entry.offers
     ]
-    told = ledger_values(Glance(0, 0, None, ()), NOON, data)
+    told = ledger_values(Glance(0, None, ()), NOON, data)
     assert told.values == {
         "open_offers": 0.0, "contacts_7d": 0.0, "contacts_30d": 1.0, "days_since_contact": 10.0,
         "days_since_declined": 1.0, "days_since_accepted": 1.0,

@@ -63,7 +63,6 @@ HALF_MS = START_MS + CALLS // 2 * DAYS * DAY_MS // CALLS
 STAGES = ("presented", "declined", "accepted", "ignored", "not_presented")
 
 
-
 class Call(NamedTuple):
     decision: str
     slate: list[str]

@@ -315,6 +315,7 @@ async def test_the_command_prints_and_writes_it(shared_server: Server, tmp_path:
         await a_past(engine, 60)
     finally:
         await store.close()
+
     def run(*words: str) -> Result:
         return CliRunner().invoke(main, ["lift", "--config", str(config), "--log", shared_server.url, *words])
 

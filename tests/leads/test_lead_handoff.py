@@ -125,7 +125,6 @@ async def test_the_model_learns_the_last_word_and_nothing_of_returns() -> None:
     assert await returned.statistics() == await silent.statistics()
 
 
-
 async def test_only_its_seller_may_have_it(engine: SmallEngine) -> None:
     lead = (await leads_of(engine, ("ann", "eva")))["ann"]
     with pytest.raises(NotAllowed, match="planned for 'eva'"):

@@ -49,6 +49,7 @@ def customers(count: int, *partitions: int) -> list[str]:
     names = (f"c{number}" for number in range(100_000))
     return [name for name in names if partition_of(name, PARTITIONS) in partitions][:count]
 
+
 T = TypeVar("T")
 
 

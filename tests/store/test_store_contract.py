@@ -275,6 +275,7 @@ async def test_an_empty_record_leaves_a_customer_without_features(store: Store) 
     assert await store.read([anna]) == [(None, None)]
     assert await store.read_beside(PARTS, [anna]) == [b"parts"]
 
+
 async def test_a_timeline_is_written_with_the_features_or_not_at_all(store: Store) -> None:
     """What arrives together is seen together: entries of a customer whose features were not written stay away, too."""
     home, (anna, bob, carl) = same_partition(store, 3)
