@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from engine.again import made_again, missing
+from engine.cli_replay import CANNOT_TELL, _told
 from engine.decide import decide
 from engine.drafts import Ask, Draft
+from engine.errors import NotFound
 from engine.record import DecisionRecord
+from engine.repeating import repeat_one
 from models import OfferPosterior, Policy, PosteriorOptions, pack_offer
 from tests.small_engine import CONFIG, START_MS, SmallEngine, catalogue_of
 
@@ -113,3 +116,21 @@ async def test_what_differs_is_named() -> None:
     ):
         assert message in missing(catalogue, wrong)
     assert missing(catalogue, one) == ""
+
+
+async def test_without_the_configuration_that_decided_it_is_told_and_nothing_else_changes() -> None:
+    engine = SmallEngine()
+    version = engine.catalogue.version
+    answer = await engine.decide()
+    lacking = await repeat_one(engine.store, answer.decision_id)
+    assert (lacking.missing, lacking.equal) == (f"configuration {version}, which decided, was not kept", False)
+    await engine.store.save_config(version, b"opportune: 2")
+    assert (await repeat_one(engine.store, answer.decision_id)).missing.startswith(
+        f"configuration {version}, which decided, cannot be read any more: {version}:1: opportune: "
+    )
+    assert _told([lacking], 1, one=True) == CANNOT_TELL
+    await engine.store.save_config(version, CONFIG)
+    assert (await repeat_one(engine.store, answer.decision_id)).equal
+    with pytest.raises(NotFound, match="decision 0-1-0: there is none, or its record was retired"):
+        await repeat_one(engine.store, "0-1-0")
+    assert (await engine.decide()).config_version == version
