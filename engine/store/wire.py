@@ -237,6 +237,7 @@ class _Link(asyncio.Protocol):
             try:
                 data = os.read(self._fd, READ_BYTES_MAX)
             except BlockingIOError:
+                os.sched_yield()
                 continue
             except OSError:
                 return  # the loop finds out what is wrong
