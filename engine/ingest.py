@@ -115,7 +115,7 @@ class Ingest:
         self._folding = asyncio.Lock()
         self._after: dict[int, Offset] | None = None
         self._ahead: asyncio.Task[Mapping[int, list[LogEntry]]] | None = None
-        """What follows the batches in hand is read while these are folded, where they were full."""
+        """What follows full batches is read while these are folded."""
         self._stopping = False
 
     def stop(self) -> None:
@@ -155,14 +155,15 @@ class Ingest:
         return sum(map(len, batches.values()))
 
     async def _batches(self, after: Mapping[int, Offset], block_ms: int) -> Mapping[int, list[LogEntry]]:
-        """The next batches by partition; of a log that goes on, those behind them are asked for at once."""
+        """The next batches by partition. Where one is full more follows, which is asked for at once."""
         ahead, self._ahead = self._ahead, None
-        batches = await ahead if ahead is not None else {}
-        if not batches:
-            batches = await self._store.read_events(after, self._batch_max, block_ms)
-        if any(len(entries) >= self._batch_max for entries in batches.values()):
-            following = {**after, **{partition: entries[-1].offset for partition, entries in batches.items()}}
-            self._ahead = asyncio.create_task(self._store.read_events(following, self._batch_max, 0))
+        batches = dict(await ahead) if ahead is not None else {}
+        rest = {partition: offset for partition, offset in after.items() if partition not in batches}
+        if rest:  # what came meanwhile to those that were read to their ends does not wait for the others
+            batches |= await self._store.read_events(rest, self._batch_max, 0 if batches else block_ms)
+        full = {at: entries[-1].offset for at, entries in batches.items() if len(entries) >= self._batch_max}
+        if full:
+            self._ahead = asyncio.create_task(self._store.read_events(full, self._batch_max, 0))
             self._ahead.add_done_callback(_looked_at)
         return batches
 
