@@ -7,8 +7,7 @@ All that counts is the log: batch size, restarts and the moment of a snapshot ch
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import inf, isfinite
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from zlib import compress, decompress
@@ -389,7 +388,7 @@ class Learner:
             "policy_version": self.policy_version,
             "lessons": self.lessons,
             "lost": self.lost,
-            "strengths": {name: value for name, value in asdict(self._strengths).items() if isfinite(value)},
+            "strengths": self._strengths.to_json(),
             "lessons_weighed": self._lessons_weighed,
         }
         fields = {prefix + _HEAD: orjson.dumps(head)}
@@ -442,7 +441,7 @@ class Learner:
             head = orjson.loads(own[_HEAD])
             self.policy_version, self.lessons, self.lost = head["policy_version"], head["lessons"], head["lost"]
             if "strengths" in head:  # a checkpoint of 0.0 has none
-                self._strengths = Strengths(**{"waves": inf, **head["strengths"]})
+                self._strengths = Strengths.of_json(head["strengths"])
                 self._lessons_weighed = head["lessons_weighed"]
             for at in range(partitions):
                 self.attributions[at] = Attribution.from_bytes(decompress(own[f"{_ATTRIBUTION}{at}"]), self.terms)

@@ -9,7 +9,7 @@ The path of one decision and what it teaches:
 4. The outcome becomes a lesson (offer, period, x, target). `Statistics` adds it to exact sums, or takes it back
    (`models.statistics`).
 5. `fit` turns the sums into beliefs, `pack_offer` into bytes, `Policy.replaced` into the next policy
-   (`models.posterior`, `models.policy`).
+   (`models.posterior`, `models.strengths`, `models.policy`).
 
 One idea carries the rest: x and targets are integers, so the sums are exact. Order, batches, partitions, corrections
 and erasure change no bit, and whatever was learnt can be recomputed from the log and compared byte for byte.
@@ -34,8 +34,9 @@ and erasure change no bit, and whatever was learnt can be recomputed from the lo
 from models.errors import CheckpointError
 from models.exploration import Caps, Slates, choose, counting, dice, seed_of, thompson_probabilities
 from models.policy import Policy, pack_offer, unpack_offer
-from models.posterior import Beliefs, OfferPosterior, PosteriorOptions, Strengths, Structure, fit, learn_strengths
+from models.posterior import Beliefs, OfferPosterior, PosteriorOptions, Strengths, Structure, fit
 from models.statistics import TARGET_STEPS, Statistics
+from models.strengths import learn_strengths
 from models.transform import DIMENSION_MAX, HASHED_COLUMNS_MAX, STEPS, InputSpec, Transform
 
 __all__ = [

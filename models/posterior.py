@@ -19,9 +19,13 @@ pooling lessons instead, as if all offers were one, makes a model of the most fr
 of w·u at a typical u is σ² / strength: just what a rate counted on so many lessons has. So a strength means the same
 whatever the number of columns. m₀ says "everybody takes at `prior_rate`".
 
-**Strengths are learnt** (`learn_strengths`) by the marginal likelihood: how probable the lessons are under a prior
-before its weights are known. It is what makes waves safe: where they explain nothing the likelihood switches them off,
-and an offer's belief then has no more columns than before.
+**Offers may lean either way.** Whoever takes the one plan leaves the other: such offers share the weights of their
+inputs, with opposite signs. So an offer has a loading a, 1 or -1, and w ~ N(L m_c, σ² P⁻¹) with L = 1 for the bias and
+a for the rest. It then tells L(P - P(A + P)⁻¹P)L and LP(A + P)⁻¹b, and L m_c comes down. Of a new offer nobody knows
+which way it leans. It leans each as often as the others do, so it expects a mean of theirs and is as unsure as that.
+
+**Strengths are learnt**, and loadings (`models.strengths`), by the marginal likelihood: how probable the lessons are
+under a prior before its weights are known.
 
 **The noise is estimated**: the mean squared residual, the offer's pulled towards everybody's with the weight of
 `NOISE_LESSONS`, that towards the Bernoulli variance of `prior_rate`. An offer nobody ever took has no residual at all;
@@ -34,8 +38,9 @@ Non-goals: probabilities within 0 .. 1 (a linear model may leave that range; arb
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,26 +53,8 @@ Floats = npt.NDArray[np.float64]
 APART = 3.0
 """Before anything is known: variance of the weights within a category, over that of what offers have in common."""
 
-OFFERS_WEIGHED_MAX = 8
-"""Strengths are learnt from the offers with the most lessons: more of them cost time and change nothing."""
-
-LESSONS_WEIGHED_MIN = 30.0
-"""With fewer lessons the strengths stay what was declared."""
-
-_STEP = 3.0
-"""Strengths are tried in steps of so many times: the likelihood is flat on a finer scale."""
-
-_DOUBT = 2.0
-"""Standard deviation, of the logarithm, by which a strength is thought to differ from the declared one."""
-
 NOISE_LESSONS = 10.0
 """Lessons that the supposed noise weighs."""
-
-_WAVES_GAIN = 1.0
-"""Waves must add so much likelihood (in nats), or they are left out."""
-
-ROUNDS_MAX = 5
-_STRENGTH_MIN, _STRENGTH_MAX = 1e-3, 1e5
 
 
 @dataclass(frozen=True)
@@ -122,17 +109,34 @@ class Strengths:
         inputs: of the columns that are inputs or crosses.
         waves: of the waves; infinite where they are left out.
         apart: variance of an offer's weights around its category's, over that of what it shares with others.
+        loadings: 1 or -1 by offer; those not named have the mean. Empty: all are 1.
     """
 
     bias: float
     inputs: float
     waves: float = math.inf
     apart: float = APART
+    loadings: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @classmethod
     def declared(cls, options: PosteriorOptions) -> Strengths:
         """Before anything is learnt: offers differ in their rates, and more by their customers; waves are left out."""
         return cls(2.0 * options.prior_strength, options.prior_strength)
+
+    def loading(self, offer: str) -> float:
+        """Of any offer."""
+        if not self.loadings:
+            return 1.0
+        return self.loadings.get(offer, sum(self.loadings.values()) / len(self.loadings))
+
+    def to_json(self) -> dict[str, Any]:
+        """What JSON can say: what is infinite is left out."""
+        return {name: value for name, value in asdict(self).items() if value != math.inf}
+
+    @classmethod
+    def of_json(cls, found: Mapping[str, Any]) -> Self:
+        """The same again. Raises TypeError for what is none."""
+        return cls(**found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,47 +191,6 @@ def fit(
     return Beliefs(stats, now_period, options, structure, strengths).of(offers)
 
 
-def learn_strengths(
-    stats: Sums,
-    now_period: int,
-    options: PosteriorOptions,
-    structure: Structure = Structure(),
-    start: Strengths | None = None,
-    rounds: int = ROUNDS_MAX,
-) -> Strengths:
-    """The strengths under which the lessons are most probable: a climb along one strength at a time.
-
-    A round tries a step up and a step down of each strength; one costs some ten times the inverses of
-    `OFFERS_WEIGHED_MAX` offers. Begun where the last climb ended, with one round now and then, it keeps up with lessons
-    that come in; begun from what was declared, it is a function of the sums alone.
-
-    Args: as of `fit`, and
-        start: where to begin; from what was declared if None.
-        rounds: most rounds of each climb.
-    """
-    declared = Strengths.declared(options)
-    waves = options.prior_strength / 3.0
-    sums = _combined(stats, now_period, options)
-    sums = dict(sorted(sums.items(), key=lambda item: (-item[1].n, item[0]))[:OFFERS_WEIGHED_MAX])
-    if sum(own.n for own in sums.values()) < LESSONS_WEIGHED_MIN:
-        return declared
-    found: dict[Strengths, float] = {}
-
-    def likelihood(strengths: Strengths) -> float:
-        if strengths not in found:
-            tree = _Tree.grown(sums, options, structure, strengths)
-            found[strengths] = tree.likelihood - _surprise(strengths, declared, waves)
-        return found[strengths]
-
-    begun = start or declared
-    plain = _climbed(replace(begun, waves=math.inf), ("bias", "inputs", "apart"), likelihood, rounds)
-    if not structure.waves:
-        return plain
-    begun = begun if math.isfinite(begun.waves) else replace(begun, waves=waves)
-    waved = _climbed(begun, ("waves", "bias", "inputs", "apart"), likelihood, rounds)
-    return waved if likelihood(waved) > likelihood(plain) + _WAVES_GAIN else plain
-
-
 class Beliefs:
     """The posterior of all weights at one moment; what offers have in common is worked out once.
 
@@ -247,8 +210,8 @@ class Beliefs:
         self._structure = structure
         self._version = stats.transform_version
         self._now_period = now_period
-        sums = _combined(stats, now_period, options)
-        self._tree = _Tree.grown(sums, options, structure, strengths, stats.dimension)
+        sums = combined(stats, now_period, options)
+        self._tree = Tree.grown(sums, options, structure, strengths, stats.dimension)
         self._sums = sums
 
     @property
@@ -274,28 +237,27 @@ class Beliefs:
         tree = self._tree
         node = tree.categories.get(self._structure.categories.get(offer, ""), tree.unknown)
         if offer not in self._sums:
-            return node.mean + tree.start
-        P = tree.precision
-        own = self._sums[offer].within(len(P), tree.start)
-        inverse, _ = _inverse(own.A, P)
+            return tree.leaning(offer) * node.mean + tree.start
+        L = tree.leaning(offer)
+        told = told_by(self._sums[offer].within(len(tree.precision), tree.start), tree.precision)
         known = np.linalg.inv(node.covariance)
-        others = known - np.diag(P) + P[:, None] * inverse * P
-        mean: Floats = np.linalg.solve(others, known @ node.mean - P * (inverse @ own.b)).astype(np.float64)
-        return mean + tree.start
+        others = known - L[:, None] * told.information * L
+        mean: Floats = np.linalg.solve(others, known @ node.mean - L * told.pull).astype(np.float64)
+        return L * mean + tree.start
 
     def renewed(self, stats: Sums, offers: Sequence[str]) -> dict[str, OfferPosterior]:
         """The beliefs about offers that learnt since, while what offers have in common stays as it was."""
-        sums = _combined(stats, self._now_period, self._options, offers)
+        sums = combined(stats, self._now_period, self._options, offers)
         return {offer: self._belief(offer, sums.get(offer)) for offer in offers}
 
-    def _belief(self, offer: str, own: _Sums | None) -> OfferPosterior:
-        mean, covariance, noise = self._tree.weights(self._structure.categories.get(offer, ""), own)
+    def _belief(self, offer: str, own: OfferSums | None) -> OfferPosterior:
+        mean, covariance, noise = self._tree.weights(offer, self._structure.categories.get(offer, ""), own)
         mean = mean + self._tree.start
         return OfferPosterior(mean, noise * covariance, 0.0 if own is None else own.n, self._version, noise)
 
 
 @dataclass
-class _Sums:
+class OfferSums:
     """Sums of one offer in the units of u and targets 0 .. 1."""
 
     A: Floats
@@ -303,60 +265,74 @@ class _Sums:
     n: float
     s: float
 
-    def within(self, columns: int, start: Floats) -> _Sums:
+    def within(self, columns: int, start: Floats) -> OfferSums:
         """The sums over the first columns, of targets less what `start` expects."""
         A, b = self.A[:columns, :columns], self.b[:columns]
         there = A @ start
-        return _Sums(A, b - there, self.n, self.s - 2.0 * float(start @ b) + float(start @ there))
+        return OfferSums(A, b - there, self.n, self.s - 2.0 * float(start @ b) + float(start @ there))
 
 
-def _combined(
+def combined(
     stats: Sums, now_period: int, options: PosteriorOptions, offers: Sequence[str] | None = None
-) -> dict[str, _Sums]:
+) -> dict[str, OfferSums]:
     """Sums of the offers that have lessons left."""
     found = {}
     for offer in stats.offers if offers is None else offers:
         A, b, n, s = stats.combined(offer, now_period, options.half_life_periods)
         if n > 0.0:
-            found[offer] = _Sums(A / STEPS**2, b / (STEPS * TARGET_STEPS), n, s / TARGET_STEPS**2)
+            found[offer] = OfferSums(A / STEPS**2, b / (STEPS * TARGET_STEPS), n, s / TARGET_STEPS**2)
     return found
 
 
-@dataclass
-class _Node:
-    """What is known of the weights that some offers share: mean and covariance, in units of the noise."""
+class Told(NamedTuple):
+    """What the lessons of an offer say about what it shares with others, in units of the noise.
 
-    mean: Floats
-    covariance: Floats
+    Args:
+        information: (d, d).
+        pull: (d,) information times what they say.
+        explained: how much of the squares of its targets its weights explain, all else unknown.
+        log_root: as of `inverse_of`.
+    """
+
+    information: Floats
+    pull: Floats
+    explained: float
+    log_root: float
 
 
-@dataclass
-class _Tree:
-    """All levels, with what the lessons say gathered at the top and brought down again to the categories."""
+def told_by(own: OfferSums, precision: Floats) -> Told:
+    """What sums tell the level above them, from which they differ with this precision (d,)."""
+    inverse, log_root = inverse_of(own.A, precision)
+    weights = inverse @ own.b
+    information = np.diag(precision) - precision[:, None] * inverse * precision
+    return Told(information, precision * weights, float(own.b @ weights), log_root)
+
+
+class Prior(NamedTuple):
+    """Diagonals of the precisions of all levels, and where they begin.
+
+    Args:
+        start: (d,) m₀; everything else is relative to it.
+        own: (d,) P.
+        category: (d,) Q; None if there is only one category.
+        top: (d,) P₀.
+    """
 
     start: Floats
-    """m₀; everything else is relative to it."""
-    precision: Floats
-    """Diagonal of P."""
-    unknown: _Node
-    """A category without lessons."""
-    categories: dict[str, _Node]
-    noise: float
-    likelihood: float
-    """Logarithm of the marginal likelihood of the lessons, but for a constant."""
-    options: PosteriorOptions
+    own: Floats
+    category: Floats | None
+    top: Floats
 
     @classmethod
-    def grown(
+    def of(
         cls,
-        sums: Mapping[str, _Sums],
+        sums: Mapping[str, OfferSums],
         options: PosteriorOptions,
         structure: Structure,
         strengths: Strengths,
-        dimension: int | None = None,
-    ) -> _Tree:
-        if dimension is None:
-            dimension = len(next(iter(sums.values())).b)
+        dimension: int,
+    ) -> Self:
+        """The prior of x of so many columns; its own has fewer if waves are left out."""
         columns = dimension - (structure.waves if math.isinf(strengths.waves) else 0)
         start = np.zeros(columns)
         start[0] = options.prior_rate
@@ -365,67 +341,125 @@ class _Tree:
         # Of what offers share, half is of their category, if there are several.
         several = len(named) > 1
         own_share = strengths.apart / (1.0 + strengths.apart)
-        P = block / own_share
-        Q = block / ((1.0 - own_share) / 2.0) if several else None
-        top = block / ((1.0 - own_share) / (2.0 if several else 1.0))
+        category = block / ((1.0 - own_share) / 2.0) if several else None
+        return cls(start, block / own_share, category, block / ((1.0 - own_share) / (2.0 if several else 1.0)))
 
+
+@dataclass
+class Node:
+    """What is known of the weights that some offers share: mean and covariance, in units of the noise."""
+
+    mean: Floats
+    covariance: Floats
+
+
+@dataclass
+class Tree:
+    """All levels, with what the lessons say gathered at the top and brought down again to the categories."""
+
+    prior: Prior
+    unknown: Node
+    """A category without lessons."""
+    categories: dict[str, Node]
+    noise: float
+    likelihood: float
+    """Logarithm of the marginal likelihood of the lessons, but for a constant."""
+    options: PosteriorOptions
+    strengths: Strengths
+
+    @classmethod
+    def grown(
+        cls,
+        sums: Mapping[str, OfferSums],
+        options: PosteriorOptions,
+        structure: Structure,
+        strengths: Strengths,
+        dimension: int,
+    ) -> Self:
+        """Of the sums of all offers, over x of so many columns."""
+        prior = Prior.of(sums, options, structure, strengths, dimension)
+        P, Q, columns = prior.own, prior.category, len(prior.own)
         known: dict[str, tuple[Floats, Floats]] = {}
         count = squares = determinant = 0.0
         for offer, given in sums.items():
-            own = given.within(columns, start)
-            inverse, log_root = _inverse(own.A, P)
-            told = inverse @ own.b
-            count, squares = count + own.n, squares + own.s - float(own.b @ told)
-            determinant += log_root
+            own = given.within(columns, prior.start)
+            told = told_by(own, P)
+            count, squares = count + own.n, squares + own.s - told.explained
+            determinant += told.log_root
             category = structure.categories.get(offer, "")
             J, h = known.setdefault(category, (np.zeros((columns, columns)), np.zeros(columns)))
-            J += np.diag(P) - P[:, None] * inverse * P
-            h += P * told
+            L = leaning(columns, strengths.loading(offer))
+            J += L[:, None] * told.information * L
+            h += L * told.pull
         J, h = np.zeros((columns, columns)), np.zeros(columns)
         below: dict[str, tuple[Floats, Floats]] = {}
         for category, (J_c, h_c) in known.items():
             if Q is None:
                 J, h = J_c, h_c
                 continue
-            inverse, log_root = _inverse(J_c, Q)
-            told = inverse @ h_c
-            squares -= float(h_c @ told)
+            inverse, log_root = inverse_of(J_c, Q)
+            mean = inverse @ h_c
+            squares -= float(h_c @ mean)
             determinant += log_root
             J += np.diag(Q) - Q[:, None] * inverse * Q
-            h += Q * told
+            h += Q * mean
             below[category] = inverse, h_c
-        V, log_root = _inverse(J, top)
+        V, log_root = inverse_of(J, prior.top)
         m = V @ h
         squares -= float(h @ m)
         determinant += log_root
 
-        categories: dict[str, _Node] = {}
+        categories: dict[str, Node] = {}
         weight, doubt = NOISE_LESSONS, options.prior_rate * (1.0 - options.prior_rate)
         noise = max((max(squares, 0.0) + weight * doubt) / (count + weight), _noise_floor(count, options))
         if Q is None:
-            unknown = _Node(m, V)
+            unknown = Node(m, V)
         else:
-            unknown = _Node(m, V + np.diag(1.0 / Q))
+            unknown = Node(m, V + np.diag(1.0 / Q))
             for category, (inverse, h_c) in below.items():
                 G = inverse * Q
-                categories[category] = _Node(inverse @ (h_c + Q * m), _symmetric(inverse + G @ V @ G.T))
+                categories[category] = Node(inverse @ (h_c + Q * m), _symmetric(inverse + G @ V @ G.T))
         likelihood = -0.5 * ((count + weight) * math.log(noise) + determinant)
-        return cls(start, P, unknown, categories, noise, likelihood, options)
+        return cls(prior, unknown, categories, noise, likelihood, options, strengths)
 
-    def weights(self, category: str, given: _Sums | None) -> tuple[Floats, Floats, float]:
+    @property
+    def precision(self) -> Floats:
+        """(d,) diagonal of P."""
+        return self.prior.own
+
+    @property
+    def start(self) -> Floats:
+        """(d,) m₀."""
+        return self.prior.start
+
+    def leaning(self, offer: str) -> Floats:
+        """(d,) diagonal of L."""
+        return leaning(len(self.precision), self.strengths.loading(offer))
+
+    def weights(self, offer: str, category: str, given: OfferSums | None) -> tuple[Floats, Floats, float]:
         """Mean (less the start), covariance in units of the noise, and noise of an offer."""
-        node = self.categories.get(category, self.unknown)
-        P = self.precision
+        node, L = self.categories.get(category, self.unknown), self.leaning(offer)
+        shared, doubt, P = L * node.mean, L[:, None] * node.covariance * L, self.precision
+        if (unsure := 1.0 - float(L[-1]) ** 2) > 0.0:  # it leans one way, and nobody knows which
+            rest = slice(1, None)
+            doubt[rest, rest] += unsure * (node.covariance + np.outer(node.mean, node.mean) / self.noise)[rest, rest]
         if given is None:
-            return node.mean, _symmetric(node.covariance + np.diag(1.0 / P)), self.noise
+            return shared, _symmetric(doubt + np.diag(1.0 / P)), self.noise
         own = given.within(len(P), self.start)
-        inverse, _ = _inverse(own.A, P)
-        mean = inverse @ (own.b + P * node.mean)
+        inverse, _ = inverse_of(own.A, P)
+        mean = inverse @ (own.b + P * shared)
         G = inverse * P
         residual = max(float(own.s - 2.0 * mean @ own.b + mean @ own.A @ mean), 0.0)
         weight = NOISE_LESSONS
         noise = max((residual + weight * self.noise) / (own.n + weight), _noise_floor(own.n, self.options))
-        return mean, _symmetric(inverse + G @ node.covariance @ G.T), noise
+        return mean, _symmetric(inverse + G @ doubt @ G.T), noise
+
+
+def leaning(columns: int, loading: float) -> Floats:
+    """(columns,) how an offer takes over what its category shares: the rate as it is, the rest by its loading."""
+    L = np.full(columns, loading)
+    L[0] = 1.0
+    return L
 
 
 def _noise_floor(lessons: float, options: PosteriorOptions) -> float:
@@ -435,7 +469,7 @@ def _noise_floor(lessons: float, options: PosteriorOptions) -> float:
 
 
 def _precision(
-    sums: Mapping[str, _Sums], columns: int, linear: int, options: PosteriorOptions, strengths: Strengths
+    sums: Mapping[str, OfferSums], columns: int, linear: int, options: PosteriorOptions, strengths: Strengths
 ) -> Floats:
     """(columns,) a block's strength, times its typical total square, in each of its columns.
 
@@ -454,42 +488,12 @@ def _precision(
     return found
 
 
-def _climbed(
-    start: Strengths, names: Sequence[str], likelihood: Callable[[Strengths], float], rounds: int
-) -> Strengths:
-    best = start
-    for _ in range(rounds):
-        before = best
-        for name in names:
-            for factor in (_STEP, 1.0 / _STEP):
-                while True:
-                    value = getattr(best, name) * factor
-                    tried = replace(best, **{name: value})
-                    if not _STRENGTH_MIN < value < _STRENGTH_MAX or likelihood(tried) <= likelihood(best):
-                        break
-                    best = tried
-        if best == before:
-            break
-    return best
-
-
-def _surprise(strengths: Strengths, declared: Strengths, waves: float) -> float:
-    """How far strengths are from the declared ones, in nats: so a handful of lessons does not carry them away.
-
-    `waves` is the strength that is supposed of those; they may say odd things, so it is less than that of the inputs.
-    """
-    pairs = [(strengths.bias, declared.bias), (strengths.inputs, declared.inputs), (strengths.apart, declared.apart)]
-    if math.isfinite(strengths.waves):
-        pairs.append((strengths.waves, waves))
-    return sum(math.log(a / b) ** 2 for a, b in pairs) / (2.0 * _DOUBT**2)
-
-
 def _symmetric(matrix: Floats) -> Floats:
     half: Floats = (matrix + matrix.T) / 2.0
     return half
 
 
-def _inverse(matrix: Floats, diagonal: Floats) -> tuple[Floats, float]:
+def inverse_of(matrix: Floats, diagonal: Floats) -> tuple[Floats, float]:
     """Inverse of matrix + diag(diagonal), exactly symmetric, by Cholesky; and log |diag⁻¹ (matrix + diag)|.
 
     Only sums with lessons taken back that were added elsewhere can make it less than the diagonal; those directions

@@ -79,7 +79,7 @@ async def test_contributions_are_those_of_a_reckoning_by_hand(monkeypatch: pytes
     Of the waves: what they do on the way from the mean to the customer, walked in small steps.
     """
     # The waves shall take part, whatever they are worth, and from the second snapshot on.
-    monkeypatch.setattr("models.posterior._WAVES_GAIN", -1e9)
+    monkeypatch.setattr("models.strengths._WAVES_GAIN", -1e9)
     monkeypatch.setattr("engine.learning._WHOLE_EVERY", 1)
     engine = SmallEngine()
     vectors = await taught(engine)

@@ -144,7 +144,8 @@ def test_the_category_takes_over_before_the_offer_has_a_lesson_where_its_offers_
         assert 0.01 < mean < 0.2
 
 
-def test_what_others_tell_is_what_they_tell_without_the_offer() -> None:
+@pytest.mark.parametrize("loadings", [{}, {"sibling": 1.0, "stranger": 1.0, "new": -1.0}], ids=["with", "against"])
+def test_what_others_tell_is_what_they_tell_without_the_offer(loadings: dict[str, float]) -> None:
     """Taken out of what is known of a category, an offer leaves the very belief of a world without it."""
     rng = np.random.default_rng(5)
     world, without = World(), World()
@@ -155,7 +156,7 @@ def test_what_others_tell_is_what_they_tell_without_the_offer() -> None:
             if offer != "new":
                 without.learn(offer, x, target)
     structure = Structure(categories={"new": "a", "sibling": "a", "stranger": "b"})
-    strengths = Strengths(20.0, 10.0)
+    strengths = Strengths(20.0, 10.0, loadings=loadings)
     found = Beliefs(world.stats, 0, OPTIONS, structure, strengths).by_others("new")
     # The unit of the prior follows the inputs seen, which are not quite the same without those of the offer.
     expected = Beliefs(without.stats, 0, OPTIONS, structure, strengths).by_others("new")

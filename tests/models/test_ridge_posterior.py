@@ -1,5 +1,7 @@
 """The posterior is the textbook's, and nothing it is given makes it fail."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,13 +31,17 @@ def assert_proper(posterior: OfferPosterior) -> None:
     assert np.linalg.eigvalsh(posterior.covariance).min() > 0
 
 
-def test_equals_the_joint_gaussian_of_all_weights():
+@pytest.mark.parametrize(
+    "loadings", [{}, {"card": 1.0, "visa": -1.0, "loan": 1.0, "house": 1.0}], ids=["with", "against"]
+)
+def test_equals_the_joint_gaussian_of_all_weights(loadings):
     """All weights of two categories as one regression: levels of the prior are rows that tie weights to each other."""
     rng, d, rate = np.random.default_rng(1), 3, 0.1
     data = {name: lessons(rng, count, d) for name, count in (("card", 40), ("visa", 25), ("loan", 30), ("house", 5))}
     categories = {"card": "cards", "visa": "cards", "loan": "credit", "house": "credit", "new": "cards", "odd": "other"}
-    strengths = Strengths(bias=3.0, inputs=2.0, apart=4.0)
-    found = fit(learnt(d, **data), list(categories), 0, OPTIONS, Structure(0, categories), strengths)
+    strengths = Strengths(bias=3.0, inputs=2.0, apart=4.0, loadings=loadings)
+    stats = learnt(d, **data)
+    found = fit(stats, list(categories), 0, OPTIONS, Structure(0, categories), strengths)
 
     everything = np.vstack([x for x, _ in data.values()])[:, 1:] / 127
     square = (np.square(everything).sum() + 10.0 * (d - 1) / 3) / (100 + 10.0)
@@ -45,12 +51,12 @@ def test_equals_the_joint_gaussian_of_all_weights():
     at = {name: slice(i * d, (i + 1) * d) for i, name in enumerate(names)}
     rows, targets = [], []
 
-    def tie(child: str, parent: str | None, precision: np.ndarray, mean: float = 0.0) -> None:
+    def tie(child: str, parent: str | None, precision: np.ndarray, mean: float = 0.0, loading: float = 1.0) -> None:
         for column in range(d):
             row = np.zeros(len(names) * d)
             row[at[child].start + column] = np.sqrt(precision[column])
             if parent:
-                row[at[parent].start + column] = -np.sqrt(precision[column])
+                row[at[parent].start + column] = -np.sqrt(precision[column]) * (loading if column else 1.0)
             rows.append(row)
             targets.append(np.sqrt(precision[column]) * (mean if column == 0 else 0.0))
 
@@ -58,7 +64,7 @@ def test_equals_the_joint_gaussian_of_all_weights():
     for category in ("cards", "credit", "other"):
         tie(category, "all", Q)
     for offer, category in categories.items():
-        tie(offer, category, P)
+        tie(offer, category, P, loading=loadings.get(offer, 0.5) if loadings else 1.0)
     for offer, (x, y) in data.items():
         for u, target in zip(x / 127, y / 100, strict=True):
             row = np.zeros(len(names) * d)
@@ -73,7 +79,14 @@ def test_equals_the_joint_gaussian_of_all_weights():
         np.testing.assert_allclose(found[offer].mean, weights[at[offer]], rtol=1e-8, atol=1e-10)
         x, y = data.get(offer, (np.zeros((0, d)), np.zeros(0)))
         noise = (np.square(y / 100 - x / 127 @ weights[at[offer]]).sum() + 10.0 * common) / (len(y) + 10.0)
-        np.testing.assert_allclose(found[offer].covariance, noise * covariance[at[offer], at[offer]], rtol=1e-8)
+        expected = noise * covariance[at[offer], at[offer]]
+        if loadings and offer not in loadings:  # three lean one way, one the other: it is like each as often
+            home = at[categories[offer]]
+            m, V = weights[home], common * covariance[home, home]
+            ways = [(0.75, np.array([1.0, 1.0, 1.0])), (0.25, np.array([1.0, -1.0, -1.0]))]
+            expected = common * np.diag(1.0 / P) - np.outer(weights[at[offer]], weights[at[offer]])
+            expected += sum(share * np.outer(L, L) * (V + np.outer(m, m)) for share, L in ways)
+        np.testing.assert_allclose(found[offer].covariance, expected, rtol=1e-8, atol=1e-12)
     assert (found["card"].lessons, found["new"].lessons, found["new"].transform_version) == (40.0, 0.0, 5)
 
 
@@ -175,6 +188,40 @@ def test_strengths_follow_the_lessons():
     alike = learn_strengths(taught(rng, d, {f"o{i}": same for i in range(6)}), 0, OPTIONS)
     assert silent.inputs > 10 * telling.inputs
     assert alike.apart < 1.0 < telling.apart
+
+
+@pytest.mark.parametrize("offers", [2, 3, 12])
+def test_offers_that_the_same_people_answer_the_other_way_teach_each_other(offers):
+    """Twelve are more than the strengths are learnt from: the others are found to go with these or against them."""
+    rng, d = np.random.default_rng(11), 9
+    liked = rng.normal(0, 0.3, d - 1)
+    signs = {f"o{i:02}": -1.0 if i % 3 == 1 else 1.0 for i in range(offers)}
+    stats = taught(rng, d, {offer: sign * liked for offer, sign in signs.items()})
+    strengths = learn_strengths(stats, 0, OPTIONS)
+    turned = [strengths.loadings[offer] * sign for offer, sign in signs.items()]
+    assert turned in ([1.0] * offers, [-1.0] * offers)
+    assert strengths.apart < 1.0
+    alone = Strengths(strengths.bias, strengths.inputs, apart=27.0)
+    truth = np.concatenate([[0.3], liked])
+    for offer, sign in signs.items():
+        truth[1:] = sign * liked
+        errors = [
+            np.linalg.norm(fit(stats, [offer], 0, OPTIONS, Structure(), s)[offer].mean - truth)
+            for s in (strengths, alone)
+        ]
+        assert errors[0] < errors[1]
+
+
+def test_offers_that_have_nothing_in_common_lean_no_way():
+    rng, d = np.random.default_rng(12), 9
+    for offers in (2, 6):
+        stats = taught(rng, d, {f"o{i}": rng.normal(0, 0.3, d - 1) for i in range(offers)})
+        assert not learn_strengths(stats, 0, OPTIONS).loadings
+
+
+def test_strengths_survive_being_written_as_json():
+    for strengths in (Strengths(1.0, 2.0), Strengths(1.0, 2.0, 3.0, 4.0, {"card": 1.0, "loan": -1.0})):
+        assert Strengths.of_json(json.loads(json.dumps(strengths.to_json()))) == strengths
 
 
 def test_waves_are_left_out_where_they_explain_nothing_and_stay_where_they_do():
