@@ -1,7 +1,7 @@
 """How well the learner learns: on classification sets as bandits, and on real campaigns.
 
 - `learning.bakeoff_*`: progressive validation loss on the sets of `bench.bakeoff`, every learner on the same prepared
-  rows in the same orders. Ours runs with the settings it ships with; of each other library the best single
+  rows in the same orders. Ours runs with one configuration (`bench.ours`); of each other library the best single
   configuration of a grid counts (`bench.peers`). A loss is a mean over sets of means over orders; a ratio below 1 means
   that ours errs less.
 - `learning.hillstrom_*`, `learning.starbucks_*`, `learning.bank_*`: see `bench.learning_campaigns`.

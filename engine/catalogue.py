@@ -333,6 +333,12 @@ class Catalogue:
         return np.array([key not in self.terms for key in self.offer_keys])
 
     @cached_property
+    def ends(self) -> NDArray[np.float64]:
+        """(offers, 2) between which an estimate makes sense: 0 and 1, or where rewards end, as shares of the value."""
+        terms = (self.terms.get(key) for key in self.offer_keys)
+        return np.array([(0.0, 1.0) if one is None else one.ends for one in terms]).reshape(-1, 2)
+
+    @cached_property
     def identity_strength(self) -> Mapping[str, int]:
         """Rank of each declared kind of identity, 0 the strongest."""
         return {identity.kind: at for at, identity in enumerate(self.config.identities)}
@@ -368,7 +374,9 @@ class Catalogue:
     def arbitration(self) -> Arbitration:
         """The scores of the offers."""
         weighing = self.weighing if self.weighing.effects else None
-        return Arbitration(self.config, self.mask_words, self.in_channel, self.weighing.gain, self.costs, weighing)
+        return Arbitration(
+            self.config, self.mask_words, self.in_channel, self.weighing.gain, self.costs, weighing, self.ends
+        )
 
     @cached_property
     def holds(self) -> Holds:

@@ -122,6 +122,11 @@ class Terms:
         span = self.high - self.low
         return -self.low / span, span / self.value
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the most that a reward can be, as shares of the value."""
+        return self.low / self.value, self.high / self.value
+
 
 def salt_of(decision: int, rank: int) -> int:
     """A number of 32 bits that belongs to an offer instance, evenly spread."""

@@ -32,7 +32,7 @@ under a prior before its weights are known.
 it is as noisy as a rate that was counted on its lessons and `NOISE_LESSONS` at `prior_rate`, or a handful of noes would
 be taken for certainty and the offer never be tried again. `noise_floor` keeps the rest from zero.
 
-Non-goals: probabilities within 0 .. 1 (a linear model may leave that range; arbitration orders, it does not bet).
+Non-goals: probabilities within 0 .. 1. A linear model may leave that range; who decides by it holds it there.
 """
 
 from __future__ import annotations

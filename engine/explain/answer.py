@@ -148,7 +148,7 @@ def _fill_parts(case: Case, story: Story, at: int, candidate: decisions_pb2.Cand
             value=offer.value,
             lever=offer.lever if case.standing.levers else 1.0,
             contact_cost=cost,
-            worth=estimate * gain + case.added(at),
+            worth=case.worth_of(at, estimate),
             weight=case.weight(at),
             risk_customer=sum(one.amount for one in told_factors if one.source == "risk_customer"),
             risk_company=sum(one.amount for one in told_factors if one.source == "risk_company"),

@@ -142,7 +142,12 @@ class Case:
         if at in self.chosen:
             return self.chosen[at][1].score
         estimate = self.estimate(at)
-        return None if estimate is None else estimate * self.gain(at) + self.added(at)
+        return None if estimate is None else self.worth_of(at, estimate)
+
+    def worth_of(self, at: int, estimate: float) -> float:
+        """What an offer is worth by an estimate, which is held within its ends, as in arbitration."""
+        least, most = map(float, self.catalogue.ends[at])
+        return min(max(estimate, least), most) * self.gain(at) + self.added(at)
 
     def gain(self, at: int) -> float:
         """What one sure acceptance adds: value × weight − risk."""

@@ -17,6 +17,7 @@ from engine.limits import WEIGHT_TIMES_MAX
 from engine.record import DecisionRecord
 from engine.rules import Verdict
 from engine.store import StoreError
+from models import thompson_probabilities
 from tests.small_engine import START_MS, SmallEngine
 
 FACTOR = st.sampled_from([0.0, 0.5, 1.0, 3.0, 1e3, 1e6])
@@ -81,6 +82,23 @@ offers:{text}
     believed = np.full((1, offers), 0.25, np.float32)
     score, spread, _, _ = catalogue.arbitration.score(believed, believed, [verdict], zeros, zeros)
     assert (score[0, :-1] == 0.25 * gains).all() and (spread[0, :-1] == 0.25 * np.abs(gains)).all()
+
+
+def test_fewer_than_nobody_and_more_than_everybody_are_nobody_and_everybody() -> None:
+    """An offer that is thought to be taken by fewer than nobody must not be ruled out by that for good."""
+    engine = SmallEngine()
+    catalogue = engine.catalogue
+    verdict, zeros = Verdict(b"\xff" * ((len(catalogue.rules) + 7) // 8), b""), np.zeros(1, np.int64)
+    sd = np.full((1, 3), 0.05, np.float32)
+    costs = catalogue.costs
+    believed = np.array([[-0.4, 1.3, np.nan]], np.float32)
+    score, spread, may, _ = catalogue.arbitration.score(believed, sd, [verdict], zeros, zeros)
+    assert score[0, :2].tolist() == [-costs[0], 100.0 - costs[1]] and np.isnan(score[0, 2])
+    assert spread[0, :3] == pytest.approx(0.05 * catalogue.gain[0])
+    believed[0, 1] = 0.0
+    score, spread, may, _ = catalogue.arbitration.score(believed, sd, [verdict], zeros, zeros)
+    [shares] = thompson_probabilities(score, spread, may)
+    assert shares[0] > 0.05 and shares[2] == 0.0
 
 
 def test_without_rules_nothing_is_weighed_by_row() -> None:
