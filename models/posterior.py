@@ -127,7 +127,9 @@ class Strengths:
         """Of any offer."""
         if not self.loadings:
             return 1.0
-        return self.loadings.get(offer, sum(self.loadings.values()) / len(self.loadings))
+        if offer in self.loadings:
+            return self.loadings[offer]
+        return sum(self.loadings.values()) / len(self.loadings)
 
     def to_json(self) -> dict[str, Any]:
         """What JSON can say: what is infinite is left out."""
