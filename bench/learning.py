@@ -119,13 +119,11 @@ def _bakeoff(report: Report, sets: Sequence[Sequence[Prepared]], *, peers: bool,
 
 def _ours_wrong(sets: Sequence[Sequence[Prepared]]) -> list[list[Bools]]:
     """Wrong answers of ours by set and order, as many at once as there are cores: no two share anything."""
-    jobs = [rows for orders in sets for rows in orders]
-    longest = sorted(range(len(jobs)), key=lambda job: -len(jobs[job].y))
     with ProcessPoolExecutor() as pool:
-        done = pool.map(_our_wrong, [jobs[job] for job in longest])
-        found = dict(zip(longest, track(done, "ours", total=len(jobs), transient=True), strict=True))
-    each = iter(range(len(jobs)))
-    return [[found[next(each)] for _ in orders] for orders in sets]
+        # The last sets have the most rows: begun first, or one core would be busy with them at the end.
+        jobs = [[pool.submit(_our_wrong, rows) for rows in orders] for orders in reversed(sets)]
+        found = [[job.result() for job in orders] for orders in track(jobs, "ours", transient=True)]
+    return found[::-1]
 
 
 def _our_wrong(rows: Prepared) -> Bools:

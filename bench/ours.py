@@ -108,14 +108,13 @@ class Ours:
 
     def expected(self, x: Floats32) -> Floats:
         """Expected rewards (B, actions), held within 0 .. 1."""
-        mean, _ = self._policy.score(self._transform.apply(x.astype(np.float64)))
-        return np.clip(mean.astype(np.float64), 0.0, 1.0)
+        mean, _ = self._believed(x)
+        return mean.astype(np.float64)
 
     def decide(self, x: Floats32) -> Decided:
         """Thompson sampling, as the engine does it."""
         count = len(x)
-        mean, sd = self._policy.score(self._transform.apply(x.astype(np.float64)))
-        mean = np.clip(mean, 0.0, 1.0)  # as arbitration has it
+        mean, sd = self._believed(x)
         if self._silence is not None:
             mean = np.hstack([mean, np.full((count, 1), self._silence, mean.dtype)])
             sd = np.hstack([sd, np.zeros((count, 1), sd.dtype)])
@@ -144,6 +143,11 @@ class Ours:
         touched = self._stats.learn(offers, [self.period] * count, vectors, targets, [1] * count)
         self._learnt += count
         self._refit(sorted(touched))
+
+    def _believed(self, x: Floats32) -> tuple[Floats32, Floats32]:
+        """Means, held within 0 .. 1 as in arbitration, and standard deviations: (B, actions) each."""
+        mean, sd = self._policy.score(self._transform.apply(x.astype(np.float64)))
+        return np.clip(mean, 0.0, 1.0), sd
 
     def _refit(self, touched: list[str]) -> None:
         """Beliefs of these offers anew, and of all where there are so many more lessons, as the engine does it."""

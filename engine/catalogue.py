@@ -333,10 +333,10 @@ class Catalogue:
         return np.array([key not in self.terms for key in self.offer_keys])
 
     @cached_property
-    def ends(self) -> NDArray[np.float64]:
-        """(offers, 2) between which an estimate makes sense: 0 and 1, or where rewards end, as shares of the value."""
+    def estimate_bounds(self) -> NDArray[np.float64]:
+        """(offers, 2) what an estimate can be at least and at most: 0 and 1, or the range of rewards over the value."""
         terms = (self.terms.get(key) for key in self.offer_keys)
-        return np.array([(0.0, 1.0) if one is None else one.ends for one in terms]).reshape(-1, 2)
+        return np.array([(0.0, 1.0) if one is None else one.bounds for one in terms]).reshape(-1, 2)
 
     @cached_property
     def identity_strength(self) -> Mapping[str, int]:
@@ -375,7 +375,13 @@ class Catalogue:
         """The scores of the offers."""
         weighing = self.weighing if self.weighing.effects else None
         return Arbitration(
-            self.config, self.mask_words, self.in_channel, self.weighing.gain, self.costs, weighing, self.ends
+            self.config,
+            self.mask_words,
+            self.in_channel,
+            self.weighing.gain,
+            self.costs,
+            weighing,
+            self.estimate_bounds,
         )
 
     @cached_property

@@ -251,7 +251,7 @@ class Challengers:
         mean = mean.copy()
         mean[list(catalogue.silent.offers)] = 1.0
         gain, _ = catalogue.weighing.row(Verdict(record.rules_held, record.rules_failed), record.channel)
-        scores = np.append(np.clip(mean, *catalogue.ends.T) * gain - self._costs, 0.0)
+        scores = np.append(catalogue.arbitration.held(mean) * gain - self._costs, 0.0)
         if basis is not None:
             scores[:-1] -= np.where(np.array(catalogue.kinds) == OFFER_KINDS["silence"], 0.0, basis.surcharge)
             for offer, price in basis.prices:

@@ -65,7 +65,7 @@ def weighed(
         if surcharges is not None:
             costs = costs + surcharges[:, None] * catalogue.arbitration.contact
         gains = catalogue.weighing.unweighted(verdicts, channels)
-        arms.scores(score, spread, mean, sd, gains, costs, catalogue.ends, explorer.strength)
+        arms.scores(score, spread, catalogue.arbitration.held(mean), sd, gains, costs, explorer.strength)
     if held is not None:
         catalogue.holds.keep_back(held, may)
     if unknown is not None:

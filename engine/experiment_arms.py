@@ -76,21 +76,20 @@ class BatchArms:
         self,
         score: Floats,
         spread: Floats,
-        mean: NDArray[np.float32],
+        mean: Floats,
         sd: NDArray[np.float32],
         gains: Floats,
         costs: Floats,
-        ends: Floats,
         strength: float,
     ) -> None:
         """Replace scores (B, offers and silence) of arms without levers.
 
-        `gains` (B, offers) are value − risk, `costs` (B, offers) are with shadow prices and surcharges, `ends`
-        (offers, 2) those of estimates.
+        `mean` (B, offers) are held within their bounds, `gains` (B, offers) are value − risk, `costs` (B, offers) are
+        with shadow prices and surcharges.
         """
         rows = self._without_levers
         if len(rows):
-            score[rows, :-1] = np.clip(mean[rows].astype(np.float64), *ends.T) * gains[rows] - costs[rows]
+            score[rows, :-1] = mean[rows] * gains[rows] - costs[rows]
             spread[rows, :-1] = sd[rows].astype(np.float64) * np.abs(gains[rows]) * strength
 
     def gates(self, gates: Floats | None, closed: NDArray[np.bool_]) -> Floats:

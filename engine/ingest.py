@@ -138,7 +138,6 @@ class Ingest:
     async def round(self, block_ms: int) -> int:
         """One round; returns how many events were folded. Raises StoreError."""
         if self._after is None:
-            self._read_no_further()
             self._after = dict(await self._store.folded())
         batches = await self._batches(self._after, block_ms)
         # Side by side, so that one partition is folded while the store reads and writes for the others. Those that

@@ -441,7 +441,7 @@ class Learner:
             head = orjson.loads(own[_HEAD])
             self.policy_version, self.lessons, self.lost = head["policy_version"], head["lessons"], head["lost"]
             if "strengths" in head:  # a checkpoint of 0.0 has none
-                self._strengths = Strengths.of_json(head["strengths"])
+                self._strengths = Strengths(**head["strengths"])
                 self._lessons_weighed = head["lessons_weighed"]
             for at in range(partitions):
                 self.attributions[at] = Attribution.from_bytes(decompress(own[f"{_ATTRIBUTION}{at}"]), self.terms)

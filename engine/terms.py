@@ -123,7 +123,7 @@ class Terms:
         return -self.low / span, span / self.value
 
     @property
-    def ends(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
         """The least and the most that a reward can be, as shares of the value."""
         return self.low / self.value, self.high / self.value
 

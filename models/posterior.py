@@ -132,13 +132,8 @@ class Strengths:
         return sum(self.loadings.values()) / len(self.loadings)
 
     def to_json(self) -> dict[str, Any]:
-        """What JSON can say: what is infinite is left out."""
+        """Arguments that make the same again. JSON has no word for what is infinite: left out, as it is the default."""
         return {name: value for name, value in asdict(self).items() if value != math.inf}
-
-    @classmethod
-    def of_json(cls, found: Mapping[str, Any]) -> Self:
-        """The same again. Raises TypeError for what is none."""
-        return cls(**found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -145,9 +145,8 @@ class Case:
         return None if estimate is None else self.worth_of(at, estimate)
 
     def worth_of(self, at: int, estimate: float) -> float:
-        """What an offer is worth by an estimate, which is held within its ends, as in arbitration."""
-        least, most = map(float, self.catalogue.ends[at])
-        return min(max(estimate, least), most) * self.gain(at) + self.added(at)
+        """What an offer is worth by an estimate, which is held within its bounds, as in arbitration."""
+        return float(np.clip(estimate, *self.catalogue.estimate_bounds[at])) * self.gain(at) + self.added(at)
 
     def gain(self, at: int) -> float:
         """What one sure acceptance adds: value × weight − risk."""

@@ -221,7 +221,7 @@ def test_offers_that_have_nothing_in_common_lean_no_way():
 
 def test_strengths_survive_being_written_as_json():
     for strengths in (Strengths(1.0, 2.0), Strengths(1.0, 2.0, 3.0, 4.0, {"card": 1.0, "loan": -1.0})):
-        assert Strengths.of_json(json.loads(json.dumps(strengths.to_json()))) == strengths
+        assert Strengths(**json.loads(json.dumps(strengths.to_json()))) == strengths
 
 
 def test_waves_are_left_out_where_they_explain_nothing_and_stay_where_they_do():
