@@ -219,6 +219,20 @@ def test_offers_that_have_nothing_in_common_lean_no_way():
         assert not learn_strengths(stats, 0, OPTIONS).loadings
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_many_offers_with_a_handful_of_yeses_each_are_not_taken_for_one(seed):
+    """Each of 26 is the right one for some, and 1 or 2 of 40 found that out: they may still differ."""
+    rng, d, offers, count = np.random.default_rng(seed), 17, 26, 1_000
+    x = rows_of(rng, count, d)
+    right = (x[:, 1:] @ rng.normal(size=(d - 1, offers))).argmax(axis=1)
+    made = rng.integers(0, offers, count)
+    stats = Statistics(d, 5)
+    stats.learn([f"o{offer:02}" for offer in made], [0] * count, x, (right == made) * 100, [1] * count)
+    strengths = learn_strengths(stats, 0, PosteriorOptions(prior_strength=0.3, prior_rate=0.3))
+    assert strengths.apart > 0.9
+    assert strengths.inputs < 10.0
+
+
 def test_strengths_survive_being_written_as_json():
     for strengths in (Strengths(1.0, 2.0), Strengths(1.0, 2.0, 3.0, 4.0, {"card": 1.0, "loan": -1.0})):
         assert Strengths(**json.loads(json.dumps(strengths.to_json()))) == strengths
