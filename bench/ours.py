@@ -34,7 +34,9 @@ WAVES: Final = 192
 """Or as many as there is room for. Configurations have 64 unless they say otherwise; more of them cost memory and time,
 as the square."""
 CANDIDATES: Final = 32
-EXPLORATION: Final = 0.3
+EXPLORATION: Final = 0.02
+OPTIMISM: Final = 1.0
+"""As `strength` and `optimism` of a configuration."""
 OPTIONS: Final = PosteriorOptions(prior_strength=0.3, prior_rate=0.3)
 """One configuration for all sets, chosen by their mean loss, as each rival's is: rewards of a few tenths, and inputs
 that are known to say something."""
@@ -112,7 +114,7 @@ class Ours:
         return mean.astype(np.float64)
 
     def decide(self, x: Floats32) -> Decided:
-        """Thompson sampling, as the engine does it."""
+        """Optimistic Thompson sampling, as the engine does it."""
         count = len(x)
         mean, sd = self._believed(x)
         if self._silence is not None:
@@ -129,6 +131,7 @@ class Ours:
             uniforms,
             candidates_max=CANDIDATES,
             floor=self._floor,
+            optimism=OPTIMISM / EXPLORATION,
         )
         return Decided(slates.picks[:, 0].astype(np.int64), slates.propensities[:, 0])
 

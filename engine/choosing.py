@@ -88,7 +88,7 @@ def drawn(
     explorer = catalogue.explorer
     governed = not explorer.open
     how: dict[str, Any] = {
-        "candidates_max": catalogue.config.exploration.candidates,
+        **explorer.race,
         "floor": explorer.floor(explorer.strength),
         "silence": len(catalogue.offers) if catalogue.config.silence else None,
         "method": explorer.method,

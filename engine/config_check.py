@@ -11,6 +11,7 @@ from engine.experiments_schema import problems as problems_of_experiments
 from engine.rules_check import rule_problems
 from features import ExpressionError, FeatureSpec, clock_of, compile_cel
 from features import validate as validate_features
+from models import OPTIMISM_MAX
 
 Location = tuple[int | str, ...]
 """Where in the configuration: keys and places in lists, from the outside in."""
@@ -96,6 +97,12 @@ def _check_exploration(config: Config, channels: set[str], offers: set[str]) -> 
         found.append((("exploration", "strength"), f"method {method} is not tuned; expected method: thompson"))
     if "tuning" in given and not tuned:
         found.append((("exploration", "tuning"), "the strength is given; expected strength: tuned"))
+    if "optimism" in given and method != "thompson":
+        found.append((("exploration", "optimism"), f"method {method} has none; expected method: thompson"))
+    optimism, strength = config.exploration.optimism, config.exploration.strength
+    if strength != "tuned" and optimism > OPTIMISM_MAX * strength:
+        least = f"{optimism / OPTIMISM_MAX:g}"
+        found.append((("exploration", "strength"), f"{strength:g}: expected {least} or more with this optimism"))
     if "floor" in given and method == "epsilon_greedy":
         found.append((("exploration", "floor"), "method epsilon_greedy has epsilon instead"))
     return found

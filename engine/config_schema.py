@@ -444,6 +444,7 @@ class Exploration(Part):
     method: Literal["thompson", "inverse_gap", "epsilon_greedy", "greedy"] = "thompson"
     strength: Literal["tuned"] | Annotated[float, Field(ge=0, le=100)] = 1.0
     tuning: ExplorationTuning = ExplorationTuning()
+    optimism: Annotated[float, Field(ge=0, le=10)] = 0.0
     floor: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     epsilon: Share = 0.1
     candidates: Annotated[int, Field(ge=2, le=64)] = 16

@@ -189,7 +189,7 @@ def _decide_new(
         spread,
         may,
         limits,
-        candidates_max=catalogue.config.exploration.candidates,
+        **explorer.race,
         method=explorer.method,
         caps=catalogue.caps,
         picks=as_drawn,

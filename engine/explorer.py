@@ -18,6 +18,7 @@ it does not become something else because the budget is used up. The time of an 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,10 @@ class Explorer:
         """Scales the uncertainty, or epsilon; 0 explores nothing but the floor. 1 where it is tuned: see `widen`."""
         self._floor = exploration.floor if exploration.method in ("thompson", "inverse_gap") else 0.0
         self._epsilon = exploration.epsilon if exploration.method == "epsilon_greedy" else 0.0
+        # In standard deviations as they are passed, which the strength has scaled.
+        optimism = exploration.optimism / self.strength if exploration.optimism else 0.0
+        self.race: dict[str, Any] = {"candidates_max": exploration.candidates, "optimism": optimism}
+        """Arguments of `models.choose`, and of what goes with it, that say who is in the race and how it is held."""
         self.method = "greedy" if exploration.method == "epsilon_greedy" else exploration.method
         """As models.exploration knows it: epsilon-greedy is greedy with a floor."""
         kept = [budget.offers.get(offer.id, 1.0) if offer.explore else 0.0 for offer in config.offers]

@@ -280,13 +280,12 @@ class Tuning:
 
     def _shares(self, weights: Weighed, gates: Floats) -> Floats:
         """(B, offers and silence) how likely each is drawn first, governed as it was."""
-        exploration = self._catalogue.config.exploration
         shares = thompson_probabilities(
             weights.score,
             weights.spread,
             weights.may,
-            candidates_max=exploration.candidates,
-            floor=exploration.floor,
+            **self._catalogue.explorer.race,
+            floor=self._catalogue.config.exploration.floor,
         )
         each = np.arange(len(shares))
         best = np.where(weights.may, weights.score, -np.inf).argmax(axis=1)

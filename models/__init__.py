@@ -32,7 +32,7 @@ and erasure change no bit, and whatever was learnt can be recomputed from the lo
 """
 
 from models.errors import CheckpointError
-from models.exploration import Caps, Slates, choose, counting, dice, seed_of, thompson_probabilities
+from models.exploration import OPTIMISM_MAX, Caps, Slates, choose, counting, dice, seed_of, thompson_probabilities
 from models.policy import Policy, pack_offer, unpack_offer
 from models.posterior import Beliefs, OfferPosterior, PosteriorOptions, Strengths, Structure, fit
 from models.statistics import TARGET_STEPS, Statistics
@@ -42,6 +42,7 @@ from models.transform import DIMENSION_MAX, HASHED_COLUMNS_MAX, STEPS, InputSpec
 __all__ = [
     "DIMENSION_MAX",
     "HASHED_COLUMNS_MAX",
+    "OPTIMISM_MAX",
     "STEPS",
     "TARGET_STEPS",
     "Beliefs",

@@ -16,6 +16,12 @@ nothing to renormalise, whereas the race among the rest is as clear as any.)
 the one of the highest mean. Ties go to the lower column, so that every machine makes the same choice. The others can
 only be reached by the floor.
 
+**Optimism.** Draws of many columns that are all unsure are mostly noise: whoever was lucky in the draw is shown, and
+the customers' answers go to whom the dice liked. With `optimism` κ the race is held as if every mean were κ standard
+deviations higher, as an upper confidence bound has it (Lai & Robbins 1985; Li et al. 2010): what is unsure is tried
+because it is unsure, and with a small sd to draw with, little is left to the dice. What is the best, and so what
+explores, stays with the means as they are.
+
 **Other methods**, drawn from in the same way, with E columns left, b the best of them and m the means:
 
 - `inverse_gap` (Foster & Rakhlin 2020): 1 / (E + γ (m_b - m_i)) for i ≠ b, the rest for b. Theory asks for
@@ -71,6 +77,7 @@ __all__ = [
     "BOUND_SDS",
     "CANDIDATES_MAX",
     "METHODS",
+    "OPTIMISM_MAX",
     "VALUE_MAX",
     "Caps",
     "Slates",
@@ -86,6 +93,9 @@ METHODS = {"thompson": THOMPSON, "inverse_gap": INVERSE_GAP, "greedy": GREEDY}
 
 CANDIDATES_MAX = 16
 """Columns in the race unless told otherwise; its work grows with the square."""
+
+OPTIMISM_MAX = 1_000.0
+"""With more the dice would have nothing left to say."""
 
 COLUMNS_MAX = 2**15 - 1
 """What fits the int16 of picks."""
@@ -165,6 +175,7 @@ def choose(
     *,
     candidates_max: int = CANDIDATES_MAX,
     floor: float = 0.0,
+    optimism: float = 0.0,
     silence: int | None = None,
     method: str = "thompson",
     gates: Floats | None = None,
@@ -187,6 +198,7 @@ def choose(
         uniforms: (B, K), numbers in [0, 1), see `dice`.
         candidates_max: columns in the race; at least as many as a slate has places.
         floor: share of the draws that goes to the eligible evenly, 0 .. 1.
+        optimism: standard deviations by which every mean counts as higher in the race, `OPTIMISM_MAX` at most.
         silence: column that stands for saying nothing.
         method: one of `METHODS`.
         gates: (B,), chance of each slate to explore at all, 0 .. 1; all of them if None.
@@ -214,7 +226,7 @@ def choose(
     if columns > COLUMNS_MAX:
         raise ValueError(f"{columns} columns do not fit the int16 of picks")
     arguments = (
-        *_checked(mean, sd, eligible, floor),
+        *_checked(mean, sd, eligible, floor, optimism),
         np.ascontiguousarray(limits, np.int64),
         np.ascontiguousarray(uniforms, np.float64),
         candidates_max,
@@ -241,6 +253,7 @@ def counting(
     limits: npt.NDArray[np.integer],
     *,
     candidates_max: int = CANDIDATES_MAX,
+    optimism: float = 0.0,
     method: str = "thompson",
     caps: Caps | None = None,
     picks: npt.NDArray[np.int16] | None = None,
@@ -264,14 +277,14 @@ def counting(
         assert picks is not None
         lists = caps.of_column, caps.groups_of, caps.of_group, caps.columns_of, caps.most
         return columns_that_counted(
-            *_checked(mean, sd, eligible, 0.0),
+            *_checked(mean, sd, eligible, 0.0, optimism),
             np.ascontiguousarray(picks),
             most,
             *lists,
             caps.alone,
         )
     found: tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]] = columns_that_count(
-        *_checked(mean, sd, eligible, 0.0), np.ascontiguousarray(limits, np.int64), positions, most
+        *_checked(mean, sd, eligible, 0.0, optimism), np.ascontiguousarray(limits, np.int64), positions, most
     )
     return found
 
@@ -288,7 +301,13 @@ def _shares(name: str, given: Floats | None, length: int) -> Floats:
 
 
 def thompson_probabilities(
-    mean: Real, sd: Real, eligible: Bools, *, candidates_max: int = CANDIDATES_MAX, floor: float = 0.0
+    mean: Real,
+    sd: Real,
+    eligible: Bools,
+    *,
+    candidates_max: int = CANDIDATES_MAX,
+    floor: float = 0.0,
+    optimism: float = 0.0,
 ) -> Floats:
     """The distribution (B, n) from which `choose` draws the first position; for tests and explanations.
 
@@ -298,18 +317,23 @@ def thompson_probabilities(
     >>> thompson_probabilities(mean, sd, np.array([[True, True, False]])).round(1).tolist()  # exact: Φ(-1/√2) = 0.24
     [[0.2, 0.8, 0.0]]
     """
-    shares: Floats = first_shares(*_checked(mean, sd, eligible, floor), max(candidates_max, 1), floor)
+    shares: Floats = first_shares(*_checked(mean, sd, eligible, floor, optimism), max(candidates_max, 1), floor)
     return shares
 
 
-def _checked(mean: Real, sd: Real, eligible: Bools, floor: float) -> tuple[Floats, Floats, Bools]:
+def _checked(
+    mean: Real, sd: Real, eligible: Bools, floor: float, optimism: float
+) -> tuple[Floats, Floats, Bools, float]:
     """The arrays as compiled functions take them, the same ones if they are so already."""
     if not mean.shape == sd.shape == eligible.shape:
         raise ValueError(f"mean {mean.shape}, sd {sd.shape} and eligible {eligible.shape} differ in shape")
     if not 0.0 <= floor <= 1.0:
         raise ValueError(f"floor {floor} must be between 0 and 1")
+    if not 0.0 <= optimism <= OPTIMISM_MAX:
+        raise ValueError(f"optimism {optimism} must be between 0 and {OPTIMISM_MAX:g}")
     return (
         np.ascontiguousarray(mean, np.float64),
         np.ascontiguousarray(sd, np.float64),
         np.ascontiguousarray(eligible, np.bool_),
+        float(optimism),
     )

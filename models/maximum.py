@@ -9,6 +9,8 @@ Between two grid points the mass Δ Π F is split in proportion to the increment
 log F_i grow in proportion, and sums to one whatever the grid. A matrix of log F_i thus holds everything: taking a
 candidate out of the race is leaving out its row, which is how a slate is drawn pick after pick.
 
+With an optimism the race is held as if every mean were so many standard deviations higher.
+
 The grid is the union of `NODES` of every candidate, so narrow candidates are resolved among wide ones. The largest
 error of a probability seen in tests, over narrow, wide, many, few and point masses, is below 0.01 (`tests/models`).
 That error biases nothing: what is logged is the probability drawn from, see `models.exploration`.
@@ -46,7 +48,8 @@ PROBABILITY_MIN: Final = 1e-5
 importance weight needs to be larger than the inverse."""
 
 BOUND_SDS: Final = 2.0
-"""The optimistic bound, by which candidates are found, is the mean plus this many standard deviations."""
+"""The optimistic bound, by which candidates are found, is the mean plus this many standard deviations, and those of the
+optimism."""
 
 VALUE_MAX: Final = 1e30
 """Largest magnitude of a mean or standard deviation."""
@@ -81,7 +84,7 @@ _LOG_F: Final = log_f_table()
 
 @inlined()
 def _candidates(
-    mean: Floats, sd: Floats, eligible: Bools, hoped: Floats, unsure: Floats, found: Ints
+    mean: Floats, sd: Floats, eligible: Bools, optimism: float, hoped: Floats, unsure: Floats, found: Ints
 ) -> tuple[int, int]:
     """Write the columns of the highest optimistic bounds to `found`, ascending; the highest mean is among them.
 
@@ -89,6 +92,7 @@ def _candidates(
     Returns how many columns have a chance, and how many are candidates.
     """
     columns, most = len(mean), len(found)
+    bound_sds = BOUND_SDS + optimism
     left = 0
     for column in range(columns):
         likely, spread = mean[column], sd[column]
@@ -108,16 +112,16 @@ def _candidates(
     for column in range(columns):  # found holds the best so far, the highest bound first
         if hoped[column] > best:
             best, greedy = hoped[column], column
-        bound = hoped[column] + BOUND_SDS * unsure[column]
+        bound = hoped[column] + bound_sds * unsure[column]
         if bound > least:
             place = min(count, most - 1)
-            while place and hoped[found[place - 1]] + BOUND_SDS * unsure[found[place - 1]] < bound:
+            while place and hoped[found[place - 1]] + bound_sds * unsure[found[place - 1]] < bound:
                 found[place] = found[place - 1]
                 place -= 1
             found[place] = column
             count = min(count + 1, most)
             if count == most:
-                least = hoped[found[most - 1]] + BOUND_SDS * unsure[found[most - 1]]
+                least = hoped[found[most - 1]] + bound_sds * unsure[found[most - 1]]
     missing = True
     for i in range(most):
         missing &= found[i] != greedy
@@ -133,7 +137,9 @@ def _candidates(
 
 
 @inlined()
-def _start(hoped: Floats, unsure: Floats, found: Ints, log_f: Floats, total: Floats, scratch: Floats) -> int:
+def _start(
+    hoped: Floats, unsure: Floats, optimism: float, found: Ints, log_f: Floats, total: Floats, scratch: Floats
+) -> int:
     """Write -log F of every candidate (rows) at every point of the common grid (columns, then a 0 for infinity).
 
     Returns how many points the grid has.
@@ -142,13 +148,13 @@ def _start(hoped: Floats, unsure: Floats, found: Ints, log_f: Floats, total: Flo
     nodes, grid = scratch[0], scratch[1]
     best, span = -np.inf, 0.0
     for i in range(count):
-        best = max(best, hoped[found[i]])
+        best = max(best, hoped[found[i]] + optimism * unsure[found[i]])
     for i in range(count):
-        span = max(span, best - hoped[found[i]], unsure[found[i]])
+        span = max(span, best - hoped[found[i]] - optimism * unsure[found[i]], unsure[found[i]])
     if span == 0.0:
         span = 1.0
     for i in range(count):
-        centre = (hoped[found[i]] - best) / span  # at most 0: large values lose no digits
+        centre = (hoped[found[i]] + optimism * unsure[found[i]] - best) / span  # at most 0: large values lose no digits
         spread = max(unsure[found[i]] / span, POINT_MASS)
         for k in range(_EACH):
             nodes[_EACH * i + k] = centre + spread * _NODES[k]
@@ -165,7 +171,7 @@ def _start(hoped: Floats, unsure: Floats, found: Ints, log_f: Floats, total: Flo
         grid[place] = nodes[g]
     total[: cells + 1] = 0.0
     for i in range(count):
-        centre = (hoped[found[i]] - best) / span
+        centre = (hoped[found[i]] + optimism * unsure[found[i]] - best) / span
         scale = _STEPS / max(unsure[found[i]] / span, POINT_MASS)
         row = log_f[i]
         for g in range(cells):
@@ -250,11 +256,12 @@ def _better(hoped: Floats, than: float, picked: Picks) -> bool:
     return better > 0
 
 
-@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, INTS, FLOATS_2D, INT, FLOAT, INT)
+@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, FLOAT, INTS, FLOATS_2D, INT, FLOAT, INT)
 def draw_slates(
     mean: Floats,
     sd: Floats,
     eligible: Bools,
+    optimism: float,
     limits: Ints,
     uniforms: Floats,
     candidates_max: int,
@@ -279,10 +286,10 @@ def draw_slates(
             continue
         # By its own limit, not by that of the batch: who is asked about beside whom changes nothing.
         found = room[: min(max(candidates_max, limit), columns)]
-        left, count = _candidates(mean[row], sd[row], eligible[row], hoped, unsure, found)
+        left, count = _candidates(mean[row], sd[row], eligible[row], optimism, hoped, unsure, found)
         if not left:
             continue
-        cells = _start(hoped, unsure, found[:count], log_f, total, scratch)
+        cells = _start(hoped, unsure, optimism, found[:count], log_f, total, scratch)
         racing[:count] = True
         inside = count
         for position in range(min(limit, left)):
@@ -323,8 +330,10 @@ def draw_slates(
     return picks, propensities, explored
 
 
-@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, INT, FLOAT)
-def first_shares(mean: Floats, sd: Floats, eligible: Bools, candidates_max: int, floor: float) -> Floats:
+@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, FLOAT, INT, FLOAT)
+def first_shares(
+    mean: Floats, sd: Floats, eligible: Bools, optimism: float, candidates_max: int, floor: float
+) -> Floats:
     """The distribution (B, n) of the first position of `draw_slates`."""
     rows, columns = mean.shape
     result = np.zeros((rows, columns))
@@ -335,10 +344,10 @@ def first_shares(mean: Floats, sd: Floats, eligible: Bools, candidates_max: int,
     log_f, scratch = np.empty((most, _EACH * most + 1)), np.empty((2, _EACH * most + 1))
     total = np.empty(_EACH * most + 1)
     for row in range(rows):
-        left, count = _candidates(mean[row], sd[row], eligible[row], hoped, unsure, found)
+        left, count = _candidates(mean[row], sd[row], eligible[row], optimism, hoped, unsure, found)
         if not left:
             continue
-        cells = _start(hoped, unsure, found[:count], log_f, total, scratch)
+        cells = _start(hoped, unsure, optimism, found[:count], log_f, total, scratch)
         _winners(log_f, total, racing[:count], cells, scratch, shares)
         for column in range(columns):
             if hoped[column] > -np.inf:
@@ -348,9 +357,9 @@ def first_shares(mean: Floats, sd: Floats, eligible: Bools, candidates_max: int,
     return result
 
 
-@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, INTS, INT, INT)
+@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, FLOAT, INTS, INT, INT)
 def columns_that_count(
-    mean: Floats, sd: Floats, eligible: Bools, limits: Ints, positions: int, candidates_max: int
+    mean: Floats, sd: Floats, eligible: Bools, optimism: float, limits: Ints, positions: int, candidates_max: int
 ) -> tuple[Picks, Ints]:
     """(B, W) columns, ascending, on which the draws of a slate depend, and (B,) how many there are.
 
@@ -370,7 +379,7 @@ def columns_that_count(
         if limit <= 0:
             continue
         found = room[: min(max(candidates_max, limit), columns)]
-        left, count = _candidates(mean[row], sd[row], eligible[row], hoped, unsure, found)
+        left, count = _candidates(mean[row], sd[row], eligible[row], optimism, hoped, unsure, found)
         chosen[:] = False
         for i in range(count):
             chosen[found[i]] = True
@@ -476,11 +485,12 @@ def _kept(shares: Floats, best: int, keeps: Floats) -> float:
     return kept
 
 
-@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, INTS, FLOATS_2D, INT, FLOAT, INT, INT, FLOATS_1D, FLOATS_1D)
+@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, FLOAT, INTS, FLOATS_2D, INT, FLOAT, INT, INT, FLOATS_1D, FLOATS_1D)
 def draw_governed(
     mean: Floats,
     sd: Floats,
     eligible: Bools,
+    optimism: float,
     limits: Ints,
     uniforms: Floats,
     candidates_max: int,
@@ -513,13 +523,13 @@ def draw_governed(
             continue
         # By its own limit, not by that of the batch: who is asked about beside whom changes nothing.
         found = room[: min(max(candidates_max, limit), columns)]
-        left, count = _candidates(mean[row], sd[row], eligible[row], hoped, unsure, found)
+        left, count = _candidates(mean[row], sd[row], eligible[row], optimism, hoped, unsure, found)
         if not left:
             continue
         gate, cells, gamma = gates[row], 0, 0.0
         races = method == THOMPSON and gate > 0.0
         if races:
-            cells = _start(hoped, unsure, found[:count], log_f, total, scratch)
+            cells = _start(hoped, unsure, optimism, found[:count], log_f, total, scratch)
         elif method == INVERSE_GAP:
             gamma = _sharpness(hoped, unsure, left)
         racing[:count] = True
@@ -593,6 +603,7 @@ def _shut_out(
     FLOATS_2D,
     FLOATS_2D,
     BOOLS_2D,
+    FLOAT,
     INTS,
     FLOATS_2D,
     INT,
@@ -612,6 +623,7 @@ def draw_capped(
     mean: Floats,
     sd: Floats,
     eligible: Bools,
+    optimism: float,
     limits: Ints,
     uniforms: Floats,
     candidates_max: int,
@@ -649,7 +661,7 @@ def draw_capped(
         possible[:] = eligible[row]
         room[:] = caps
         for position in range(min(limits[row], positions)):
-            left, count = _candidates(mean[row], sd[row], possible, hoped, unsure, found)
+            left, count = _candidates(mean[row], sd[row], possible, optimism, hoped, unsure, found)
             if not left:
                 break
             if method == INVERSE_GAP and not position:
@@ -657,7 +669,7 @@ def draw_capped(
             best = _best_left(hoped, taken)
             dense[:] = 0.0
             if method == THOMPSON and gate > 0.0:
-                cells = _start(hoped, unsure, found[:count], log_f, total, scratch)
+                cells = _start(hoped, unsure, optimism, found[:count], log_f, total, scratch)
                 _winners(log_f, total, racing[:count], cells, scratch, shares)
                 for i in range(count):
                     dense[found[i]] = shares[i]
@@ -684,11 +696,12 @@ def draw_capped(
     return picks, propensities, explored
 
 
-@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, _PICKS, INT, INTS, INTS, INTS, INTS, INTS, BOOLS_1D)
+@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, FLOAT, _PICKS, INT, INTS, INTS, INTS, INTS, INTS, BOOLS_1D)
 def columns_that_counted(
     mean: Floats,
     sd: Floats,
     eligible: Bools,
+    optimism: float,
     picks: Picks,
     candidates_max: int,
     of_column: Ints,
@@ -715,7 +728,7 @@ def columns_that_counted(
         chosen[:] = False
         room[:] = caps
         for position in range(positions):
-            left, count = _candidates(mean[row], sd[row], possible, hoped, unsure, found)
+            left, count = _candidates(mean[row], sd[row], possible, optimism, hoped, unsure, found)
             if not left:
                 break
             for i in range(count):

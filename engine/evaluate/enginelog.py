@@ -135,7 +135,7 @@ class EngineLog(Log):
                 score,
                 np.zeros_like(spread) if greedy else spread,
                 may,
-                candidates_max=exploration.candidates,
+                **target.explorer.race,
                 floor=0.0 if greedy else exploration.floor,
             )
         # Where it may offer nothing at all, nothing is what it does.

@@ -20,6 +20,7 @@ MANY = 60
 SETTINGS = {
     "thompson": b"",
     "floor": b"exploration: {floor: 0.2}\n",
+    "optimism": b"exploration: {strength: 0.3, optimism: 1, candidates: 4}\n",
     "few candidates": b"exploration: {candidates: 2}\n",
     "greedy": b"exploration: {method: greedy}\n",
     "epsilon_greedy": b"exploration: {method: epsilon_greedy, epsilon: 0.5}\n",

@@ -139,6 +139,9 @@ async def test_an_offer_that_is_not_explored_is_only_made_as_the_best() -> None:
         (b"epsilon: 0.2", "exploration.epsilon: method thompson has none"),
         (b"method: epsilon_greedy, floor: 0.2", "exploration.floor: method epsilon_greedy has epsilon"),
         (b"method: hope", "exploration.method: "),
+        (b"method: greedy, optimism: 2", "exploration.optimism: method greedy has none; expected method: thompson"),
+        (b"optimism: -1", "exploration.optimism: "),
+        (b"strength: 0, optimism: 1", "exploration.strength: 0: expected 0.001 or more with this optimism"),
     ],
 )
 def test_mistakes_are_told_with_their_line(text: bytes, message: str) -> None:
@@ -174,6 +177,7 @@ async def test_a_person_gets_the_same_answer_on_every_channel_until_his_state_ch
         b"method: inverse_gap",
         b"method: epsilon_greedy, epsilon: 0.3",
         b"method: epsilon_greedy, strength: 3",
+        b"optimism: 0.5",
         b"budget: {share: 0.3}",
         b"method: inverse_gap, floor: 0.1, budget: {channels: {branch: 0.6}, offers: {helpline: 0.5}}",
     ],
