@@ -23,7 +23,7 @@ from rich.progress import track
 
 from bench import campaigns
 from bench.calibrated import Reading
-from bench.ours import Ours, batches
+from bench.ours import DRAWN, Ours, batches
 from bench.replay import Against, against_constant, decisions_until, replay, thinned
 from bench.report import Report
 from models import PosteriorOptions
@@ -70,11 +70,11 @@ def hillstrom(report: Report, folder: Path, *, small: bool) -> None:
         x, hot = found.context.prepared(rows)
         arm, visit, spend = found.arm[rows], found.visit[rows], found.spend[rows]
         best = _best(found.visit, found.arm, arms)
-        counted = replay(Ours(x.shape[1], hot, arms, order), x, arm, visit, BATCH_ROWS)
+        counted = replay(Ours(x.shape[1], hot, arms, order, exploring=DRAWN), x, arm, visit, BATCH_ROWS)
         until = decisions_until(arm[counted] == best, BEST_SHARE, WINDOW)
         never += until is None
         took.append(len(counted) if until is None else until)
-        learner = Ours(x.shape[1], hot, arms, order, SPEND_OPTIONS)
+        learner = Ours(x.shape[1], hot, arms, order, SPEND_OPTIONS, exploring=DRAWN)
         counted = replay(learner, x, arm, np.clip(spend / SPEND_TOP, 0, 1), BATCH_ROWS)
         best = _best(found.spend, found.arm, arms)
         compared.append(against_constant(spend, arm, counted, best))
@@ -102,7 +102,7 @@ def starbucks(report: Report, folder: Path, *, small: bool) -> None:
     orders = 2 if small else 10
     for order in track(range(orders), "starbucks", transient=True):
         kept = thinned(found.arm, campaigns.STARBUCKS_PROPENSITIES, np.random.default_rng(order))
-        learner = Ours(x.shape[1], hot, arms, order)
+        learner = Ours(x.shape[1], hot, arms, order, exploring=DRAWN)
         pending, counted = np.zeros(0, np.int64), np.zeros(0, np.int64)
         for wave, start_h in enumerate(campaigns.STARBUCKS_WAVES_H):
             known = found.known_h[pending] <= start_h
@@ -139,7 +139,9 @@ def bank(report: Report, folder: Path, *, small: bool) -> None:
     errors: list[float] = []
     made: list[int] = []
     for seed in track(range(2 if small else 5), "bank", transient=True):
-        learner = Ours(x.shape[1], hot, 1, seed, BANK_OPTIONS, silence=CALL_COST, floor=BANK_FLOOR)
+        learner = Ours(
+            x.shape[1], hot, 1, seed, BANK_OPTIONS, silence=CALL_COST, floor=BANK_FLOOR, exploring=DRAWN
+        )
         pitched, shown = _pitched(learner, x, yes)
         values.append(float(np.sum(yes[pitched] - CALL_COST)))
         errors.append(calibration_error(shown[pitched], yes[pitched]))

@@ -34,9 +34,6 @@ WAVES: Final = 192
 """Or as many as there is room for. Configurations have 64 unless they say otherwise; more of them cost memory and time,
 as the square."""
 CANDIDATES: Final = 32
-EXPLORATION: Final = 0.02
-OPTIMISM: Final = 1.0
-"""As `strength` and `optimism` of a configuration."""
 OPTIONS: Final = PosteriorOptions(prior_strength=0.3, prior_rate=0.3)
 """One configuration for all sets, chosen by their mean loss, as each rival's is: rewards of a few tenths, and inputs
 that are known to say something."""
@@ -54,6 +51,19 @@ class Decided(NamedTuple):
 
     actions: Ints
     propensities: Floats
+
+
+class Exploring(NamedTuple):
+    """As `exploration` of a configuration."""
+
+    strength: float
+    optimism: float = 0.0
+
+
+OPTIMISTIC: Final = Exploring(0.02, 1.0)
+"""For the bake-off, where an answer is clear and known ten rows later at most."""
+DRAWN: Final = Exploring(0.3)
+"""For campaigns, where few buy and what they spend is mostly chance: optimism would take turns for long."""
 
 
 class Learner(Protocol):
@@ -77,6 +87,7 @@ class Ours:
         options: prior and forgetting.
         silence: expected reward of doing nothing, as one more action after the others; None if there is no such action.
         floor: share of the actions that is drawn evenly.
+        exploring: how it explores.
     """
 
     def __init__(
@@ -88,6 +99,7 @@ class Ours:
         options: PosteriorOptions = OPTIONS,
         silence: float | None = None,
         floor: float = 0.0,
+        exploring: Exploring = OPTIMISTIC,
     ) -> None:
         names = [f"x{column}" for column in range(columns)]
         ends = [1.0 if is_hot else RANGE_SDS for is_hot in hot.tolist()]
@@ -104,6 +116,7 @@ class Ours:
         self._seed = seed
         self._silence = silence
         self._floor = floor
+        self._exploring = exploring
         self._decided = self._learnt = self._made_whole = self._strengthened = 0
         self.period = 0
         """The period that lessons belong to; whoever drives it counts it up."""
@@ -114,7 +127,7 @@ class Ours:
         return mean.astype(np.float64)
 
     def decide(self, x: Floats32) -> Decided:
-        """Optimistic Thompson sampling, as the engine does it."""
+        """Thompson sampling, as the engine does it."""
         count = len(x)
         mean, sd = self._believed(x)
         if self._silence is not None:
@@ -125,13 +138,13 @@ class Ours:
         uniforms = dice(numbers + np.uint64(self._seed << 40), 1)
         slates = choose(
             mean.astype(np.float64),
-            EXPLORATION * sd.astype(np.float64),
+            self._exploring.strength * sd.astype(np.float64),
             np.ones(mean.shape, bool),
             np.ones(count, np.int64),
             uniforms,
             candidates_max=CANDIDATES,
             floor=self._floor,
-            optimism=OPTIMISM / EXPLORATION,
+            optimism=self._exploring.optimism / self._exploring.strength,
         )
         return Decided(slates.picks[:, 0].astype(np.int64), slates.propensities[:, 0])
 
