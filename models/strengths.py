@@ -36,11 +36,11 @@ LESSONS_WEIGHED_MIN: Final = 30.0
 """With fewer lessons the strengths stay what was declared."""
 
 YESES_WEIGHED_MIN: Final = 20.0
-"""With fewer yeses offers are not taken for more alike, nor inputs for saying less, than was declared, and no signs are
-looked for. The likelihood cannot tell yet, and takes what is simpler; but the mistakes do not cost the same. Who sees
-differences where there are none tries a few offers in vain; who sees none makes everybody the same offer, and does not
-find out. Of 26 offers (keel_letter) with 12 yeses among those weighed, everybody was answered the same, 96 % wrongly,
-where what was declared erred with 72 %."""
+"""With fewer yeses several offers are not taken for more alike, nor inputs for saying less, than was declared, and no
+signs are looked for. The likelihood cannot tell yet, and takes what is simpler; but the mistakes do not cost the same.
+Who sees differences where there are none tries a few offers in vain; who sees none makes everybody the same offer, and
+does not find out. Of 26 offers (keel_letter) with 12 yeses among those weighed, everybody was answered the same, 96 %
+wrongly, where what was declared erred with 72 %."""
 
 ROUNDS_MAX: Final = 5
 
@@ -94,7 +94,7 @@ def learn_strengths(
     sums = dict(sorted(every.items(), key=lambda item: (-item[1].n, item[0]))[:OFFERS_WEIGHED_MAX])
     if sum(own.n for own in sums.values()) < LESSONS_WEIGHED_MIN:
         return declared
-    few = _yeses(sums) < YESES_WEIGHED_MIN
+    few = len(sums) > 1 and _yeses(sums) < YESES_WEIGHED_MIN
     found: dict[Strengths, float] = {}
 
     def likelihood(strengths: Strengths) -> float:
