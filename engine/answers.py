@@ -11,13 +11,13 @@ from engine.answers_quotes import fill_quote, resumed_offer, said
 from engine.answerwire import asked, reason
 from engine.catalogue import Catalogue
 from engine.config_schema import key_of
-from engine.decider import COMMIT_FAILED, DEADLINE_NEAR, STATE_STORE_UNAVAILABLE, Fallback
 from engine.drafts import Ask
 from engine.explain.languages import words_for
 from engine.holds import NOT_ELIGIBLE
 from engine.instances import began_in, quotes_in
 from engine.ledger import Ledger
 from engine.record import DecisionRecord, decision_id
+from engine.serving import COMMIT_FAILED, DEADLINE_NEAR, STATE_STORE_UNAVAILABLE, Fallback
 from engine.tokens import Values
 from engine.whynot import WhyNot
 from features import Offset, RecordHeader

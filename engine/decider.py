@@ -26,7 +26,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple, Protocol, Self
+from typing import TypeVar
 
 from engine import metrics
 from engine.budgeting import decide_within
@@ -41,7 +41,6 @@ from engine.errors import Overloaded, Unavailable
 from engine.explain.kept import KeptBeliefs
 from engine.found import Found
 from engine.instances import Instances
-from engine.learner import prior_policy
 from engine.limits import (
     DECIDE_BATCH_MAX,
     DECIDE_BATCHES_MAX,
@@ -54,6 +53,19 @@ from engine.limits import (
 from engine.links import moved_to
 from engine.policyfacts import PolicyFacts
 from engine.rolled import EntityReader, Rolled, Told
+from engine.serving import (
+    COMMIT_FAILED,
+    DEADLINE_NEAR,
+    STATE_STORE_UNAVAILABLE,
+    Announcer,
+    Answer,
+    Decided,
+    Fallback,
+    Previewed,
+    Promise,
+    Serving,
+    Write,
+)
 from engine.store.base import Conflict, DecisionCommit, PartlyUnavailable, StoreError, StoreFull
 from engine.store.base import State as StateStore
 from engine.store.budgetboard import Fenced, Take
@@ -62,93 +74,7 @@ from models import Policy
 
 log = logging.getLogger(__name__)
 
-STATE_STORE_UNAVAILABLE: Final = 1
-COMMIT_FAILED: Final = 2
-DEADLINE_NEAR: Final = 5
-"""Numbers of opportune.v1.DegradedReason."""
-
-
-@dataclass(slots=True, eq=False)
-class Serving:
-    """One version of the catalogue and what serves with it. A request is answered with the one that it began with."""
-
-    catalogue: Catalogue
-    policy: Policy
-    facts: PolicyFacts
-    """Of the policy; set together with it."""
-    entities: EntityReader | None
-    """None if no feature is of an entity."""
-    policy_known: bool = True
-    """False while the policy that was learnt cannot be loaded; decisions are then marked as degraded."""
-
-    @classmethod
-    def of(cls, catalogue: Catalogue, entities: EntityReader | None) -> Self:
-        """With what is expected before anything was learnt."""
-        facts = PolicyFacts.none(len(catalogue.ladder.offers))
-        return cls(catalogue, prior_policy(catalogue), facts, entities if catalogue.rollups else None)
-
-
-class Decided(NamedTuple):
-    """A decision that is durable, and where."""
-
-    draft: Draft
-    position: Offset
-    catalogue: Catalogue
-    written: bytes
-    """The answer, as Write had it."""
-
-
-Write = Callable[[Catalogue, Sequence[Draft], Sequence[Offset]], Sequence[bytes]]
-"""Writes the answers of decisions that are durable."""
-
-
-class Previewed(NamedTuple):
-    """What would be decided. Nothing was recorded."""
-
-    draft: Draft
-    catalogue: Catalogue
-
-
-@dataclass(frozen=True, slots=True)
-class Fallback:
-    """No decision could be made durable: offers of the catalogue instead."""
-
-    ask: Ask
-    offers: tuple[int, ...]
-    degraded: int
-    catalogue: Catalogue
-
-
-Answer = Decided | Previewed | Repeat | Fallback
-
-
-class Announcer(Protocol):
-    """Who tells others of decisions."""
-
-    @property
-    def away(self) -> str:
-        """Why nobody could be told a moment ago; "" if nothing is known to be in the way."""
-        ...
-
-    async def announce(self, decided: Sequence[Decided]) -> None:
-        """Tell of decisions that are durable. Raises StoreError if it is not known whether others learnt of them."""
-        ...
-
-
-class Promise(Protocol):
-    """Who waits for an answer. An asyncio.Future is one; a call of the native front answers without one."""
-
-    def done(self) -> bool:
-        """Whether nobody waits (any more)."""
-        ...
-
-    def set_result(self, result: Answer, /) -> None:
-        """Take the answer."""
-        ...
-
-    def set_exception(self, exception: Exception, /) -> None:
-        """Take the error."""
-        ...
+_Each = TypeVar("_Each")
 
 
 @dataclass(slots=True)
@@ -166,6 +92,27 @@ class _Waiting:
     bulk: bool = False
     """Of a batch: whoever is not goes first."""
     preview: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Requests of a batch and what was read for each; what nobody asked for is empty."""
+
+    batch: Sequence[_Waiting]
+    states: Sequence[State]
+    rolled: Sequence[Rolled] = ()
+    linked: Sequence[Linked] = ()
+    found: Sequence[Found] = ()
+
+    def at(self, places: Sequence[int]) -> "_Rows":
+        """Some of them."""
+        if len(places) == len(self.batch):
+            return self
+
+        def of(column: Sequence[_Each]) -> Sequence[_Each]:
+            return [column[place] for place in places] if column else ()
+
+        return _Rows(of(self.batch), of(self.states), of(self.rolled), of(self.linked), of(self.found))
 
 
 class Decider:
@@ -349,25 +296,21 @@ class Decider:
         finally:
             told = {} if links is None else await links
             named = {} if names is None else await names
-        batch, states = self._follow(batch, states)
-        rolled: Sequence[Rolled] = ()
+        rows = self._follow(_Rows(batch, states))
         if entities is not None:
-            batch, states, rolled = await self._roll(entities, batch, states, told)
-        found: Sequence[Found] = ()
+            rows = await self._roll(entities, rows, told)
         if self._instances is not None:
-            batch, states, rolled, found = await self._look(serving.catalogue, self._instances, batch, states, rolled)
-        linked: Sequence[Linked] = ()
+            rows = await self._look(serving.catalogue, self._instances, rows)
         if ledgers is not None:
-            batch, states, rolled, linked, found = await self._linked(ledgers, batch, states, rolled, found, named)
-        if not batch:
+            rows = await self._linked(ledgers, rows, named)
+        if not rows.batch:
             return
-        asks = [waiting.ask for waiting in batch]
-        results, takes = self._made(serving, asks, states, rolled, linked, found)
+        results, takes = self._made(serving, rows)
         if any(isinstance(result, Draft) and result.degraded == STATE_UNREADABLE for result in results):
             self.on_unreadable()
         drafted: list[tuple[_Waiting, Draft]] = []
         taken: list[tuple[Take, ...]] = []
-        for waiting, result, units in zip(batch, results, takes, strict=True):
+        for waiting, result, units in zip(rows.batch, results, takes, strict=True):
             if isinstance(result, Draft):
                 if waiting.preview:
                     # Looked at, not made: what it would take stays here.
@@ -426,31 +369,24 @@ class Decider:
             _answer(waiting, each)
         metrics.DECISIONS.labels("no").inc(len(decided))
 
-    def _made(
-        self,
-        serving: Serving,
-        asks: Sequence[Ask],
-        states: Sequence[State],
-        rolled: Sequence[Rolled],
-        linked: Sequence[Linked],
-        found: Sequence[Found],
-    ) -> tuple[Sequence[Draft | Repeat], Sequence[tuple[Take, ...]]]:
+    def _made(self, serving: Serving, rows: _Rows) -> tuple[Sequence[Draft | Repeat], Sequence[tuple[Take, ...]]]:
         """Decide, and take the units that it needs."""
         catalogue, keeper = serving.catalogue, self._keeper
         budgeted = keeper is not None and bool(catalogue.budgets)
         # Those of another version are of other offers.
         priced = budgeted and serving is self.serving
+        asks = [waiting.ask for waiting in rows.batch]
 
         def made(at: Sequence[int], some: Sequence[Ask], left: Sequence[Left] | None) -> list[Draft | Repeat]:
-            every = len(at) == len(asks)
+            here = rows.at(at)
             return decide(
                 catalogue,
                 serving.policy,
                 some,
-                states if every else [states[place] for place in at],
-                rolled=rolled if every or not rolled else [rolled[place] for place in at],
-                linked=linked if every or not linked else [linked[place] for place in at],
-                found=found if every or not found else [found[place] for place in at],
+                here.states,
+                rolled=here.rolled,
+                linked=here.linked,
+                found=here.found,
                 policy_known=serving.policy_known,
                 facts=serving.facts,
                 prices=keeper.prices if keeper is not None and priced else None,
@@ -474,101 +410,75 @@ class Decider:
             if isinstance(reply, Fenced):
                 stock.drop(reply.lease)
 
-    def _follow(
-        self, batch: Sequence[_Waiting], states: Sequence[State]
-    ) -> tuple[Sequence[_Waiting], Sequence[State]]:
+    def _follow(self, rows: _Rows) -> _Rows:
         """Those whose customer stands for itself; the others go into the next batch, for whom theirs belongs to."""
-        targets = [moved_to(features) for features, _ in states]
+        targets = [moved_to(features) for features, _ in rows.states]
         if not any(targets):
-            return batch, states
-        staying: list[_Waiting] = []
-        there: list[State] = []
-        for waiting, to, state in zip(batch, targets, states, strict=True):
+            return rows
+        staying: list[int] = []
+        for at, (waiting, to) in enumerate(zip(rows.batch, targets, strict=True)):
             if to and waiting.hops < LINK_HOPS_MAX:
                 ask = waiting.ask._replace(customer=to)
                 via = (*waiting.via, waiting.ask.customer)
                 self._first(replace(waiting, ask=ask, hops=waiting.hops + 1, via=via))
             else:
-                staying.append(waiting)
-                there.append(state)
-        return staying, there
+                staying.append(at)
+        return rows.at(staying)
 
-    async def _roll(
-        self, entities: EntityReader, batch: Sequence[_Waiting], states: Sequence[State], told: Told
-    ) -> tuple[Sequence[_Waiting], Sequence[State], Sequence[Rolled]]:
-        """The records of what customers belong to; the others, of whom they cannot be read, fall back."""
-        there: list[tuple[_Waiting, State, Rolled]] = []
-        found = await entities.records([waiting.ask for waiting in batch], told)
-        for waiting, state, records in zip(batch, states, found, strict=True):
+    async def _roll(self, entities: EntityReader, rows: _Rows, told: Told) -> _Rows:
+        """With the records of what customers belong to; the others, of whom they cannot be read, fall back."""
+        rolled = await entities.records([waiting.ask for waiting in rows.batch], told)
+        staying: list[int] = []
+        read: list[Rolled] = []
+        for at, records in enumerate(rolled):
             if isinstance(records, StoreError):
-                self._fall_back([waiting], STATE_STORE_UNAVAILABLE, records)
+                self._fall_back([rows.batch[at]], STATE_STORE_UNAVAILABLE, records)
             else:
-                there.append((waiting, state, records))
-        return [each[0] for each in there], [each[1] for each in there], [each[2] for each in there]
+                staying.append(at)
+                read.append(records)
+        return replace(rows.at(staying), rolled=read)
 
-    async def _linked(
-        self,
-        ledgers: LinkedLedgers,
-        batch: Sequence[_Waiting],
-        states: Sequence[State],
-        rolled: Sequence[Rolled],
-        found: Sequence[Found],
-        named: Named,
-    ) -> tuple[Sequence[_Waiting], Sequence[State], Sequence[Rolled], Sequence[Linked], Sequence[Found]]:
-        """The ledgers of the names linked to customers; who has some that cannot be read falls back: a cap holds."""
+    async def _look(self, catalogue: Catalogue, instances: Instances, rows: _Rows) -> _Rows:
+        """With what is to be known of open offers; who cannot go on with one is told, and the others stay."""
+        try:
+            looked = await instances.of(catalogue, [waiting.ask for waiting in rows.batch], rows.states)
+        except StoreError as error:
+            self._fall_back(rows.batch, STATE_STORE_UNAVAILABLE, error)
+            return rows.at(())
+        staying: list[int] = []
+        found: list[Found] = []
+        for at, one in enumerate(looked):
+            if isinstance(one, Found):
+                staying.append(at)
+                found.append(one)
+            elif not rows.batch[at].answer.done():
+                rows.batch[at].answer.set_exception(one)
+        return replace(rows.at(staying) if len(found) < len(looked) else rows, found=found)
+
+    async def _linked(self, ledgers: LinkedLedgers, rows: _Rows, named: Named) -> _Rows:
+        """With the ledgers of linked names; whoever has some that cannot be read falls back, for a cap holds."""
         # A customer learns of a name from the log, at another moment than the name moves: who came through the name
         # knows of it already, and for a name that has not moved yet decisions may be under way.
-        wanted = [(waiting.ask.customer, waiting.via) for waiting in batch]
+        wanted = [(waiting.ask.customer, waiting.via) for waiting in rows.batch]
         read = await ledgers.read(wanted, named)
         if not any(read):
-            return batch, states, rolled, (), found
-        there = []
-        for at, each in enumerate(read):
-            if isinstance(each, StoreError):
-                self._fall_back([batch[at]], STATE_STORE_UNAVAILABLE, each)
-            elif isinstance(each, Unsettled):
-                if batch[at].unsettled < LINK_SETTLE_RETRIES_MAX:
-                    batch[at].unsettled += 1
-                    self._first(batch[at])
-                else:
-                    there.append((at, each.ledgers))
-            else:
-                there.append((at, each))
-        places = [at for at, _ in there]
-        return (
-            [batch[at] for at in places],
-            [states[at] for at in places],
-            [rolled[at] for at in places] if rolled else (),
-            [each for _, each in there],
-            [found[at] for at in places] if found else (),
-        )
-
-    async def _look(
-        self,
-        catalogue: Catalogue,
-        instances: Instances,
-        batch: Sequence[_Waiting],
-        states: Sequence[State],
-        rolled: Sequence[Rolled],
-    ) -> tuple[Sequence[_Waiting], Sequence[State], Sequence[Rolled], Sequence[Found]]:
-        """What is to be known of open offers; who cannot go on with one is told, and the others stay."""
-        try:
-            looked = await instances.of(catalogue, [waiting.ask for waiting in batch], states)
-        except StoreError as error:
-            self._fall_back(batch, STATE_STORE_UNAVAILABLE, error)
-            return (), (), (), ()
-        found: list[Found] = []
+            return rows
         staying: list[int] = []
-        for at, (waiting, one) in enumerate(zip(batch, looked, strict=False)):
-            if isinstance(one, Found):
-                found.append(one)
-                staying.append(at)
-            elif not waiting.answer.done():
-                waiting.answer.set_exception(one)
-        if len(found) == len(looked):
-            return batch, states, rolled, found
-        left = [[of_each[at] for at in staying] if of_each else () for of_each in (batch, states, rolled)]
-        return left[0], left[1], left[2], found  # type: ignore[return-value]  # each list as it was
+        linked: list[Linked] = []
+        for at, each in enumerate(read):
+            waiting = rows.batch[at]
+            if isinstance(each, StoreError):
+                self._fall_back([waiting], STATE_STORE_UNAVAILABLE, each)
+                continue
+            if isinstance(each, Unsettled):
+                if waiting.unsettled < LINK_SETTLE_RETRIES_MAX:
+                    waiting.unsettled += 1
+                    self._first(waiting)
+                    continue
+                each = each.ledgers
+            staying.append(at)
+            linked.append(each)
+        return replace(rows.at(staying), linked=linked)
 
     def _again(self, waiting: _Waiting) -> None:
         metrics.DECIDE_CONFLICTS.inc()

@@ -456,7 +456,7 @@ class Learner:
             elif self.offer_calibration is not None:
                 # Wanted from now on: what was learnt before is not among it.
                 self.offer_calibration = OfferCalibration(whole=not self.lessons)
-        except (orjson.JSONDecodeError, KeyError, AttributionError, DriftError, CompressionError) as error:
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributionError, DriftError, CompressionError) as error:
             raise CheckpointError(f"the learner's checkpoint cannot be read: {error}") from error
         for name, data in sorted(own.items()):
             if name.startswith(_STATISTICS):

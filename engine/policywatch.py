@@ -10,9 +10,10 @@ from typing import Any, Final
 import orjson
 
 from engine import metrics
-from engine.decider import Decider, Serving
+from engine.decider import Decider
 from engine.learner import prior_policy
 from engine.policyfacts import PolicyFacts
+from engine.serving import Serving
 from engine.store.base import PolicyBoard, StoreError
 from models import CheckpointError
 

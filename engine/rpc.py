@@ -16,11 +16,11 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from engine.decider import Answer
 from engine.errors import InvalidArgument
 from engine.front import AsyncHandler, Call, DirectHandler, FrontServer, status_of
 from engine.limits import MESSAGE_BYTES_MAX
 from engine.service import Service, methods, streams
+from engine.serving import Answer
 from opportune.v1 import decisions_pb2
 
 TRANSPORTS: Final = ("native", "grpcio")

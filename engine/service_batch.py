@@ -15,10 +15,10 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from engine import limits
-from engine.decider import Answer
 from engine.drafts import Ask
 from engine.errors import CallerError, InvalidArgument, OpportuneError, Overloaded, ServerError
 from engine.gateway import ask_of, shown, text_id
+from engine.serving import Answer
 from opportune.v1 import decisions_pb2
 
 if TYPE_CHECKING:

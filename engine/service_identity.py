@@ -12,6 +12,7 @@ from engine.linking import Entries, Request, entries_to_link, entries_to_unlink,
 from engine.links import Links, Status
 from engine.record import decision_id
 from engine.store.base import partition_of
+from engine.store_errors import store_errors
 from opportune.v1 import identities_pb2
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class IdentityService:
         if not entries:
             return identities_pb2.LinkResponse()
         inlet = self._service.inlet
-        await self._service.check_backlog()
+        await self._service.events.check_backlog()
         positions = await inlet.append_events(entries)
         named = [
             decision_id(partition_of(name, inlet.partitions), position)
@@ -59,7 +60,7 @@ class IdentityService:
         else:
             raise InvalidArgument("customer_id: empty, expected a customer id or an identity")
         store = self._service.store
-        with self._service.reading():
+        with store_errors():
             targets = await targets_of(store, [name])
             [links] = await links_of(store, [name])
         return _lineage(name, targets[name], links, partition_of(name, store.partitions))

@@ -25,6 +25,7 @@ from engine.lifecycle import Stage
 from engine.record import DecisionRecord, RecordError, parse_decision_id
 from engine.service_batch import batch_id_of
 from engine.store.base import LeadWrite, StoreFull
+from engine.store_errors import store_errors
 from opportune.v1 import common_pb2, feedback_pb2, leads_pb2
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class LeadService:
         size, after = request.page_size or limits.LEAD_PAGE_ENTRIES, _after(request.page_token)
         now_ms = self._service.clock()
         found: list[Lead] = []
-        with self._service.reading():
+        with store_errors():
             names = [wanted] if wanted else sorted(await self._store.lead_lists())
             for name in names:
                 if after and name < after[0]:
@@ -222,7 +223,7 @@ class LeadService:
             report.attributes["seller"].CopyFrom(common_pb2.Value(text=seller))
             if lead.told:
                 report.corrects = _outcome_id(lead, "back")
-            await self._service.report(report)
+            await self._service.feedback.report(report)
         return await self._move(request.lead_id, lambda lead: moves.ended(lead, seller, outcome, now_ms))
 
     async def _move(self, lead_id: str, move: Callable[[Lead], Lead]) -> leads_pb2.LeadResponse:
@@ -249,7 +250,7 @@ class LeadService:
         if not decision:
             raise InvalidArgument(f"lead_id: {shown(lead_id)}, expected LIST/DECISION as Add and List return it")
         batch_id_of(list_id, "lead_id")
-        with self._service.reading():
+        with store_errors():
             [data] = await self._store.read_leads(list_id, [lead_id[:256]])
         if data is None:
             raise NotFound(f"lead_id: no lead {shown(lead_id)}")
@@ -268,7 +269,7 @@ class LeadService:
     async def _not_presented(self, lead: Lead) -> bool:
         """Record that nobody brought it to the customer; whether that is recorded now."""
         try:
-            await self._service.report(self._report(lead, "back", _NOT_PRESENTED))
+            await self._service.feedback.report(self._report(lead, "back", _NOT_PRESENTED))
         except CallerError as error:
             # Another channel knows better: the customer has answered there. Or the decision is forgotten.
             log.info("lead %s: not presented, but %s", lead.lead_id, error)
@@ -291,13 +292,13 @@ class LeadService:
     async def sweep(self) -> int:
         """Close leads whose offers have expired; returns how many. Several servers may do so at once."""
         now_ms, count = self._service.clock(), 0
-        with self._service.reading():
+        with store_errors():
             lists = await self._store.lead_lists()
         for name, note in lists.items():
             first_ms = orjson.loads(note)
             if not first_ms or first_ms > now_ms:
                 continue
-            with self._service.reading():
+            with store_errors():
                 leads = [Lead.unpack(data) for data in (await self._store.all_leads(name)).values()]
             due = [lead for lead in leads if lead.state in LIVE and now_ms >= lead.expires_ms]
             for start in range(0, len(due), _CLOSING_AT_ONCE):
@@ -306,7 +307,7 @@ class LeadService:
                 )
             live = [lead.expires_ms for lead in leads if lead.state in LIVE and now_ms < lead.expires_ms]
             value = orjson.dumps(min(live, default=0)) if leads else b""
-            with self._service.reading():
+            with store_errors():
                 await self._store.write_lead_list(name, note, value)
         return count
 

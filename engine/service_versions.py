@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from engine.config import version_of
 from engine.errors import ConfigError, InvalidArgument, NotAllowed
+from engine.store_errors import store_errors
 from engine.versions import Changed, Versions, described
 from engine.versions_check import compiled, summary
 from opportune.v1 import policies_pb2
@@ -75,7 +76,7 @@ class PoliciesService:
 
     async def list(self, request: policies_pb2.ListVersionsRequest) -> policies_pb2.ListVersionsResponse:
         """Policies.List."""
-        with self._service.reading():
+        with store_errors():
             history = await self._versions.history()
         rows = described(history)[: min(request.limit or _LISTED, _LISTED_MAX)]
         names = set(policies_pb2.ConfigVersion.DESCRIPTOR.fields_by_name)

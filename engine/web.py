@@ -66,8 +66,8 @@ def application(service: Service) -> web.Application:
     for path, request_type, call in (
         ("/v1/decide", decisions_pb2.DecideRequest, service.decide),
         ("/v1/explain", decisions_pb2.ExplainRequest, service.explain),
-        ("/v1/report", feedback_pb2.ReportRequest, service.report),
-        ("/v1/customers", customers_pb2.GetCustomerRequest, service.get_customer),
+        ("/v1/report", feedback_pb2.ReportRequest, service.feedback.report),
+        ("/v1/customers", customers_pb2.GetCustomerRequest, service.customers.get),
         ("/v1/customers/forget", customers_pb2.ForgetRequest, service.forgetting.forget),
         ("/v1/identities/link", identities_pb2.LinkRequest, service.identities.link),
         ("/v1/identities/unlink", identities_pb2.UnlinkRequest, service.identities.unlink),
@@ -243,7 +243,7 @@ def _default_keys_route(service: Service) -> Route:
 def _customer_route(service: Service) -> Route:
     async def route(request: web.Request) -> web.Response:
         person = customers_pb2.GetCustomerRequest(customer_id=request.match_info["customer_id"])
-        return _json(await service.get_customer(_of_query(request, person)))
+        return _json(await service.customers.get(_of_query(request, person)))
 
     return route
 
@@ -264,7 +264,7 @@ def _forget_route(service: Service) -> Route:
 def _events_route(service: Service) -> Route:
     async def route(request: web.Request) -> web.Response:
         body = await request.read()
-        response = await service.take_events(events_in(body, request.content_type, service.catalogue, service.clock()))
+        response = await service.events.take(events_in(body, request.content_type, service.catalogue, service.clock()))
         # Nothing of a body was good: that is the sender's error, and the answer says which and why.
         return _json(response, status=400 if response.rejected and not response.accepted else 200)
 

@@ -20,7 +20,7 @@ async def buys(engine: SmallEngine, amount: float, customer: str = "", *identiti
         id=f"purchase-{amount}", source="tests", type="purchase", customer_id=customer, identities=identities
     )
     event.attributes["amount"].CopyFrom(value_of(amount))
-    response = await engine.service.publish(events_pb2.PublishRequest(events=[event]))
+    response = await engine.service.events.publish(events_pb2.PublishRequest(events=[event]))
     assert response.accepted == 1
     await engine.fold()
 
@@ -40,7 +40,7 @@ async def ask(
 async def spent(engine: SmallEngine, customer: str = "", *identities: common_pb2.Identity) -> float:
     """What the engine knows that they spent."""
     request = customers_pb2.GetCustomerRequest(customer_id=customer, identities=identities)
-    found = features_of(await engine.service.get_customer(request))["spent_30d"]
+    found = features_of(await engine.service.customers.get(request))["spent_30d"]
     assert isinstance(found, float)
     return found
 

@@ -101,7 +101,7 @@ class SmallEngine:
     async def report(
         self, decision_id: str, offer_id: str, stage: str, outcome_id: str = "", **fields: Any
     ) -> feedback_pb2.ReportResponse:
-        return await self.service.report(
+        return await self.service.feedback.report(
             feedback_pb2.ReportRequest(
                 outcome_id=outcome_id or f"outcome-{next(self._numbers)}",
                 decision_id=decision_id,
@@ -121,13 +121,13 @@ class SmallEngine:
             customer_id=customer,
             attributes={name: value_of(value) for name, value in attributes.items()},
         )
-        return await self.service.publish(events_pb2.PublishRequest(events=[event]))
+        return await self.service.events.publish(events_pb2.PublishRequest(events=[event]))
 
     async def explain(self, decision_id: str, language: str = "") -> decisions_pb2.ExplainResponse:
         return await self.service.explain(decisions_pb2.ExplainRequest(decision_id=decision_id, language=language))
 
     async def customer(self, customer: str = "ann") -> customers_pb2.Customer:
-        return await self.service.get_customer(customers_pb2.GetCustomerRequest(customer_id=customer))
+        return await self.service.customers.get(customers_pb2.GetCustomerRequest(customer_id=customer))
 
     async def fold(self) -> None:
         """Bring the state up to the last event."""

@@ -79,7 +79,7 @@ async def _fill(url: str, fault: Fault, minutes_at: Callable[[int], float]) -> N
         events = [_event(number, engine.now_ms, rng) for number in range(1_500)]
         for start in range(0, len(events), 500):
             batch = [fault(event) for event in events[start : start + 500]]
-            await engine.service.publish(events_pb2.PublishRequest(events=batch))
+            await engine.service.events.publish(events_pb2.PublishRequest(events=batch))
         await engine.fold()
         for at in range(DECISIONS):
             minutes = float(np.clip(rng.normal(minutes_at(at), 5), 0, 60))
@@ -172,7 +172,7 @@ def test_what_producers_send_twice_is_counted(filled: Filled) -> None:
             engine.now_ms = time.time_ns() // 1_000_000
             rng = np.random.default_rng(5)
             events = [_event(number, engine.now_ms, rng) for number in range(1_500)]
-            await engine.service.publish(events_pb2.PublishRequest(events=events[-400:]))
+            await engine.service.events.publish(events_pb2.PublishRequest(events=events[-400:]))
             await engine.fold()
             await store.close()
 

@@ -134,8 +134,8 @@ def test_versions_change_under_load_without_a_refused_request(engine: EngineProc
         assert again.repeated and [o.offer_id for o in again.offers] == [o.offer_id for o in first.offers]
     # A second is promised to the slowest of machines that do nothing else.
     assert min(switched) < 1.0, switched
-    learner = (engine.data / "logs" / "learn.log").read_text()
-    assert f"version {start} is followed from here on" in learner
+    learner, told = engine.data / "logs" / "learn.log", f"version {start} is followed from here on"
+    wait_until(lambda: told in learner.read_text(), 10, "the learner went back, too")
 
 
 def test_learning_goes_on_with_the_version_in_force(engine: EngineProcess) -> None:

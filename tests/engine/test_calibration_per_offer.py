@@ -93,7 +93,7 @@ async def test_a_cancelled_yes_is_taken_back() -> None:
     await engine.report(answer.decision_id, offer, "cancelled")
     await engine.learn()
     found = (await engine.learning.learner()).offer_calibration
-    [choice] = (await engine.service._found(answer.decision_id))[-1].slate
+    [choice] = (await engine.service.lookups.found(answer.decision_id))[-1].slate
     expected = OfferCalibration()
     expected.learn([choice.key], [engine.now_ms // 86_400_000], [choice.mean], [0], [1])
     assert found is not None and found.to_bytes() == expected.to_bytes()

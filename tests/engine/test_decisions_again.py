@@ -94,7 +94,7 @@ async def test_what_differs_is_named() -> None:
         await engine.publish("purchase", f"customer-{n}", amount=60.0 * n, category="food")
     await engine.fold()
     answers = await asyncio.gather(*[engine.decide(f"customer-{n}", context={"minutes": 5.0 * n}) for n in range(8)])
-    entries = [await engine.service._found(answer.decision_id) for answer in answers]
+    entries = [await engine.service.lookups.found(answer.decision_id) for answer in answers]
     kept = [record for *_, record in entries]
     catalogue = engine.catalogue
     assert made_again(catalogue, kept) == [[]] * 8

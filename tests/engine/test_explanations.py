@@ -365,7 +365,7 @@ async def test_inputs_that_no_kept_policy_saw(engine: SmallEngine) -> None:
 
 async def test_a_record_whose_columns_this_release_reads_otherwise(engine: SmallEngine) -> None:
     decision = await engine.decide("16-1")
-    partition, position, record = await engine.service._found(decision.decision_id)
+    partition, position, record = await engine.service.lookups.found(decision.decision_id)
     changed = dataclasses.replace(record, transform_version=record.transform_version ^ 1, x=record.x[:-1])
     policy = engine.service.decider.policy
     belief = await engine.service._beliefs.of(changed, engine.catalogue)

@@ -83,7 +83,7 @@ async def test_a_fact_and_a_last_text_decide_are_learnt_from_and_explained() -> 
     hashed = text_hash("Ústí")
     assert values == {f"{shown_hash(hashed)}, in column {int(hashed) % 32} of 32, which values can share"}
     # The record has what was seen: made again, it is the same to the bit.
-    kept = [(await engine.service._found(decision))[-1] for decision in decided]
+    kept = [(await engine.service.lookups.found(decision))[-1] for decision in decided]
     assert made_again(engine.catalogue, kept) == [[]] * 3
     assert features_of(await engine.customer("c0"))["city"] == shown_hash(text_hash("Brno"))
 

@@ -124,7 +124,7 @@ async def test_wrong_identities_are_refused_beside_a_customer_id_too(identities:
     with pytest.raises(InvalidArgument, match="identities"):
         await decide(engine, customer_id="ann", identities=identities)
     event = events_pb2.Event(id="1", source="s", type="complaint", customer_id="ann", identities=identities)
-    answer = await engine.service.publish(events_pb2.PublishRequest(events=[event]))
+    answer = await engine.service.events.publish(events_pb2.PublishRequest(events=[event]))
     assert "identities" in answer.rejected[0].reason
 
 
@@ -136,12 +136,12 @@ async def test_events_of_one_call_are_merged_with_the_login_among_them() -> None
         event = events_pb2.Event(id=f"{number}", source="s", type="purchase", customer_id=customer, identities=traces)
         event.attributes["amount"].CopyFrom(value_of(float(number)))
         events.append(event)
-    answer = await engine.service.publish(events_pb2.PublishRequest(events=events))
+    answer = await engine.service.events.publish(events_pb2.PublishRequest(events=events))
     assert (answer.accepted, len(answer.positions)) == (4, 4)
     await engine.fold()
     assert await spent(engine, "ann") == 11.0
     assert await spent(engine, "", PHONE) == 4.0, "when it came, nobody was linked and the number was the strongest"
-    answer = await engine.service.publish(events_pb2.PublishRequest(events=[events[2]]))
+    answer = await engine.service.events.publish(events_pb2.PublishRequest(events=[events[2]]))
     await engine.fold()
     assert await spent(engine, "ann") == 15.0, "by now the cookie is"
 
@@ -154,12 +154,12 @@ async def test_cloud_events_carry_identities() -> None:
         {"id": "2", "subject": "ann", "identities": "phone=%2B420600111222 cookie=c7"},
     ):
         checked = events_in(orjson.dumps(body | extra), "", engine.catalogue, START_MS)
-        assert (await engine.service.take_events(checked)).accepted == 1
+        assert (await engine.service.events.take(checked)).accepted == 1
     await engine.fold()
     assert await spent(engine, "ann") == 10.0
     assert sorted(await identities_of(engine.store, "ann")) == ["cookie=c7", "phone=+420600111222"]
     checked = events_in(orjson.dumps(body | {"id": "3", "identities": "c7"}), "", engine.catalogue, START_MS)
-    [refused] = (await engine.service.take_events(checked)).rejected
+    [refused] = (await engine.service.events.take(checked)).rejected
     assert refused.reason == "identities: 'c7', expected kind=value, several separated by spaces"
 
 
@@ -176,7 +176,7 @@ async def test_a_store_that_fails_costs_the_link_and_not_the_decision() -> None:
     answer = await decide(engine, identities=[PHONE, COOKIE])
     assert answer.degraded == decisions_pb2.DEGRADED_REASON_STATE_STORE_UNAVAILABLE
     with pytest.raises(Unavailable):
-        await engine.service.get_customer(customers_pb2.GetCustomerRequest(identities=[PHONE, COOKIE]))
+        await engine.service.customers.get(customers_pb2.GetCustomerRequest(identities=[PHONE, COOKIE]))
     with pytest.raises(Unavailable):
         await link(engine, "r1", "ann", identities=[PHONE])
 
@@ -197,7 +197,7 @@ async def test_a_customer_is_shown_with_all_that_happened_under_linked_names() -
     for number, who in ((1, {"identities": [COOKIE]}), (2, {"customer_id": "ann"})):
         event = events_pb2.Event(id=f"{number}", source="s", type="purchase", **who)
         event.attributes["amount"].CopyFrom(value_of(float(number)))
-        await engine.service.publish(events_pb2.PublishRequest(events=[event]))
+        await engine.service.events.publish(events_pb2.PublishRequest(events=[event]))
     await engine.settle()
     visited = await decide(engine, identities=[COOKIE])
     await decide(engine, customer_id="ann", identities=[COOKIE])

@@ -196,7 +196,7 @@ def by_customer(customer: str, offer: str, stage: str, outcome: str) -> feedback
 async def test_a_report_finds_the_open_instance_by_customer_and_offer() -> None:
     engine = SmallEngine(TEXT)
     await begun(engine)
-    report = engine.service.report
+    report = engine.service.feedback.report
     with pytest.raises(NotFound, match="customer 'bob' has no offer 'loan'; nothing is open"):
         await report(by_customer("bob", "loan", "ACCEPTED", "o-0"))
     both = by_customer("ann", "loan", "ACCEPTED", "o-0")
@@ -278,5 +278,5 @@ async def test_what_was_begun_before_the_login_is_gone_on_with_after_it() -> Non
     answer = await engine.decide("ann", "branch", resume=resume(first.decision_id))
     assert answer.customer_id == "ann"
     assert answer.offers[0].parameters == loan_of(first).parameters
-    receipt = await engine.service.report(by_customer("ann", "loan", "DECLINED", "o-1"))
+    receipt = await engine.service.feedback.report(by_customer("ann", "loan", "DECLINED", "o-1"))
     assert receipt.stage == common_pb2.STAGE_DECLINED

@@ -248,7 +248,7 @@ async def test_a_household_is_an_input_of_the_model() -> None:
     await engine.publish("purchase", "bob", amount=5_000)
     await engine.fold()
     answers = [await engine.decide(customer) for customer in ("ann", "carl")]
-    records = [(await engine.service._found(answer.decision_id))[2].x for answer in answers]
+    records = [(await engine.service.lookups.found(answer.decision_id))[2].x for answer in answers]
     at = engine.catalogue.input_names.index("log(house_spent)")
     assert records[0][at] != records[1][at]
 
@@ -277,7 +277,7 @@ async def test_what_comes_under_a_cookie_counts_for_the_household_of_whom_it_bel
     )
     await engine.fold()
     cookie = common_pb2.Identity(kind="cookie", value="c7")
-    found = await engine.service.get_customer(customers_pb2.GetCustomerRequest(identities=[cookie]))
+    found = await engine.service.customers.get(customers_pb2.GetCustomerRequest(identities=[cookie]))
     assert features_of(found)["house_spent"] == 70
     assert found.customer_id == "ann"
     assert offset > Offset.ZERO

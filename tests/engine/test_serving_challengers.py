@@ -72,7 +72,7 @@ async def test_its_estimates_decide_for_its_people_in_every_channel_and_for_nobo
     for n in range(60):
         for channel in ("branch", "web"):
             answer = await engine.decide(f"new-{n}", channel)
-            record = (await engine.service._found(answer.decision_id))[-1]
+            record = (await engine.service.lookups.found(answer.decision_id))[-1]
             records.append(record)
             for choice in record.slate:
                 theirs = catalogue.sharing.served_by(f"new-{n}", engine.now_ms) == "sure"

@@ -10,11 +10,11 @@ from engine import answers
 from engine.again import made_again
 from engine.catalogue import Catalogue
 from engine.config import parse, version_of
-from engine.decider import COMMIT_FAILED, Fallback
 from engine.drafts import Ask
 from engine.errors import ConfigError
 from engine.parameters import Quote, pack, unpack
 from engine.record import DecisionRecord
+from engine.serving import COMMIT_FAILED, Fallback
 from engine.tokens import NO_VALUES, Slot, Values, tokens_in, write
 from features import Offset
 from opportune.v1 import decisions_pb2

@@ -174,7 +174,7 @@ async def test_the_strength_in_service_is_the_one_that_is_told() -> None:
         engine.learning._tuning.has_news = True
         await engine.learn()
         answer = await engine.decide("ann", "web", limit=1)
-        record = (await engine.service._found(answer.decision_id))[-1]
+        record = (await engine.service.lookups.found(answer.decision_id))[-1]
         engine.now_ms += HOUR_MS
         return float(record.slate[0].sd)
 

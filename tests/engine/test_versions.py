@@ -7,11 +7,11 @@ import pytest
 import pytest_asyncio
 
 from engine.config import parse, version_of
-from engine.decider import Answer, Decided
 from engine.drafts import Draft
 from engine.errors import ConfigError, InvalidArgument, NotAllowed, NotFound
 from engine.layouts import keep_layout
 from engine.learning import Learning
+from engine.serving import Answer, Decided
 from engine.store import MemoryStore
 from engine.versions import Versions
 from engine.versions_check import compiled

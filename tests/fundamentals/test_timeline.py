@@ -72,7 +72,7 @@ def bank() -> SmallEngine:
 async def told(bank: SmallEngine, **request) -> list[tuple[str, str]]:
     """(channel, text) of the timeline, newest first."""
     await bank.fold()
-    customer = await bank.service.get_customer(customers_pb2.GetCustomerRequest(customer_id="ann", **request))
+    customer = await bank.service.customers.get(customers_pb2.GetCustomerRequest(customer_id="ann", **request))
     return [(entry.channel, entry.text) for entry in customer.timeline]
 
 
@@ -140,7 +140,7 @@ async def test_pages_go_on_where_they_stopped_whatever_happens_meanwhile(bank: S
     ask = customers_pb2.GetCustomerRequest(customer_id="ann", page_size=2)
     seen = []
     while True:
-        page = await bank.service.get_customer(ask)
+        page = await bank.service.customers.get(ask)
         seen += [entry.text for entry in page.timeline]
         bank.now_ms += 1
         await bank.publish("note", author="Eve", words="meanwhile")

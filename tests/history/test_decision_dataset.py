@@ -151,8 +151,10 @@ def test_outcomes_of_a_whole_simulation_are_those_that_the_learner_saw(tmp_path:
     But for one thing: a partition of which nothing was heard since has not closed its windows yet.
     """
     logging.disable(logging.CRITICAL)
-    world = simulate(seed=seed)
-    logging.disable(logging.NOTSET)
+    try:
+        world = simulate(seed=seed)
+    finally:
+        logging.disable(logging.NOTSET)
     catalogue = Catalogue.compile(parse(CONFIG), version_of(CONFIG), CONFIG)
     store: MemoryStore = world.memory
 

@@ -29,8 +29,10 @@ NOW_MS = START_MS + 600_000
 @pytest.fixture
 def world() -> Iterator[World]:
     logging.disable(logging.CRITICAL)
-    yield simulate(seed=3)
-    logging.disable(logging.NOTSET)
+    try:
+        yield simulate(seed=3)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def again(world: World, config: bytes = CONFIG, now_ms: int = NOW_MS, **limits: int) -> Findings:

@@ -10,6 +10,7 @@ auditor compares what was acknowledged with what is kept.
 
 import asyncio
 from collections.abc import Coroutine
+from operator import attrgetter
 from random import Random
 from typing import Any
 
@@ -153,7 +154,7 @@ class World:
         """The answer, asked for again and again with the same ids. Raises CallerError."""
         while True:
             process, service = self.dice.choice(self.servers)
-            task = asyncio.ensure_future(process.call(getattr(service, method)(request)))
+            task = asyncio.ensure_future(process.call(attrgetter(method)(service)(request)))
             try:
                 async with asyncio.timeout(DEADLINE_S):
                     return await task
@@ -192,7 +193,7 @@ class World:
         if self.dice.random() < 0.2:
             request.events.append(request.events[0])  # twice in one call
         for _ in range(self.dice.choice((1, 1, 1, 2))):  # and in two calls
-            answer = await self.call("publish", request)
+            answer = await self.call("events.publish", request)
             assert answer.accepted == len(request.events) == len(answer.positions), answer
         for owner, counted in amounts.items():
             self.auditor.events[owner].update(counted)
@@ -246,7 +247,7 @@ class World:
             offer.reported = True
             for _ in range(self.dice.choice((1, 1, 2))):
                 try:
-                    await self.call("report", request)
+                    await self.call("feedback.report", request)
                 except NotAllowed:
                     self.auditor.refused += 1
                     break
@@ -312,7 +313,7 @@ class World:
         ends = await self.memory.read_decisions(dict.fromkeys(range(PARTITIONS), Offset.ZERO), 10**9, 0)
         for customer in self.customers:
             asked = customers_pb2.GetCustomerRequest(customer_id=customer, page_size=500)
-            answer = await self.call("get_customer", asked)
+            answer = await self.call("customers.get", asked)
             self.auditor.check_customer(customer, answer)
         for note in self.auditor.decisions.values():
             answer = await self.call("explain", decisions_pb2.ExplainRequest(decision_id=note.id))

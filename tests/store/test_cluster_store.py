@@ -184,11 +184,21 @@ async def test_scripts_are_taught_to_the_node_that_forgot_them(cluster: RedisClu
     await store.close()
 
 
+async def blocked_at(cluster: RedisCluster, node: ClusterNode) -> int:
+    """Connections of a node that wait for something."""
+    told = await cluster.say(node, b"INFO", b"clients")
+    assert isinstance(told, bytes)
+    [line] = [line for line in told.splitlines() if line.startswith(b"blocked_clients:")]
+    return int(line.partition(b":")[2])
+
+
 async def test_blocking_reads_are_bounded_and_share_nothing(cluster: RedisCluster) -> None:
     store = await RedisStore.open(cluster.url, PARTITIONS)
     after = dict.fromkeys(range(PARTITIONS), Offset.ZERO)
-    blocked = [asyncio.create_task(store.read_events(after, 1, 3_000)) for _ in range(16)]
-    await asyncio.sleep(0.3)
+    blocked = [asyncio.create_task(store.read_events(after, 1, 10_000)) for _ in range(16)]
+    async with asyncio.timeout(5):
+        while sum([await blocked_at(cluster, node) for node in cluster.masters]) < 16 * PARTITIONS:
+            await asyncio.sleep(0.02)
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match="16 blocking reads"):
             await store.read_events(after, 1, 3_000)
