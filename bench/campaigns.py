@@ -70,16 +70,26 @@ class Starbucks:
         context: a row a person and wave, in order of the waves; only what was known when the wave went out.
         wave: (n,) index in `STARBUCKS_WAVES_H`.
         arm: (n,) `STARBUCKS_NONE`, or 1 .. 10 in the order of portfolio.json.
-        net: (n,) what the person spent in the `SPEND_WINDOW_H` after the wave, held to `SPEND_MAX`, less the reward
-            paid for the offer, in dollars.
-        known_h: (n,) when net is final: the window is over and the offer can no longer be completed.
+        spent: (n,) dollars in the `SPEND_WINDOW_H` after the wave, held to `SPEND_MAX`.
+        paid: (n,) dollars of reward for completing the offer.
+        paid_h: (n,) when that was paid; infinite where it never was.
     """
 
     context: Context
     wave: Ints
     arm: Ints
-    net: Floats
-    known_h: Ints
+    spent: Floats
+    paid: Floats
+    paid_h: Floats
+
+    @property
+    def net(self) -> Floats:
+        """(n,) what a person and wave came to in the end, in dollars."""
+        return self.spent - self.paid
+
+    def net_by(self, hour: int) -> Floats:
+        """(n,) what was known of that before an hour, of windows that were over: rewards may still have to be paid."""
+        return self.spent - np.where(self.paid_h < hour, self.paid, 0.0)
 
 
 @dataclass(frozen=True)
@@ -143,14 +153,14 @@ def starbucks(folder: Path) -> Starbucks:
                 received[person, time_h] = arm_of[value["offer id"]]
             elif kind == "offer completed":
                 completed[person].append((time_h, arm_of[value["offer_id"]]))
-    numbers, genders, wave, arm, net, known_h = [], [], [], [], [], []
+    numbers, genders, wave, arm, spending, paid, paid_h = [], [], [], [], [], [], []
     for index, start_h in enumerate(STARBUCKS_WAVES_H):
         for person in people:
             given = received.get((person, start_h), STARBUCKS_NONE)
             offer = portfolio[given - 1] if given else None
             open_h = int(offer["duration"] * 24) if offer else 0
             window = [amount for at_h, amount in spent[person] if start_h <= at_h < start_h + SPEND_WINDOW_H]
-            paid = any(start_h <= at_h <= start_h + open_h and done == given for at_h, done in completed[person])
+            done = [at_h for at_h, it in completed[person] if it == given and start_h <= at_h <= start_h + open_h]
             before = [(at_h, amount) for at_h, amount in spent[person] if at_h < start_h]
             profile = profiles[person]
             numbers.append(
@@ -166,10 +176,11 @@ def starbucks(folder: Path) -> Starbucks:
             genders.append({"gender": profile["gender"] or "not known"})
             wave.append(index)
             arm.append(given)
-            net.append(min(sum(window), SPEND_MAX) - (offer["reward"] if offer and paid else 0.0))
-            known_h.append(start_h + max(SPEND_WINDOW_H, open_h))
+            spending.append(min(sum(window), SPEND_MAX))
+            paid.append(float(offer["reward"]) if offer and done else 0.0)
+            paid_h.append(float(min(done, default=np.inf)))
     context = Context(np.array(numbers), _coded(genders, ("gender",)))
-    return Starbucks(context, np.array(wave), np.array(arm), np.array(net), np.array(known_h))
+    return Starbucks(context, *(np.array(column) for column in (wave, arm, spending, paid, paid_h)))
 
 
 def _coded(rows: list[dict[str, str]], names: tuple[str, ...]) -> Ints:

@@ -3,7 +3,8 @@
 - Hillstrom: 64,000 customers, three e-mails at random. `learning.hillstrom_decisions_to_90` is how many decisions it
   takes, by unbiased replay on visits, until nine of ten recent ones are the best arm. With what customers spent as the
   reward, `learning.hillstrom_spend_vs_best_arm` holds it against sending everyone the best arm.
-- Starbucks: ten offers or none, in six waves. An offer's reward is a cost, and a lesson comes when its window closed.
+- Starbucks: ten offers or none, in six waves. A lesson comes when the days in which spending counts are over. The
+  reward that an offer promises is a cost, and may have to be paid later still: then the lesson is corrected.
 - Bank marketing: calls in the order they were made; ringing costs `CALL_COST`, a yes is worth 1, not ringing is worth
   nothing. So what any learner would have earned is known exactly. `learning.bank_value_vs_refit` holds ours, which sees
   the answers of the calls it made, against gradient boosting that is told of all calls and fitted anew every
@@ -94,8 +95,8 @@ def starbucks(report: Report, folder: Path, *, small: bool) -> None:
         return
     arms = len(campaigns.STARBUCKS_PROPENSITIES)
     x, hot = found.context.prepared(np.arange(len(found.arm)))
-    rewards = np.clip((found.net - NET_LOW) / NET_WIDTH, 0.0, 1.0)
     best = _best(found.net, found.arm, arms)
+    starts_h = np.array(campaigns.STARBUCKS_WAVES_H)
     ratios: list[float] = []
     compared: list[Against] = []
     last: list[float] = []
@@ -103,11 +104,16 @@ def starbucks(report: Report, folder: Path, *, small: bool) -> None:
     for order in track(range(orders), "starbucks", transient=True):
         kept = thinned(found.arm, campaigns.STARBUCKS_PROPENSITIES, np.random.default_rng(order))
         learner = Ours(x.shape[1], hot, arms, order, exploring=DRAWN)
-        pending, counted = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        pending, learnt, counted = (np.zeros(0, np.int64) for _ in range(3))
+        told = np.zeros(len(found.arm))
         for wave, start_h in enumerate(campaigns.STARBUCKS_WAVES_H):
-            known = found.known_h[pending] <= start_h
-            learner.learn(x[pending[known]], found.arm[pending[known]], rewards[pending[known]])
-            pending = pending[~known]
+            rewards = np.clip((found.net_by(start_h) - NET_LOW) / NET_WIDTH, 0.0, 1.0)
+            changed = learnt[rewards[learnt] != told[learnt]]
+            learner.correct(x[changed], found.arm[changed], told[changed], rewards[changed])
+            over = starts_h[found.wave[pending]] + campaigns.SPEND_WINDOW_H <= start_h
+            learner.learn(x[pending[over]], found.arm[pending[over]], rewards[pending[over]])
+            learnt, pending = np.concatenate([learnt, pending[over]]), pending[~over]
+            told[learnt] = rewards[learnt]
             rows = np.flatnonzero(kept & (found.wave == wave))
             at = rows[learner.decide(x[rows]).actions == found.arm[rows]]
             pending, counted = np.concatenate([pending, at]), np.concatenate([counted, at])

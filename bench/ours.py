@@ -150,15 +150,24 @@ class Ours:
 
     def learn(self, x: Floats32, actions: Ints, rewards: Floats) -> None:
         """Lessons of one period; the next decision knows them."""
-        if not len(actions):
-            return
-        vectors = self._transform.apply(x.astype(np.float64))
+        if len(actions):
+            self._learnt += len(actions)
+            self._refit(self._add(x, actions, rewards, 1))
+
+    def correct(self, x: Floats32, actions: Ints, told: Floats, rewards: Floats) -> None:
+        """Other rewards of lessons of this period than were told before."""
+        if len(actions):
+            touched = self._add(x, actions, told, -1)
+            self._add(x, actions, rewards, 1)
+            self._refit(touched)
+
+    def _add(self, x: Floats32, actions: Ints, rewards: Floats, weight: int) -> list[str]:
+        """Offers whose sums changed."""
         offers = [self._offers[action] for action in actions.tolist()]
         targets = np.rint(np.clip(rewards, 0.0, 1.0) * 100).astype(np.int64)
+        vectors = self._transform.apply(x.astype(np.float64))
         count = len(offers)
-        touched = self._stats.learn(offers, [self.period] * count, vectors, targets, [1] * count)
-        self._learnt += count
-        self._refit(sorted(touched))
+        return sorted(self._stats.learn(offers, [self.period] * count, vectors, targets, [weight] * count))
 
     def _believed(self, x: Floats32) -> tuple[Floats32, Floats32]:
         """Means, held within 0 .. 1 as in arbitration, and standard deviations: (B, actions) each."""

@@ -73,13 +73,13 @@ async def _empty(transport: str) -> None:
 class DrawnCustomers(Service):
     """The service, with a customer drawn for every Decide."""
 
-    customers = 1
+    drawn_from = 1
     _dice = random.Random(SEED)
 
     def ask(self, request: decisions_pb2.DecideRequest) -> Ask:
         """Ask for one of the customers, if the request names the one of the load's body."""
         if request.customer_id == BODY_CUSTOMER:
-            request.customer_id = customer_id(int(self._dice.random() * self.customers))
+            request.customer_id = customer_id(int(self._dice.random() * self.drawn_from))
         return super().ask(request)
 
 
@@ -88,7 +88,7 @@ class DrawnCustomers(Service):
 @click.option("--customers", type=int, required=True)
 def serve(settings_json: str, customers: int) -> None:
     """Run the engine's serve worker."""
-    DrawnCustomers.customers = customers
+    DrawnCustomers.drawn_from = customers
     worker.run(partial(worker.serve, service_type=DrawnCustomers), settings_json)
 
 

@@ -24,8 +24,17 @@ inputs, with opposite signs. So an offer has a loading a, 1 or -1, and w ~ N(L m
 a for the rest. It then tells L(P - P(A + P)⁻¹P)L and LP(A + P)⁻¹b, and L m_c comes down. Of a new offer nobody knows
 which way it leans. It leans each as often as the others do, so it expects a mean of theirs and is as unsure as that.
 
-**Strengths are learnt**, and loadings (`models.strengths`), by the marginal likelihood: how probable the lessons are
-under a prior before its weights are known.
+**Or they may compete.** Whoever takes one offer leaves the rest: what an input says for one it says against the others,
+and the weights of all come to little. As a prior, that is what offers share with a variance below zero,
+
+    w = m + own      var own = D      var m = -D / K′      so  cov(w, w′) = -D / K′
+
+of K offers, with K′ a little more than K, which keeps the covariance of all of them positive. Every formula holds as it
+stands; P₀ has negative entries. Rates are shared as ever. An offer without lessons is not among the K: of it is known
+which rate others have, not whom it takes.
+
+**Strengths are learnt** (`models.strengths`), and loadings, and whether offers compete, by the marginal likelihood: how
+probable the lessons are under a prior before its weights are known.
 
 **The noise is estimated**: the mean squared residual, the offer's pulled towards everybody's with the weight of
 `NOISE_LESSONS`, that towards the Bernoulli variance of `prior_rate`. An offer nobody ever took has no residual at all;
@@ -52,6 +61,13 @@ Floats = npt.NDArray[np.float64]
 
 APART = 3.0
 """Before anything is known: variance of the weights within a category, over that of what offers have in common."""
+
+COMPETING_SPARE = 1.1
+"""K′ over K. From 1.01 to 1.3 no difference is seen; the closer to 1, the more digits a belief loses."""
+
+COMPETING_SCATTER_MIN = 0.05
+"""What rivals tell of an offer makes it surer by a factor of 1 + 10 / K at most, as long as they know what they told.
+Below this share of its own scatter, somebody does not."""
 
 NOISE_LESSONS = 10.0
 """Lessons that the supposed noise weighs."""
@@ -108,15 +124,20 @@ class Strengths:
         bias: of the rate itself.
         inputs: of the columns that are inputs or crosses.
         waves: of the waves; infinite where they are left out.
-        apart: variance of an offer's weights around its category's, over that of what it shares with others.
+        apart: variance of an offer's weights around its category's, over that of what it shares with others; rivals of
+            one category have none.
+        rates_apart: the same of the bias.
         loadings: 1 or -1 by offer; those not named have the mean. Empty: all are 1.
+        competing: how many offers compete; 0 if what one gains the others need not lose.
     """
 
     bias: float
     inputs: float
     waves: float = math.inf
     apart: float = APART
+    rates_apart: float = APART
     loadings: Mapping[str, float] = field(default_factory=dict, hash=False)
+    competing: int = 0
 
     @classmethod
     def declared(cls, options: PosteriorOptions) -> Strengths:
@@ -218,8 +239,8 @@ class Beliefs:
 
     @property
     def prior_spread(self) -> Floats:
-        """(dimension,) variance of the weights of an offer before any lesson of any offer, in units of the noise."""
-        return (1.0 + self.strengths.apart) / self.strengths.apart / self._tree.precision
+        """(dimension,) variance of the weights of a new offer before any lesson of any offer, in units of the noise."""
+        return self._tree.prior.spread
 
     def of(self, offers: Sequence[str]) -> dict[str, OfferPosterior]:
         """The beliefs about some offers."""
@@ -231,15 +252,13 @@ class Beliefs:
         What is known of the category is the product of what each of its offers told, and of the levels above; the
         offer's own part is taken out of it.
         """
-        tree = self._tree
-        node = tree.categories.get(self._structure.categories.get(offer, ""), tree.unknown)
+        tree, category = self._tree, self._structure.categories.get(offer, "")
         if offer not in self._sums:
-            return tree.leaning(offer) * node.mean + tree.start
-        L = tree.leaning(offer)
+            return tree.shared(offer, category).mean + tree.start
+        node, L = tree.categories.get(category, tree.unknown), tree.leaning(offer)
         told = told_by(self._sums[offer].within(len(tree.precision), tree.start), tree.precision)
-        known = np.linalg.inv(node.covariance)
-        others = known - L[:, None] * told.information * L
-        mean: Floats = np.linalg.solve(others, known @ node.mean - L * told.pull).astype(np.float64)
+        left = np.eye(len(tree.precision)) - node.covariance @ (L[:, None] * told.information * L)
+        mean: Floats = np.linalg.solve(left, node.mean - node.covariance @ (L * told.pull)).astype(np.float64)
         return L * mean + tree.start
 
     def renewed(self, stats: Sums, offers: Sequence[str]) -> dict[str, OfferPosterior]:
@@ -312,7 +331,7 @@ class Prior(NamedTuple):
         start: (d,) m₀; everything else is relative to it.
         own: (d,) P.
         category: (d,) Q; None if there is only one category.
-        top: (d,) P₀.
+        top: (d,) P₀; negative but for the bias where offers compete.
     """
 
     start: Floats
@@ -337,9 +356,22 @@ class Prior(NamedTuple):
         named = {structure.categories.get(offer, "") for offer in sums} | set(structure.categories.values())
         # Of what offers share, half is of their category, if there are several.
         several = len(named) > 1
-        own_share = strengths.apart / (1.0 + strengths.apart)
-        category = block / ((1.0 - own_share) / 2.0) if several else None
-        return cls(start, block / own_share, category, block / ((1.0 - own_share) / (2.0 if several else 1.0)))
+        own = np.full(columns, strengths.apart / (1.0 + strengths.apart))
+        own[0] = strengths.rates_apart / (1.0 + strengths.rates_apart)
+        top = (1.0 - own) / (2.0 if several else 1.0)
+        category = block / top if several else None
+        if strengths.competing:
+            count = COMPETING_SPARE * max(strengths.competing, len(sums))
+            if not several:
+                own[1:] = count / (count - 1.0)
+            top[1:] = -own[1:] / count
+        return cls(start, block / own, category, block / top)
+
+    @property
+    def spread(self) -> Floats:
+        """(d,) variance of the weights of a new offer, all levels together; it is not among those that compete."""
+        variance: Floats = 1.0 / self.own + np.maximum(1.0 / self.top, 0.0)
+        return variance if self.category is None else variance + 1.0 / self.category
 
 
 @dataclass
@@ -358,6 +390,8 @@ class Tree:
     unknown: Node
     """A category without lessons."""
     categories: dict[str, Node]
+    offers: frozenset[str]
+    """Those that had lessons."""
     noise: float
     likelihood: float
     """Logarithm of the marginal likelihood of the lessons, but for a constant."""
@@ -417,7 +451,7 @@ class Tree:
                 G = inverse * Q
                 categories[category] = Node(inverse @ (h_c + Q * m), _symmetric(inverse + G @ V @ G.T))
         likelihood = -0.5 * ((count + weight) * math.log(noise) + determinant)
-        return cls(prior, unknown, categories, noise, likelihood, options, strengths)
+        return cls(prior, unknown, categories, frozenset(sums), noise, likelihood, options, strengths)
 
     @property
     def precision(self) -> Floats:
@@ -433,23 +467,46 @@ class Tree:
         """(d,) diagonal of L."""
         return leaning(len(self.precision), self.strengths.loading(offer))
 
-    def weights(self, offer: str, category: str, given: OfferSums | None) -> tuple[Floats, Floats, float]:
-        """Mean (less the start), covariance in units of the noise, and noise of an offer."""
+    def shared(self, offer: str, category: str) -> Node:
+        """What is expected of an offer's weights (less the start) by all that was told, without their own scatter."""
         node, L = self.categories.get(category, self.unknown), self.leaning(offer)
-        shared, doubt, P = L * node.mean, L[:, None] * node.covariance * L, self.precision
+        if self.strengths.competing and offer not in self.offers:
+            return self._of_rates(node)
+        doubt = L[:, None] * node.covariance * L
         if (unsure := 1.0 - float(L[-1]) ** 2) > 0.0:  # it leans one way, and nobody knows which
             rest = slice(1, None)
             doubt[rest, rest] += unsure * (node.covariance + np.outer(node.mean, node.mean) / self.noise)[rest, rest]
-        if given is None:
-            return shared, _symmetric(doubt + np.diag(1.0 / P)), self.noise
-        own = given.within(len(P), self.start)
-        inverse, _ = inverse_of(own.A, P)
-        mean = inverse @ (own.b + P * shared)
+        return Node(L * node.mean, doubt)
+
+    def _of_rates(self, node: Node) -> Node:
+        """What is known of the bias alone, and of the rest what was before any lesson."""
+        mean, covariance = np.zeros_like(node.mean), np.diag(self.prior.spread - 1.0 / self.precision)
+        mean[0], covariance[0, 0] = node.mean[0], max(float(node.covariance[0, 0]), 0.0)
+        return Node(mean, covariance)
+
+    def weights(self, offer: str, category: str, given: OfferSums | None) -> tuple[Floats, Floats, float]:
+        """Mean (less the start), covariance in units of the noise, and noise of an offer."""
+        P = self.precision
+        own = None if given is None else given.within(len(P), self.start)
+        inverse = np.diag(1.0 / P) if own is None else inverse_of(own.A, P)[0]
         G = inverse * P
+
+        def around(node: Node) -> Floats:
+            return _symmetric(inverse + (node.covariance if own is None else G @ node.covariance @ G.T))
+
+        node = self.shared(offer, category)
+        covariance = around(node)
+        if self.strengths.competing and not _is_positive(covariance - COMPETING_SCATTER_MIN * inverse):
+            # It told more when this was worked out than it knows now: some of its lessons were taken back.
+            node = self._of_rates(node)
+            covariance = around(node)
+        if own is None:
+            return node.mean, covariance, self.noise
+        mean = inverse @ (own.b + P * node.mean)
         residual = max(float(own.s - 2.0 * mean @ own.b + mean @ own.A @ mean), 0.0)
         weight = NOISE_LESSONS
         noise = max((residual + weight * self.noise) / (own.n + weight), _noise_floor(own.n, self.options))
-        return mean, _symmetric(inverse + G @ doubt @ G.T), noise
+        return mean, covariance, noise
 
 
 def leaning(columns: int, loading: float) -> Floats:
@@ -490,15 +547,25 @@ def _symmetric(matrix: Floats) -> Floats:
     return half
 
 
-def inverse_of(matrix: Floats, diagonal: Floats) -> tuple[Floats, float]:
-    """Inverse of matrix + diag(diagonal), exactly symmetric, by Cholesky; and log |diag⁻¹ (matrix + diag)|.
+def _is_positive(matrix: Floats) -> bool:
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
-    Only sums with lessons taken back that were added elsewhere can make it less than the diagonal; those directions
-    get the prior.
+
+def inverse_of(matrix: Floats, diagonal: Floats) -> tuple[Floats, float]:
+    """Inverse of matrix + diag(diagonal), exactly symmetric; and log |diag⁻¹ (matrix + diag)|.
+
+    Only sums with lessons taken back that were added elsewhere can make it less than a positive diagonal; those
+    directions get the prior.
     """
-    root = np.sqrt(diagonal)
+    root = np.sqrt(np.abs(diagonal))
     scaled = matrix / np.outer(root, root)
-    scaled[np.diag_indices(len(root))] += 1.0
+    scaled[np.diag_indices(len(root))] += np.sign(diagonal)
+    if diagonal[-1] < 0.0:  # of rivals, who tell less than it takes to reach 0
+        return _symmetric(np.linalg.inv(scaled) / np.outer(root, root)), float(np.linalg.slogdet(scaled)[1])
     try:
         lower = np.linalg.cholesky(scaled)
         half = np.linalg.inv(lower)

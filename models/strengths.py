@@ -1,4 +1,4 @@
-"""How much the prior of each block weighs, and which way offers lean: learnt from the lessons.
+"""How much the prior of each block weighs, which way offers lean, whether they compete: learnt from the lessons.
 
 `models.posterior` says what is believed under given strengths. Here they are found, by the marginal likelihood: how
 probable the lessons are before any weight is known. It is what makes waves safe: where they explain nothing the
@@ -6,7 +6,8 @@ likelihood switches them off, and an offer's belief then has no more columns tha
 
 **Which way offers lean** is a sign each, 1 or -1: it begins with those of the first eigenvector of how much the offers
 resemble each other, and each that is more probable the other way is turned round. Taken only where the lessons become
-that much more probable (`_SIGN_GAIN`); else all are 1, and the belief is as before.
+that much more probable (`_SIGN_GAIN`); else all are 1, and the belief is as before. Likewise it is tried what lessons
+say if offers compete, what speaks for one speaking against the others.
 """
 
 import math
@@ -60,9 +61,18 @@ _SIGN_GAIN: Final = 2.0
 """Each sign must add so much. A choice of signs finds something in offers that have nothing in common, too: 1 in the
 median of such, drawn for a test, where offers that do lean against each other gained 5 to 30 each."""
 
+COMPETING_MAX: Final = 32
+"""Of more offers one says next to nothing about another. All of them are weighed: eight of many look unrelated."""
+
+_COMPETING_GAIN: Final = 3.0
+"""Rivals must add so much, all together. With 2 nats, 2 of 30 pairs drawn with nothing in common seemed to compete."""
+
 _APART_MAX: Final = 3.0
 """Offers that lean against each other seem to have nothing in common; they do, once the signs are right. So the search
 for those begins with offers no further apart than this."""
+
+_CLIMBED: Final = ("bias", "rates_apart", "inputs", "apart")
+"""Strengths that there always are, in the order in which they are tried."""
 
 _FLAT: Final = Structure()
 
@@ -78,14 +88,14 @@ def learn_strengths(
     start: Strengths | None = None,
     rounds: int = ROUNDS_MAX,
 ) -> Strengths:
-    """The strengths under which the lessons are most probable: a climb along one strength at a time, then signs.
+    """The strengths under which the lessons are most probable: a climb along one strength at a time, signs, rivals.
 
     A round tries a step up and a step down of each strength; one costs some ten times the inverses of
     `OFFERS_WEIGHED_MAX` offers. Begun where the last climb ended, with one round now and then, it keeps up with lessons
     that come in; begun from what was declared, it is a function of the sums alone.
 
     Args: as of `models.fit`, and
-        start: where to begin; from what was declared if None. Its loadings are learnt anew.
+        start: where to begin; from what was declared if None. Loadings and rivalry are learnt anew.
         rounds: most rounds of each climb.
     """
     declared = Strengths.declared(options)
@@ -94,29 +104,40 @@ def learn_strengths(
     sums = dict(sorted(every.items(), key=lambda item: (-item[1].n, item[0]))[:OFFERS_WEIGHED_MAX])
     if sum(own.n for own in sums.values()) < LESSONS_WEIGHED_MIN:
         return declared
-    few = len(sums) > 1 and _yeses(sums) < YESES_WEIGHED_MIN
+    alone = len(sums) == 1
+    few = not alone and _yeses(sums) < YESES_WEIGHED_MIN
     found: dict[Strengths, float] = {}
 
+    def likelihood_of(some: Mapping[str, OfferSums], strengths: Strengths) -> float:
+        tree = Tree.grown(some, options, structure, strengths, stats.dimension)
+        return tree.likelihood - _surprise(strengths, declared, waves)
+
     def likelihood(strengths: Strengths) -> float:
-        if few and (strengths.inputs > declared.inputs or strengths.apart < declared.apart):
+        alike = min(strengths.apart, strengths.rates_apart) < declared.apart
+        if few and (alike or strengths.inputs > declared.inputs):
             return -math.inf
         if strengths not in found:
-            tree = Tree.grown(sums, options, structure, strengths, stats.dimension)
-            found[strengths] = tree.likelihood - _surprise(strengths, declared, waves)
+            found[strengths] = likelihood_of(sums, strengths)
         return found[strengths]
 
-    begun = replace(declared if start is None or few else start, loadings={})
-    best = _climbed(replace(begun, waves=math.inf), ("bias", "inputs", "apart"), likelihood, rounds)
+    begun = replace(declared if start is None or few else start, loadings={}, competing=0)
+    best = _climbed(replace(begun, waves=math.inf), _CLIMBED, likelihood, rounds)
     if structure.waves:
         begun = begun if math.isfinite(begun.waves) else replace(begun, waves=waves)
-        waved = _climbed(begun, ("waves", "bias", "inputs", "apart"), likelihood, rounds)
+        waved = _climbed(begun, ("waves", *_CLIMBED), likelihood, rounds)
         best = waved if likelihood(waved) > likelihood(best) + _WAVES_GAIN else best
-    if few:
+    if few or alone:
         return best
     leant = _leant(best, sums, options, structure, likelihood, rounds)
-    if likelihood(leant) <= likelihood(best) + _SIGN_GAIN * len(sums):
-        return best
-    return replace(leant, loadings=_signs(every, options, structure, leant))
+    gain = likelihood(leant) - likelihood(best) - _SIGN_GAIN * len(sums)
+    if len(every) <= COMPETING_MAX:
+        begun = replace(best, competing=len(every), apart=declared.apart)
+        names = _CLIMBED if math.isinf(best.waves) else (*_CLIMBED, "waves")
+        rivals = _climbed(begun, names, likelihood, rounds)
+        gained = likelihood_of(every, rivals) - likelihood_of(every, best)
+        if gained - _COMPETING_GAIN > max(gain, 0.0):
+            return rivals
+    return replace(leant, loadings=_signs(every, options, structure, leant)) if gain > 0.0 else best
 
 
 def _yeses(sums: Mapping[str, OfferSums]) -> float:
@@ -197,7 +218,7 @@ def _surprise(strengths: Strengths, declared: Strengths, waves: float) -> float:
 
     `waves` is the strength that is supposed of those; they may say odd things, so it is less than that of the inputs.
     """
-    pairs = [(strengths.bias, declared.bias), (strengths.inputs, declared.inputs), (strengths.apart, declared.apart)]
+    pairs = [(getattr(strengths, name), getattr(declared, name)) for name in _CLIMBED]
     if math.isfinite(strengths.waves):
         pairs.append((strengths.waves, waves))
     return sum(math.log(a / b) ** 2 for a, b in pairs) / (2.0 * _DOUBT**2)

@@ -252,8 +252,12 @@ def test_starbucks_offers_were_given_as_its_notes_say() -> None:
     shares = np.bincount(found.arm) / len(found.arm)
     assert shares.tolist() == pytest.approx(campaigns.STARBUCKS_PROPENSITIES, abs=0.005)
     starts = np.array(campaigns.STARBUCKS_WAVES_H)[found.wave]
-    assert (found.known_h - starts).min() == campaigns.SPEND_WINDOW_H
-    assert (found.known_h - starts).max() == 240
+    paid = np.isfinite(found.paid_h)
+    assert (found.paid[~paid] == 0.0).all() and (found.arm[paid] != campaigns.STARBUCKS_NONE).all()
+    assert (found.paid_h - starts)[paid].min() >= 0 and (found.paid_h - starts)[paid].max() <= 240
+    assert (found.net_by(10_000) == found.net).all()
+    late = paid & (found.paid_h > starts + campaigns.SPEND_WINDOW_H)  # these are corrected
+    assert late.mean() == pytest.approx(0.11, abs=0.01)
     assert found.net[found.arm == 0].mean() == pytest.approx(6.6, abs=0.1)
     assert found.net.max() <= campaigns.SPEND_MAX
 

@@ -1,5 +1,7 @@
 """From a declared rate to what lessons say: by evidence, without a dip, without a jump."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,7 +30,7 @@ class World:
     ) -> tuple[float, float, float, OfferPosterior]:
         """(mean, sd, lessons, belief) of the new offer at x."""
         structure = Structure(categories={"new": "a", "sibling": "a", "stranger": "b"})
-        strengths = Strengths(20.0, 10.0, apart=apart)
+        strengths = Strengths(20.0, 10.0, apart=apart, rates_apart=apart)
         beliefs = Beliefs(self.stats, 0, self.options, structure, strengths)
         belief = beliefs.of(["new"])["new"]
         policy = Policy.empty(["new"], DIMENSION, self.options).replaced({"new": pack_offer(belief)}, 1)
@@ -144,8 +146,16 @@ def test_the_category_takes_over_before_the_offer_has_a_lesson_where_its_offers_
         assert 0.01 < mean < 0.2
 
 
-@pytest.mark.parametrize("loadings", [{}, {"sibling": 1.0, "stranger": 1.0, "new": -1.0}], ids=["with", "against"])
-def test_what_others_tell_is_what_they_tell_without_the_offer(loadings: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    "common",
+    [
+        {},
+        {"loadings": {"sibling": 1.0, "stranger": 1.0, "new": -1.0}},
+        {"loadings": {"sibling": 1.0, "stranger": -1.0}},
+    ],
+    ids=["with", "against", "nobody knows"],
+)
+def test_what_others_tell_is_what_they_tell_without_the_offer(common: dict[str, Any]) -> None:
     """Taken out of what is known of a category, an offer leaves the very belief of a world without it."""
     rng = np.random.default_rng(5)
     world, without = World(), World()
@@ -156,7 +166,7 @@ def test_what_others_tell_is_what_they_tell_without_the_offer(loadings: dict[str
             if offer != "new":
                 without.learn(offer, x, target)
     structure = Structure(categories={"new": "a", "sibling": "a", "stranger": "b"})
-    strengths = Strengths(20.0, 10.0, loadings=loadings)
+    strengths = Strengths(20.0, 10.0, **common)
     found = Beliefs(world.stats, 0, OPTIONS, structure, strengths).by_others("new")
     # The unit of the prior follows the inputs seen, which are not quite the same without those of the offer.
     expected = Beliefs(without.stats, 0, OPTIONS, structure, strengths).by_others("new")

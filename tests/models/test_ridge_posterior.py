@@ -1,10 +1,11 @@
 """The posterior is the textbook's, and nothing it is given makes it fail."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models import Beliefs, OfferPosterior, PosteriorOptions, Statistics, Strengths, Structure, fit, learn_strengths
@@ -39,14 +40,15 @@ def test_equals_the_joint_gaussian_of_all_weights(loadings):
     rng, d, rate = np.random.default_rng(1), 3, 0.1
     data = {name: lessons(rng, count, d) for name, count in (("card", 40), ("visa", 25), ("loan", 30), ("house", 5))}
     categories = {"card": "cards", "visa": "cards", "loan": "credit", "house": "credit", "new": "cards", "odd": "other"}
-    strengths = Strengths(bias=3.0, inputs=2.0, apart=4.0, loadings=loadings)
+    strengths = Strengths(bias=3.0, inputs=2.0, apart=4.0, rates_apart=1.5, loadings=loadings)
     stats = learnt(d, **data)
     found = fit(stats, list(categories), 0, OPTIONS, Structure(0, categories), strengths)
 
     everything = np.vstack([x for x, _ in data.values()])[:, 1:] / 127
     square = (np.square(everything).sum() + 10.0 * (d - 1) / 3) / (100 + 10.0)
     block = np.array([3.0] + [2.0 * square] * (d - 1))
-    P, Q, top = block / 0.8, block / 0.1, block / 0.1
+    P, top = block / ([0.6] + [0.8] * (d - 1)), block / ([0.2] + [0.1] * (d - 1))
+    Q = top
     names = ["all", "cards", "credit", "other", *categories]
     at = {name: slice(i * d, (i + 1) * d) for i, name in enumerate(names)}
     rows, targets = [], []
@@ -90,6 +92,75 @@ def test_equals_the_joint_gaussian_of_all_weights(loadings):
     assert (found["card"].lessons, found["new"].lessons, found["new"].transform_version) == (40.0, 0.0, 5)
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["one category", "several"])
+def test_rivals_equal_the_joint_gaussian_of_weights_that_come_to_little(several):
+    """The covariance of all weights written down, conditioned on all lessons at once."""
+    rng, d, rate = np.random.default_rng(2), 3, 0.1
+    data = {name: lessons(rng, count, d) for name, count in (("card", 40), ("visa", 25), ("loan", 30), ("house", 5))}
+    categories = {"loan": "credit", "house": "credit"} if several else {}
+    strengths = Strengths(bias=3.0, inputs=2.0, apart=4.0, rates_apart=1.5, competing=3)
+    beliefs = Beliefs(learnt(d, **data), 0, OPTIONS, Structure(0, categories), strengths)
+    found = beliefs.of([*data, "new"])
+
+    everything = np.vstack([x for x, _ in data.values()])[:, 1:] / 127
+    square = (np.square(everything).sum() + 10.0 * (d - 1) / 3) / (100 + 10.0)
+    names, many = list(data), 4 * 1.1  # four have lessons, whatever was counted before
+    akin = np.array([[categories.get(a) == categories.get(b) for a in names] for b in names], float)
+    if several:
+        rates = (0.6 * np.eye(4) + 0.2 * akin + 0.2) / 3.0
+        inputs = (0.8 * np.eye(4) + 0.1 * akin - 0.8 / many) / (2.0 * square)
+    else:
+        rates = (0.6 * np.eye(4) + 0.4) / 3.0
+        inputs = (np.eye(4) - 1.0 / many) / (1.0 - 1.0 / many) / (2.0 * square)
+    prior = np.zeros((4, d, 4, d))
+    for column in range(d):
+        prior[:, column, :, column] = inputs if column else rates
+    prior = prior.reshape(4 * d, 4 * d)
+    assert np.linalg.eigvalsh(prior).min() > 0.0
+    u = np.zeros((100, 4, d))
+    at = np.repeat(np.arange(4), [len(x) for x, _ in data.values()])
+    u[np.arange(100), at] = np.vstack([x for x, _ in data.values()]) / 127
+    u, y = u.reshape(100, -1), np.concatenate([y for _, y in data.values()]) / 100
+    precision = np.linalg.inv(prior)
+    covariance = np.linalg.inv(precision + u.T @ u)
+    start = np.tile([rate] + [0.0] * (d - 1), 4)
+    mean = start + covariance @ u.T @ (y - u @ start)
+    common = (np.square(y - u @ mean).sum() + (mean - start) @ precision @ (mean - start) + 0.9) / (100 + 10.0)
+    for offer, first in zip(names, range(0, 4 * d, d), strict=True):
+        own = slice(first, first + d)
+        np.testing.assert_allclose(found[offer].mean, mean[own], rtol=1e-8, atol=1e-10)
+        x, targets = data[offer]
+        noise = (np.square(targets / 100 - x / 127 @ mean[own]).sum() + 10.0 * common) / (len(x) + 10.0)
+        np.testing.assert_allclose(found[offer].covariance, noise * covariance[own, own], rtol=1e-8, atol=1e-12)
+    others, house = u[:95], slice(3 * d, 4 * d)
+    alone = np.linalg.inv(precision + others.T @ others) @ others.T @ (y[:95] - others @ start) + start
+    assert beliefs.by_others("house") == pytest.approx(alone[house], rel=1e-8)
+    new = found["new"]  # it was not counted: its rate alone is known from others
+    apart = 0.9 if several else 1.0 / (1.0 - 1.0 / many)
+    assert beliefs.prior_spread == pytest.approx([1.0 / 3.0] + [apart / (2.0 * square)] * (d - 1))
+    assert new.mean[1:].tolist() == beliefs.by_others("new")[1:].tolist() == [0.0, 0.0]
+    assert new.covariance.diagonal()[1:] / new.noise == pytest.approx(beliefs.prior_spread[1:])
+    assert_proper(new)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(0, 60), st.integers(0, 60), st.integers(0, 40))
+def test_rivals_have_proper_beliefs_whatever_is_learnt_or_taken_back_since(seed, offers, before, since, removed):
+    """What is shared was worked out before; then one offer learns, another loses lessons, and a new one comes."""
+    rng, d = np.random.default_rng(seed), 4
+    names = [f"o{i}" for i in range(offers)]
+    stats = learnt(d, **{name: lessons(rng, before, d) for name in names})
+    back = lessons(rng, removed, d)
+    stats.learn(["o0"] * removed, [0] * removed, *back, [1] * removed)
+    beliefs = Beliefs(stats, 0, OPTIONS, Structure(), Strengths(0.5, 0.1, competing=offers))
+    if offers > 1:
+        stats.learn([names[-1]] * since, [0] * since, *lessons(rng, since, d), [1] * since)
+    stats.learn(["o0"] * removed, [0] * removed, *back, [-1] * removed)
+    stats.learn(["new"] * since, [0] * since, *lessons(rng, since, d), [1] * since)
+    for posterior in beliefs.renewed(stats, [*names, "new", "newer"]).values():
+        assert_proper(posterior)
+
+
 def test_before_any_lesson_every_offer_has_the_configured_rate():
     found = fit(Statistics(3, 0), ["card"], 0, OPTIONS)["card"]
     assert found.mean.tolist() == [0.1, 0.0, 0.0]
@@ -130,7 +201,8 @@ def test_collinear_inputs_have_a_proper_posterior_at_any_scale():
     np.testing.assert_allclose((x[:2] / 127) @ found.mean, [1.0, 0.0], atol=1e-3)
 
 
-@settings(max_examples=40)
+@settings(max_examples=200, deadline=None)
+@example(3, 6, 1)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 12), st.integers(0, 30))
 def test_lessons_taken_back_elsewhere_are_survived(seed, added, removed):
     """For a moment a partition may hold more taken back than added; beliefs stay proper."""
@@ -138,8 +210,11 @@ def test_lessons_taken_back_elsewhere_are_survived(seed, added, removed):
     stats = learnt(d, card=lessons(rng, added, d))
     x, targets = lessons(rng, removed, d)
     stats.learn(["card"] * removed, [0] * removed, x, targets, [-1] * removed)
-    for posterior in fit(stats, ["card", "new"], 0, OPTIONS).values():
-        assert_proper(posterior)
+    x, targets = lessons(rng, added, d)
+    stats.learn(["loan"] * added, [0] * added, x, targets, [1] * added)
+    for strengths in (None, Strengths(2.0, 0.5, competing=2)):
+        for posterior in fit(stats, ["card", "loan", "new"], 0, OPTIONS, Structure(), strengths).values():
+            assert_proper(posterior)
 
 
 def test_a_late_positive_equals_hindsight_to_the_last_bit():
@@ -190,7 +265,7 @@ def test_strengths_follow_the_lessons():
     assert alike.apart < 1.0 < telling.apart
 
 
-@pytest.mark.parametrize("offers", [2, 3, 12])
+@pytest.mark.parametrize("offers", [3, 12])
 def test_offers_that_the_same_people_answer_the_other_way_teach_each_other(offers):
     """Twelve are more than the strengths are learnt from: the others are found to go with these or against them."""
     rng, d = np.random.default_rng(11), 9
@@ -212,11 +287,33 @@ def test_offers_that_the_same_people_answer_the_other_way_teach_each_other(offer
         assert errors[0] < errors[1]
 
 
-def test_offers_that_have_nothing_in_common_lean_no_way():
+@pytest.mark.parametrize("offers", [2, 3, 5])
+def test_rivals_teach_each_other(offers):
+    """Whoever takes one leaves the rest: from the others it is known to whom to make the one that was rarely made."""
+    rng, d = np.random.default_rng(offers), 9
+    liked = rng.normal(size=(d - 1, offers))
+    stats = Statistics(d, 5)
+    for offer, count in enumerate([15] + [200] * (offers - 1)):
+        x = rows_of(rng, count, d)
+        taken = (x[:, 1:] @ liked).argmax(axis=1) == offer
+        stats.learn([f"o{offer}"] * count, [0] * count, x, taken * 100, [1] * count)
+    rivals = learn_strengths(stats, 0, OPTIONS)
+    assert rivals.competing == offers and not rivals.loadings
+    x = rows_of(rng, 4_000, d)
+    takes = (x[:, 1:] @ liked).argmax(axis=1) == 0
+    hits = []
+    for strengths in (rivals, replace(rivals, competing=0)):
+        rare = fit(stats, ["o0"], 0, OPTIONS, Structure(), strengths)["o0"]
+        hits.append(takes[np.argsort(x @ rare.mean)[-takes.sum() :]].mean())
+    assert hits[0] > hits[1] + 0.05
+
+
+def test_offers_that_have_nothing_in_common_neither_lean_nor_compete():
     rng, d = np.random.default_rng(12), 9
     for offers in (2, 6):
         stats = taught(rng, d, {f"o{i}": rng.normal(0, 0.3, d - 1) for i in range(offers)})
-        assert not learn_strengths(stats, 0, OPTIONS).loadings
+        found = learn_strengths(stats, 0, OPTIONS)
+        assert (found.loadings, found.competing) == ({}, 0)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -234,7 +331,7 @@ def test_many_offers_with_a_handful_of_yeses_each_are_not_taken_for_one(seed):
 
 
 def test_strengths_survive_being_written_as_json():
-    for strengths in (Strengths(1.0, 2.0), Strengths(1.0, 2.0, 3.0, 4.0, {"card": 1.0, "loan": -1.0})):
+    for strengths in (Strengths(1.0, 2.0), Strengths(1.0, 2.0, 3.0, 4.0, 5.0, {"card": 1.0, "loan": -1.0}, 6)):
         assert Strengths(**json.loads(json.dumps(strengths.to_json()))) == strengths
 
 
