@@ -119,9 +119,10 @@ def served(world: World, seed: int, offers: int, *, knows: bool, points: bool, d
         if points:
             last = names[-1]
             noise, others = np.array([found[last].noise]), beliefs.by_others(last)[None]
+            spread = beliefs.prior_spread(last)[None]
             given = np.array([POINTS_STRENGTH])
             hand_over(
-                x[part], mean, sd, np.array([offers - 1]), rate_of(x[part]), given, noise, beliefs.prior_spread, others
+                x[part], mean, sd, np.array([offers - 1]), rate_of(x[part]), given, noise, spread, others
             )
         count = len(mean)
         seeds = np.arange(start, start + count, dtype=np.uint64) + np.uint64(seed << 40)

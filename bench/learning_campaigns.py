@@ -24,7 +24,7 @@ from rich.progress import track
 
 from bench import campaigns
 from bench.calibrated import Reading
-from bench.ours import DRAWN, Ours, batches
+from bench.ours import DRAWN, Ours, batches, terms
 from bench.replay import Against, against_constant, decisions_until, replay, thinned
 from bench.report import Report
 from models import PosteriorOptions
@@ -33,15 +33,15 @@ BATCH_ROWS: Final = 64
 """Rows of the log between two refits; a third of them count."""
 WINDOW: Final = 500
 BEST_SHARE: Final = 0.9
-SPEND_TOP: Final = 500.0
-"""What a reward of 1 stands for, in dollars: the largest purchase is 499."""
-SPEND_OPTIONS: Final = PosteriorOptions(prior_strength=1.0, prior_rate=0.005)
-"""A mail is expected to bring some two dollars and a half."""
+SPEND_TERMS: Final = terms(low=0.0, high=500.0, value=25.0)
+"""In dollars: the largest purchase is 499. Who visits the shop is thought to bring 25 before the lessons say."""
+SPEND_OPTIONS: Final = PosteriorOptions(prior_strength=1.0, prior_rate=0.1)
 BANK_OPTIONS: Final = PosteriorOptions(prior_strength=1.0, prior_rate=0.05, half_life_periods=4.0)
 BANK_FLOOR: Final = 0.01
 """As in examples/bank, for the reason given there: who is not called teaches nothing, and the economy changes. A period
 is a thousand calls; 30 days there were five thousand at first and a few hundred in the end."""
-NET_LOW, NET_WIDTH = -10.0, 70.0
+NET_TERMS: Final = terms(low=-10.0, high=60.0, value=30.0)
+"""In dollars, of somebody who buys anything."""
 CALL_COST: Final = 0.1
 REFIT_CALLS: Final = 1_000
 SMALL_CALLS: Final = 6_000
@@ -75,8 +75,8 @@ def hillstrom(report: Report, folder: Path, *, small: bool) -> None:
         until = decisions_until(arm[counted] == best, BEST_SHARE, WINDOW)
         never += until is None
         took.append(len(counted) if until is None else until)
-        learner = Ours(x.shape[1], hot, arms, order, SPEND_OPTIONS, exploring=DRAWN)
-        counted = replay(learner, x, arm, np.clip(spend / SPEND_TOP, 0, 1), BATCH_ROWS)
+        learner = Ours(x.shape[1], hot, arms, order, SPEND_OPTIONS, exploring=DRAWN, terms=SPEND_TERMS)
+        counted = replay(learner, x, arm, spend, BATCH_ROWS, responses=visit > 0.0)
         best = _best(found.spend, found.arm, arms)
         compared.append(against_constant(spend, arm, counted, best))
         ratios.append(float(spend[counted].mean() / spend[arm == best].mean()))
@@ -96,23 +96,24 @@ def starbucks(report: Report, folder: Path, *, small: bool) -> None:
     arms = len(campaigns.STARBUCKS_PROPENSITIES)
     x, hot = found.context.prepared(np.arange(len(found.arm)))
     best = _best(found.net, found.arm, arms)
-    starts_h = np.array(campaigns.STARBUCKS_WAVES_H)
+    starts_h, bought = np.array(campaigns.STARBUCKS_WAVES_H), found.spent > 0.0
     ratios: list[float] = []
     compared: list[Against] = []
     last: list[float] = []
     orders = 2 if small else 10
     for order in track(range(orders), "starbucks", transient=True):
         kept = thinned(found.arm, campaigns.STARBUCKS_PROPENSITIES, np.random.default_rng(order))
-        learner = Ours(x.shape[1], hot, arms, order, exploring=DRAWN)
+        learner = Ours(x.shape[1], hot, arms, order, exploring=DRAWN, terms=NET_TERMS)
         pending, learnt, counted = (np.zeros(0, np.int64) for _ in range(3))
         told = np.zeros(len(found.arm))
         for wave, start_h in enumerate(campaigns.STARBUCKS_WAVES_H):
-            rewards = np.clip((found.net_by(start_h) - NET_LOW) / NET_WIDTH, 0.0, 1.0)
+            rewards = found.net_by(start_h)
             changed = learnt[rewards[learnt] != told[learnt]]
-            learner.correct(x[changed], found.arm[changed], told[changed], rewards[changed])
+            learner.correct(x[changed], found.arm[changed], told[changed], rewards[changed], bought[changed])
             over = starts_h[found.wave[pending]] + campaigns.SPEND_WINDOW_H <= start_h
-            learner.learn(x[pending[over]], found.arm[pending[over]], rewards[pending[over]])
-            learnt, pending = np.concatenate([learnt, pending[over]]), pending[~over]
+            known = pending[over]
+            learner.learn(x[known], found.arm[known], rewards[known], bought[known])
+            learnt, pending = np.concatenate([learnt, known]), pending[~over]
             told[learnt] = rewards[learnt]
             rows = np.flatnonzero(kept & (found.wave == wave))
             at = rows[learner.decide(x[rows]).actions == found.arm[rows]]

@@ -1,6 +1,6 @@
 """Our learner as the benchmarks of learning drive it: rows in, actions with propensities out, rewards back.
 
-Only what the engine itself uses takes part: `models.Transform`, `Statistics`, `Beliefs`, `Policy`, `choose`.
+Only what the engine itself uses takes part: `models.Transform`, `Statistics`, `Beliefs`, `Policy`, `choose`, `Terms`.
 """
 
 from collections.abc import Iterator
@@ -9,8 +9,10 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from engine.terms import MILLIONTHS, OfValue, Terms
 from models import (
     DIMENSION_MAX,
+    TARGET_STEPS,
     Beliefs,
     InputSpec,
     Policy,
@@ -24,6 +26,7 @@ from models import (
     learn_strengths,
     pack_offer,
 )
+from models.statistics import Sums
 
 SINGLE_ROWS: Final = 1_000
 BATCH_ROWS: Final = 10
@@ -40,10 +43,13 @@ that are known to say something."""
 WHOLE_EVERY: Final = 1.1
 STRENGTHS_EVERY: Final = 1.25
 """So many times the lessons of the last time."""
+NEAREST: Final = 1 << 31
+"""Salt by which a target is the nearest hundredth."""
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 class Decided(NamedTuple):
@@ -64,6 +70,12 @@ OPTIMISTIC: Final = Exploring(0.02, 1.0)
 """For the bake-off, where an answer is clear and known ten rows later at most."""
 DRAWN: Final = Exploring(0.3)
 """For campaigns, where few buy and what they spend is mostly chance: optimism would take turns for long."""
+
+
+def terms(low: float, high: float, value: float) -> Terms:
+    """Of rewards in this range, of which a response is thought to bring `value`."""
+    least, most, worth = (round(each * MILLIONTHS) for each in (low, high, value))
+    return Terms({}, {}, None, least, most, worth)
 
 
 class Learner(Protocol):
@@ -88,6 +100,7 @@ class Ours:
         silence: expected reward of doing nothing, as one more action after the others; None if there is no such action.
         floor: share of the actions that is drawn evenly.
         exploring: how it explores.
+        terms: what rewards stand for, in millionths, if they are not shares of 1.
     """
 
     def __init__(
@@ -100,16 +113,18 @@ class Ours:
         silence: float | None = None,
         floor: float = 0.0,
         exploring: Exploring = OPTIMISTIC,
+        terms: Terms | None = None,
     ) -> None:
         names = [f"x{column}" for column in range(columns)]
         ends = [1.0 if is_hot else RANGE_SDS for is_hot in hot.tolist()]
         inputs = [InputSpec(name, "linear", -end, end) for name, end in zip(names, ends, strict=True)]
         waves = max(0, min(WAVES, DIMENSION_MAX - 1 - columns))
         self._transform = Transform.compile(inputs, names, waves=waves)
-        self._structure = Structure(waves)
+        self._offers = [f"{action:03d}" for action in range(actions)]
+        self._terms = terms
+        self._structure = Structure(waves, valued=frozenset() if terms is None else frozenset(self._offers))
         self._options = options
         self._strengths = Strengths.declared(options)
-        self._offers = [f"{action:03d}" for action in range(actions)]
         self._stats = Statistics(self._transform.dimension, self._transform.version)
         self._policy = Policy.empty(self._offers, 1 + columns, self._options, self._transform.version)
         self._beliefs: Beliefs | None = None
@@ -122,7 +137,7 @@ class Ours:
         """The period that lessons belong to; whoever drives it counts it up."""
 
     def expected(self, x: Floats32) -> Floats:
-        """Expected rewards (B, actions), held within 0 .. 1."""
+        """Expected rewards (B, actions), held within what they can be."""
         mean, _ = self._believed(x)
         return mean.astype(np.float64)
 
@@ -148,44 +163,55 @@ class Ours:
         )
         return Decided(slates.picks[:, 0].astype(np.int64), slates.propensities[:, 0])
 
-    def learn(self, x: Floats32, actions: Ints, rewards: Floats) -> None:
-        """Lessons of one period; the next decision knows them."""
+    def learn(self, x: Floats32, actions: Ints, rewards: Floats, responses: Bools | None = None) -> None:
+        """Lessons of one period; the next decision knows them. With `terms` it has to be told who responded."""
         if len(actions):
             self._learnt += len(actions)
-            self._refit(self._add(x, actions, rewards, 1))
+            self._refit(self._add(x, actions, rewards, 1, responses))
 
-    def correct(self, x: Floats32, actions: Ints, told: Floats, rewards: Floats) -> None:
+    def correct(self, x: Floats32, actions: Ints, told: Floats, rewards: Floats, responses: Bools) -> None:
         """Other rewards of lessons of this period than were told before."""
         if len(actions):
-            touched = self._add(x, actions, told, -1)
-            self._add(x, actions, rewards, 1)
+            touched = self._add(x, actions, told, -1, responses)
+            self._add(x, actions, rewards, 1, responses)
             self._refit(touched)
 
-    def _add(self, x: Floats32, actions: Ints, rewards: Floats, weight: int) -> list[str]:
+    def _add(self, x: Floats32, actions: Ints, rewards: Floats, weight: int, responses: Bools | None) -> list[str]:
         """Offers whose sums changed."""
         offers = [self._offers[action] for action in actions.tolist()]
-        targets = np.rint(np.clip(rewards, 0.0, 1.0) * 100).astype(np.int64)
         vectors = self._transform.apply(x.astype(np.float64))
         count = len(offers)
-        return sorted(self._stats.learn(offers, [self.period] * count, vectors, targets, [weight] * count))
+        periods, signs = [self.period] * count, [weight] * count
+        return sorted(self._stats.learn(offers, periods, vectors, self._targets(rewards), signs, responses))
+
+    def _targets(self, rewards: Floats) -> Ints:
+        if self._terms is None:
+            return np.rint(np.clip(rewards, 0.0, 1.0) * TARGET_STEPS).astype(np.int64)
+        return np.array([self._terms.target(round(one * MILLIONTHS), NEAREST) for one in rewards.tolist()], np.int64)
+
+    @property
+    def _sums(self) -> Sums:
+        terms = self._terms
+        return self._stats if terms is None else OfValue(self._stats, dict.fromkeys(self._offers, terms.scale))
 
     def _believed(self, x: Floats32) -> tuple[Floats32, Floats32]:
-        """Means, held within 0 .. 1 as in arbitration, and standard deviations: (B, actions) each."""
+        """Means, held within what can be as in arbitration, and standard deviations: (B, actions) each."""
         mean, sd = self._policy.score(self._transform.apply(x.astype(np.float64)))
-        return np.clip(mean, 0.0, 1.0), sd
+        least, most = (0.0, 1.0) if self._terms is None else self._terms.bounds
+        return np.clip(mean, least, most), sd
 
     def _refit(self, touched: list[str]) -> None:
         """Beliefs of these offers anew, and of all where there are so many more lessons, as the engine does it."""
         beliefs = self._beliefs
         if beliefs is None or self._learnt >= WHOLE_EVERY * self._made_whole:
             if self._learnt >= STRENGTHS_EVERY * self._strengthened:
-                self._strengths = learn_strengths(self._stats, self.period, self._options, self._structure)
+                self._strengths = learn_strengths(self._sums, self.period, self._options, self._structure)
                 self._strengthened = self._learnt
-            beliefs = Beliefs(self._stats, self.period, self._options, self._structure, self._strengths)
+            beliefs = Beliefs(self._sums, self.period, self._options, self._structure, self._strengths)
             self._beliefs, self._made_whole = beliefs, self._learnt
             found = beliefs.of(self._offers)
         else:
-            found = beliefs.renewed(self._stats, touched)
+            found = beliefs.renewed(self._sums, touched)
         changes = {offer: pack_offer(belief) for offer, belief in found.items()}
         self._policy = self._policy.replaced(changes, version=self._policy.version + 1)
 

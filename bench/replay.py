@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bench.ours import Learner
+from bench.ours import Ours
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
@@ -41,21 +41,24 @@ def thinned(logged: Ints, propensities: Sequence[float], dice: np.random.Generat
     return kept
 
 
-def replay(learner: Learner, x: Floats32, logged: Ints, rewards: Floats, batch_rows: int) -> Ints:
+def replay(
+    learner: Ours, x: Floats32, logged: Ints, rewards: Floats, batch_rows: int, responses: Bools | None = None
+) -> Ints:
     """The positions of the events that counted, in order.
 
     Args:
-        learner: decides each batch and learns from what counted in it. It sees rewards in 0 .. 1 only.
+        learner: decides each batch and learns from what counted in it.
         x: (n, d).
         logged: (n,) actions, drawn evenly.
-        rewards: (n,) in 0 .. 1.
+        rewards: (n,) in 0 .. 1, or as the terms of the learner have it.
         batch_rows: rows of the log a batch.
+        responses: (n,) who responded, for a learner that is to be told.
     """
     counted: list[Ints] = []
     for start in range(0, len(x), batch_rows):
         part = slice(start, start + batch_rows)
         at = start + np.flatnonzero(learner.decide(x[part]).actions == logged[part])
-        learner.learn(x[at], logged[at], rewards[at])
+        learner.learn(x[at], logged[at], rewards[at], None if responses is None else responses[at])
         counted.append(at)
     return np.concatenate(counted) if counted else np.zeros(0, np.int64)
 

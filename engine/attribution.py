@@ -15,7 +15,7 @@ Bounded: INSTANCES_TRACKED_MAX offers; the oldest beyond are let go without anot
 import heapq
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from zlib import crc32
 
@@ -31,13 +31,15 @@ from engine.terms import Terms, salt_of
 from features import Offset
 
 _ROW: Final = struct.Struct("<IBBq")
-"""Offer key, stage, what was taught, end of the window."""
+"""Offer key, stage, what was taught (and _RESPONSE), end of the window."""
 _ROW_1: Final = struct.Struct("<IBq")
 _COURSE: Final = struct.Struct("<BBB")
 """Rank, stage before the first outcome, outcomes."""
 _TOLD: Final = struct.Struct("<Qq")
 _NO_PART: Final = -(1 << 63)
 _NO_LESSON: Final = 255
+_RESPONSE: Final = 128
+"""Beside the target: it was taught that the customer responded."""
 _STATE: Final = struct.Struct("<BQIqQQQQ")
 _ENTRY: Final = struct.Struct("<QIqB")
 _SEAL: Final = struct.Struct("<I")
@@ -60,6 +62,28 @@ class Lesson:
     """Decision time: it decides the period in which the lesson counts, so taking it back finds it again."""
     old: int | None
     new: int | None
+    old_response: bool = False
+    """Whether the customer responded, where that is told beside the target: of offers with terms."""
+    new_response: bool = False
+
+    @property
+    def changes(self) -> list[tuple[int, bool, int]]:
+        """(target, response, sign) of what is taken back and what is taught."""
+        both = (self.old, self.old_response, -1), (self.new, self.new_response, 1)
+        return [(target, response, sign) for target, response, sign in both if target is not None]
+
+    @classmethod
+    def of(cls, decision: Offset, rank: int, offer_key: int, time_ms: int, old: int, new: int) -> "Lesson | None":
+        """From what was taught and what is, as the rows of `Attribution` have it; None if that is the same."""
+        if old == new:
+            return None
+        (old_target, old_response), (new_target, new_response) = map(_taught, (old, new))
+        return cls(decision, rank, offer_key, time_ms, old_target, new_target, old_response, new_response)
+
+    @property
+    def back(self) -> "Lesson":
+        """It takes back what this one teaches."""
+        return replace(self, old=self.new, old_response=self.new_response, new=None, new_response=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,21 +227,25 @@ class Attribution:
         self, key: int, rank: int, offer: int, time_ms: int, stage: Stage, taught: int, end_ms: int, rows: bytearray
     ) -> Iterator[Lesson]:
         """An instance now stands here: what it teaches replaces what was taught."""
-        target = self._target(key, rank, offer, time_ms, stage)
-        new = _NO_LESSON if target is None else target
+        new = self._teaches(key, rank, offer, time_ms, stage)
         _ROW.pack_into(rows, (rank - 1) * _ROW.size, offer, stage, new, end_ms)
-        if new != taught:
-            old = None if taught == _NO_LESSON else taught
-            yield Lesson(Offset(key >> 32, key & 0xFFFFFFFF), rank, offer, time_ms, old, target)
+        lesson = Lesson.of(Offset(key >> 32, key & 0xFFFFFFFF), rank, offer, time_ms, taught, new)
+        if lesson is not None:
+            yield lesson
 
-    def _target(self, key: int, rank: int, offer: int, time_ms: int, stage: Stage) -> int | None:
+    def _teaches(self, key: int, rank: int, offer: int, time_ms: int, stage: Stage) -> int:
+        """As a row has it."""
         terms = self._terms.get(offer)
         if terms is None:
-            return TEACHES[stage]
+            target = TEACHES[stage]
+            return _NO_LESSON if target is None else target
         if stage == Stage.ACCEPTED and self._waits_until_ms(offer, time_ms) > self.clock_ms:
-            return None
-        reward = terms.reward(stage, in_force(self._told(key, rank)))
-        return None if reward is None else terms.target(reward, salt_of(key, rank))
+            return _NO_LESSON
+        told = in_force(self._told(key, rank))
+        reward = terms.reward(stage, told)
+        if reward is None:
+            return _NO_LESSON
+        return terms.target(reward, salt_of(key, rank)) | (_RESPONSE if terms.responded(stage, told) else 0)
 
     def _waits_until_ms(self, offer: int, time_ms: int) -> int:
         terms = self._terms.get(offer)
@@ -234,9 +262,10 @@ class Attribution:
                 continue
             time_ms, rows = found
             for rank, (offer, _, taught, _) in enumerate(_ROW.iter_unpack(bytes(rows)), 1):
-                if taught != _NO_LESSON:
+                lesson = Lesson.of(position, rank, offer, time_ms, taught, _NO_LESSON)
+                if lesson is not None:
                     lessons += 1
-                    yield Lesson(position, rank, offer, time_ms, taught, None)
+                    yield lesson
             self._forget(key)
         self.forgotten.append(Forgotten(at, tuple(unfollowed), lessons))
 
@@ -369,6 +398,11 @@ class Attribution:
             self._courses.setdefault(key, {})[rank] = packed
             at = end
         return at
+
+
+def _taught(row: int) -> tuple[int | None, bool]:
+    """(target, response) as a row has them."""
+    return (None, False) if row == _NO_LESSON else (row & ~_RESPONSE, bool(row & _RESPONSE))
 
 
 def _key(position: Offset) -> int:

@@ -129,11 +129,10 @@ class DriftWatch:
             return
         zero, factor = self._scales.get(at, (0.0, 1.0))
         estimate = round(max(-_ESTIMATE_MAX, min(_ESTIMATE_MAX, mean / factor + zero)) * MILLIONTHS)
-        for target, sign in ((lesson.old, -1), (lesson.new, 1)):
-            if target is not None:
-                cohort.lessons += sign
-                cohort.targets += sign * target
-                cohort.estimates += sign * estimate
+        for target, _, sign in lesson.changes:
+            cohort.lessons += sign
+            cohort.targets += sign * target
+            cohort.estimates += sign * estimate
         self._touched.add(at)
 
     def _cohort(self, at: int, time_ms: int) -> Cohort:

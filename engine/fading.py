@@ -45,12 +45,25 @@ class Faded(SumsView):
         factor: Callable[[int], float] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
         """The offer's sums, see `Statistics.combined`."""
+        return self._sums.combined(offer, now_period, half_life_periods, self._faded(offer, factor))
+
+    def responses(
+        self,
+        offer: str,
+        now_period: int,
+        half_life_periods: float | None,
+        factor: Callable[[int], float] | None = None,
+    ) -> NDArray[np.float64]:
+        """The offer's sum r, see `Statistics.responses`."""
+        return self._sums.responses(offer, now_period, half_life_periods, self._faded(offer, factor))
+
+    def _faded(self, offer: str, factor: Callable[[int], float] | None) -> Callable[[int], float] | None:
         fades = self._fades.get(offer)
         if not fades:
-            return self._sums.combined(offer, now_period, half_life_periods, factor)
+            return factor
 
         def faded(period: int) -> float:
             own = 1.0 if factor is None else factor(period)
             return own * prod(drift.factor for drift in fades if period < drift.period)
 
-        return self._sums.combined(offer, now_period, half_life_periods, faded)
+        return faded

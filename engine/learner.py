@@ -7,7 +7,7 @@ All that counts is the log: batch size, restarts and the moment of a snapshot ch
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from zlib import compress, decompress
@@ -22,7 +22,7 @@ from engine.cohorts import DriftError
 from engine.config_schema import key_of
 from engine.driftwatch import DriftWatch
 from engine.explain.reference import average_input
-from engine.policyfacts import pack_others
+from engine.policyfacts import pack_weights
 from engine.record import DecisionRecord, RecordError
 from engine.store.base import LogEntry
 from engine.terms import OfValue, Terms
@@ -128,13 +128,14 @@ class Learner:
         self.forgot = 0
         """Entries that forget somebody, taken in since this object was made."""
         self._options = posterior_options(catalogue)
-        self._scales = {
-            former[key].name if key in former else catalogue.offer_ids[catalogue.index_of_key[key]]: terms.scale
+        named = {
+            former[key].name if key in former else catalogue.offer_ids[catalogue.index_of_key[key]]: terms
             for key, terms in self.terms.items()
-            if terms.scale != (0.0, 1.0)
         }
+        self._scales = {offer: terms.scale for offer, terms in named.items() if terms.scale != (0.0, 1.0)}
+        self._structure = replace(catalogue.structure, valued=frozenset(named))
         self._weighed: dict[str, list[float | str]] = {}
-        """Noise and expected weights by others, of offers with points."""
+        """Noise, expected weights by others and their variance before any lesson, of offers with points."""
         self._snapshot_period: int | None = None
         self._beliefs: Beliefs | None = None
         """Of the last whole snapshot."""
@@ -178,6 +179,7 @@ class Learner:
         vectors: list[bytes] = []
         targets: list[int] = []
         signs: list[int] = []
+        responses: list[bool] = []
         means: list[float | None] = []
         for item in due:
             lesson = item.lesson
@@ -187,19 +189,19 @@ class Learner:
                 continue
             self.lessons += 1
             self.drift.learn(lesson, found[1])
-            for target, sign in ((lesson.old, -1), (lesson.new, 1)):
-                if target is not None:
-                    offers.append(found[0])
-                    keys.append(lesson.offer_key)
-                    vectors.append(found[1].x)
-                    times.append(lesson.time_ms // self.catalogue.config.learning.period)
-                    targets.append(target)
-                    signs.append(sign)
-                    means.append(found[2])
+            for target, response, sign in lesson.changes:
+                offers.append(found[0])
+                keys.append(lesson.offer_key)
+                vectors.append(found[1].x)
+                times.append(lesson.time_ms // self.catalogue.config.learning.period)
+                targets.append(target)
+                signs.append(sign)
+                responses.append(response)
+                means.append(found[2])
         if not offers:
             return
         x = np.frombuffer(b"".join(vectors), dtype=np.int8).reshape(len(offers), -1)
-        touched = self.statistics.learn(offers, times, x, targets, signs)
+        touched = self.statistics.learn(offers, times, x, targets, signs, responses)
         served = touched.intersection(self.catalogue.offer_ids)
         self._changed |= served | self.drift.judge(self.clock_ms, self._lessons_around)
         self._unsaved |= touched
@@ -319,7 +321,7 @@ class Learner:
         self, options: PosteriorOptions, start: Strengths | None
     ) -> tuple[Strengths, dict[str, OfferPosterior]]:
         """What would be believed now about all offers under other options, with the strengths learnt a step further."""
-        now_period, structure = self._now_period, self.catalogue.structure
+        now_period, structure = self._now_period, self._structure
         if not self.statistics.offers:
             strengths = Strengths.declared(options)
         else:
@@ -328,18 +330,19 @@ class Learner:
 
     def beliefs_of(self, statistics: Statistics) -> Beliefs:
         """What would be believed now, had these sums been learnt; the prior is the one in service."""
-        sums, structure = self.shared(statistics), self.catalogue.structure
-        return Beliefs(sums, self._now_period, self._options, structure, self._strengths)
+        sums = self.shared(statistics)
+        return Beliefs(sums, self._now_period, self._options, self._structure, self._strengths)
 
     def _beside_points(self, beliefs: Mapping[str, OfferPosterior], whole: bool) -> dict[str, Any]:
         """From this servers know how many lessons a belief weighs, and what the offer's category tells."""
         assert self._beliefs is not None, "a first snapshot is whole"
         for offer in self.catalogue.ladder.ids:
             if whole:
-                self._weighed[offer] = [0.0, pack_others(self._beliefs.by_others(offer))]
+                others, spread = self._beliefs.by_others(offer), self._beliefs.prior_spread(offer)
+                self._weighed[offer] = [0.0, pack_weights(others), pack_weights(spread)]
             if offer in beliefs:
                 self._weighed[offer][0] = beliefs[offer].noise
-        return {"spread": self._beliefs.prior_spread.tolist(), "offers": self._weighed}
+        return {"columns": self._beliefs.dimension, "offers": self._weighed}
 
     @property
     def _sums(self) -> Sums:
@@ -352,7 +355,7 @@ class Learner:
 
     def _whole(self) -> dict[str, OfferPosterior]:
         """The beliefs about all offers. What the prior is gets learnt on the way, a step at a time."""
-        now_period, structure = self._now_period, self.catalogue.structure
+        now_period, structure = self._now_period, self._structure
         if self._weighs_anew:
             self._strengths = learn_strengths(self._sums, now_period, self._options, structure)
             self._lessons_weighed, self._weighs_anew = self.lessons, False
@@ -441,7 +444,7 @@ class Learner:
             head = orjson.loads(own[_HEAD])
             self.policy_version, self.lessons, self.lost = head["policy_version"], head["lessons"], head["lost"]
             if "strengths" in head:  # a checkpoint of 0.0 has none
-                self._strengths = Strengths(**head["strengths"])
+                self._strengths = Strengths.from_json(head["strengths"])
                 self._lessons_weighed = head["lessons_weighed"]
             for at in range(partitions):
                 self.attributions[at] = Attribution.from_bytes(decompress(own[f"{_ATTRIBUTION}{at}"]), self.terms)

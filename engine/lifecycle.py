@@ -75,6 +75,9 @@ TEACHES: Final[dict[Stage, int | None]] = {
 
 For an offer without terms of its own; engine.terms has those of an offer with."""
 
+RESPONSES: Final = frozenset({Stage.CLICKED, Stage.ACCEPTED, Stage.FULFILLED, Stage.CANCELLED})
+"""Stages that say that the customer did something about the offer, whatever came of it."""
+
 NEUTRAL: Final = frozenset({Stage.NOT_PRESENTED, Stage.WITHDRAWN})
 """Stages that say nothing about the customer: not delivered, the wrong person, taken back by the seller."""
 

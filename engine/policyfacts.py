@@ -18,7 +18,7 @@ class PolicyFacts:
     noise: NDArray[np.float64]
     """(k,) variance of targets around their mean; NaN: not told."""
     spread: NDArray[np.float64]
-    """(d,) variance of the weights before any lesson, in units of the noise; empty: not told."""
+    """(k, d) variance of the weights before any lesson, in units of the noise; without columns: not told."""
     others: NDArray[np.float64]
     """(k, d) expected weights by the lessons of other offers."""
     curve: NDArray[np.float64]
@@ -33,7 +33,7 @@ class PolicyFacts:
     @classmethod
     def none(cls, k: int) -> Self:
         """Of a policy that nobody has learnt."""
-        return cls(np.full(k, np.nan), np.zeros(0), np.zeros((k, 0)), np.zeros(0))
+        return cls(np.full(k, np.nan), np.zeros((k, 0)), np.zeros((k, 0)), np.zeros(0))
 
     @classmethod
     def read(cls, head: Mapping[str, Any], offers: Sequence[str]) -> Self:
@@ -48,15 +48,22 @@ class PolicyFacts:
         told = head.get("points")
         if told is None:
             return replace(facts, curve=curve, average=average, strength=strength)
-        spread = np.array(told["spread"], dtype=np.float64)
-        others = np.zeros((len(offers), len(spread)))
+        if "columns" not in told:  # of a policy kept by an earlier release: one spread for all offers
+            told = _with_spread_by_offer(told)
+        others, spread = (np.zeros((len(offers), told["columns"])) for _ in range(2))
         for k, offer in enumerate(offers):
             if offer in told["offers"]:
-                facts.noise[k], packed = told["offers"][offer]
-                others[k] = np.frombuffer(b64decode(packed), np.float32)
+                facts.noise[k], *packed = told["offers"][offer]
+                others[k], spread[k] = (np.frombuffer(b64decode(each), np.float32) for each in packed)
         return cls(facts.noise, spread, others, curve, average, strength)
 
 
-def pack_others(weights: NDArray[np.float64]) -> str:
-    """Expected weights as the head has them: a third of what numbers would take."""
+def _with_spread_by_offer(told: Mapping[str, Any]) -> dict[str, Any]:
+    spread = np.array(told["spread"], dtype=np.float64)
+    offers = {offer: [*each, pack_weights(spread)] for offer, each in told["offers"].items()}
+    return {"columns": len(spread), "offers": offers}
+
+
+def pack_weights(weights: NDArray[np.float64]) -> str:
+    """Expected weights, or their variances, as the head has them: a third of what numbers would take."""
     return b64encode(weights.astype("<f4").tobytes()).decode()

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config_schema import Config, Offer, key_of
-from engine.lifecycle import TEACHES, Stage
+from engine.lifecycle import RESPONSES, TEACHES, Stage
 from models.statistics import TARGET_STEPS, Sums, SumsView
 from models.transform import STEPS
 
@@ -104,6 +104,10 @@ class Terms:
         if stage == Stage.EXPIRED:
             return max((self.seen.get(at, 0) for at, _ in told), default=share)
         return share
+
+    def responded(self, stage: Stage, told: Sequence[tuple[Stage, int | None]]) -> bool:
+        """Whether a customer did anything about an offer in this stage, or brought anything; see `models.value`."""
+        return stage in RESPONSES or any(at in RESPONSES or part for at, part in told)
 
     def target(self, reward: int, salt: int) -> int:
         """The target of a reward, clipped to the range. `salt` is that of the instance, see `salt_of`.

@@ -307,7 +307,7 @@ class Tuning:
         if epoch is None:
             return
         catalogue = self._catalogue
-        rows: list[tuple[str, int, bytes, int, int]] = []
+        rows: list[tuple[str, int, bytes, int, bool, int]] = []
         for item in due:
             position, lesson = item.position, item.lesson
             one = epoch.open.get(position)
@@ -324,13 +324,12 @@ class Tuning:
             if record.transform_version != catalogue.transform.version:
                 continue
             period = lesson.time_ms // catalogue.config.learning.period
-            for target, sign in ((lesson.old, -1), (lesson.new, 1)):
-                if target is not None:
-                    rows += [(catalogue.offer_ids[at], period, record.x, target, sign)] * copies
+            for change in lesson.changes:
+                rows += [(catalogue.offer_ids[at], period, record.x, *change)] * copies
         if rows:
-            offers, periods, vectors, targets, signs = zip(*rows, strict=True)
+            offers, periods, vectors, targets, responses, signs = zip(*rows, strict=True)
             x = np.frombuffer(b"".join(vectors), np.int8).reshape(len(rows), -1)
-            epoch.statistics.learn(offers, periods, x, targets, signs)
+            epoch.statistics.learn(offers, periods, x, targets, signs, responses)
             epoch.changed.update(offers)
 
     def judge(self, clocks_ms: Sequence[int]) -> None:

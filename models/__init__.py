@@ -34,10 +34,10 @@ and erasure change no bit, and whatever was learnt can be recomputed from the lo
 from models.errors import CheckpointError
 from models.exploration import OPTIMISM_MAX, Caps, Slates, choose, counting, dice, seed_of, thompson_probabilities
 from models.policy import Policy, pack_offer, unpack_offer
-from models.posterior import Beliefs, OfferPosterior, PosteriorOptions, Strengths, Structure, fit
+from models.posterior import OfferPosterior, PosteriorOptions, Strengths, Structure
 from models.statistics import TARGET_STEPS, Statistics
-from models.strengths import learn_strengths
 from models.transform import DIMENSION_MAX, HASHED_COLUMNS_MAX, STEPS, InputSpec, Transform
+from models.value import Beliefs, fit, learn_strengths
 
 __all__ = [
     "DIMENSION_MAX",

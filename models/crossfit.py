@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models.policy import Policy, pack_offer
-from models.posterior import PosteriorOptions, fit
+from models.posterior import PosteriorOptions
 from models.statistics import TARGET_STEPS, Statistics
+from models.value import fit
 
 FOLDS = 5
 

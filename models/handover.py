@@ -50,7 +50,7 @@ def hand_over(
         rates: (B, k) what is declared for each customer, 0 .. 1.
         strengths: (k,) lessons that it weighs.
         noise: (k,) σ² of each offer, `OfferPosterior.noise`; NaN: nothing was learnt yet.
-        spread: (d,) `Beliefs.prior_spread`; empty: nothing was learnt yet.
+        spread: (k, d) `Beliefs.prior_spread`; without columns: nothing was learnt yet.
         others: (k, d) expected weights by the lessons of others, `Beliefs.by_others`.
 
     Returns:
@@ -58,7 +58,7 @@ def hand_over(
 
     >>> x, mean, sd = np.array([[127]], np.int8), np.array([[0.04]], np.float32), np.array([[0.1]], np.float32)
     >>> lessons = hand_over(x, mean, sd, np.array([0]), np.array([[0.02]]), np.array([20.0]), np.array([0.3]),
-    ...                     np.array([0.1]), np.array([[0.01]]))  # the belief weighs 30 lessons, 10 of them its prior
+    ...                     np.array([[0.1]]), np.array([[0.01]]))  # the belief weighs 30 lessons, 10 of them its prior
     >>> lessons.round(2), mean.round(4)  # the lessons say 0.055: (30 · 0.04 − 10 · 0.01) / 20
     (array([[20.]]), array([[0.0375]], dtype=float32))
     """
@@ -66,7 +66,7 @@ def hand_over(
     return found
 
 
-@compiled(BYTES_2D, _WRITTEN, _WRITTEN, INTS, FLOATS_2D, FLOATS_1D, FLOATS_1D, FLOATS_1D, FLOATS_2D)
+@compiled(BYTES_2D, _WRITTEN, _WRITTEN, INTS, FLOATS_2D, FLOATS_1D, FLOATS_1D, FLOATS_2D, FLOATS_2D)
 def _hand_over(
     x: Any,
     mean: Any,
@@ -81,17 +81,17 @@ def _hand_over(
     rows, count = rates.shape
     lessons = np.zeros((rows, count))
     for row in range(rows):
-        width = 0.0
-        for i in range(len(spread)):
-            u = x[row, i] / 127.0
-            width += spread[i] * u * u
         for k in range(count):
+            width = 0.0
+            for i in range(spread.shape[1]):
+                u = x[row, i] / 127.0
+                width += spread[k, i] * u * u
             offer, rate, strength = columns[k], rates[row, k], strengths[k]
             belief, variance = np.float64(mean[row, offer]), np.float64(sd[row, offer]) ** 2
             told = pull = 0.0
             if width > 0.0 and noise[k] > 0.0 and variance > 0.0:
                 expected = 0.0
-                for i in range(len(spread)):
+                for i in range(spread.shape[1]):
                     expected += others[k, i] * (x[row, i] / 127.0)
                 told = max(noise[k] / variance - 1.0 / width, 0.0)
                 pull = told * belief + (belief - expected) / width

@@ -34,9 +34,10 @@ import numpy.typing as npt
 
 from models.compiled import BYTES_2D, FLOATS32_2D, compiled
 from models.errors import CheckpointError
-from models.posterior import OfferPosterior, PosteriorOptions, fit
+from models.posterior import OfferPosterior, PosteriorOptions
 from models.statistics import Statistics
 from models.transform import STEPS
+from models.value import fit
 
 SD_FLOOR = 1e-5
 """Least standard deviation of a score, in targets of 0 .. 1; far below any difference that matters."""

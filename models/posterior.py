@@ -48,7 +48,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -79,7 +79,8 @@ class PosteriorOptions:
 
     Args:
         prior_strength: lessons that the prior of the inputs weighs to begin with; more means slower, calmer learning.
-        prior_rate: mean target believed of an offer nothing is known about, between 0 and 1.
+        prior_rate: mean target believed of an offer nothing is known about, between 0 and 1; of one that is `valued`
+            (see `Structure`), how many respond.
         half_life_periods: age in periods at which a lesson counts half; None to never forget.
         noise_floor: least variance of a target around its mean.
 
@@ -110,10 +111,12 @@ class Structure:
     Args:
         waves: how many of the columns of x, the last ones, are waves.
         categories: category by offer; those not named are one category.
+        valued: offers of which a response is worth more or less, see `models.value`.
     """
 
     waves: int = 0
     categories: Mapping[str, str] = field(default_factory=dict)
+    valued: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ class Strengths:
         rates_apart: the same of the bias.
         loadings: 1 or -1 by offer; those not named have the mean. Empty: all are 1.
         competing: how many offers compete; 0 if what one gains the others need not lose.
+        rest: of what responses are worth, see `models.value`; None as long as nothing is known of that.
     """
 
     bias: float
@@ -138,6 +142,7 @@ class Strengths:
     rates_apart: float = APART
     loadings: Mapping[str, float] = field(default_factory=dict, hash=False)
     competing: int = 0
+    rest: Strengths | None = None
 
     @classmethod
     def declared(cls, options: PosteriorOptions) -> Strengths:
@@ -153,8 +158,14 @@ class Strengths:
         return sum(self.loadings.values()) / len(self.loadings)
 
     def to_json(self) -> dict[str, Any]:
-        """Arguments that make the same again. JSON has no word for what is infinite: left out, as it is the default."""
-        return {name: value for name, value in asdict(self).items() if value != math.inf}
+        """What `from_json` reads. JSON has no word for what is infinite: left out, as it is the default."""
+        told = {name: value for name, value in vars(self).items() if value is not None and value != math.inf}
+        return told if self.rest is None else told | {"rest": self.rest.to_json()}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Strengths:
+        """The same again. Raises TypeError for what are no strengths."""
+        return cls(**told) if "rest" not in told else cls(**{**told, "rest": cls.from_json(told["rest"])})
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,43 +187,10 @@ class OfferPosterior:
     noise: float = math.nan
 
 
-def fit(
-    stats: Sums,
-    offers: Sequence[str],
-    now_period: int,
-    options: PosteriorOptions,
-    structure: Structure = Structure(),
-    strengths: Strengths | None = None,
-) -> dict[str, OfferPosterior]:
-    """The posteriors of some offers.
+class LinearBeliefs:
+    """The posterior of the weights of one linear model at one moment; what offers share is worked out once.
 
-    Fails on nothing it is given: constant or collinear columns, no lessons, one-sided targets, or sums that for the
-    moment hold more lessons taken back than added (they count as none) all have a proper posterior.
-
-    Args:
-        stats: all that was learnt, also of offers not asked for: they inform the prior.
-        offers: the offers to fit; one without lessons gets the prior of its category.
-        now_period: the period from which ages are counted.
-        options: the prior and the forgetting.
-        structure: which columns and which offers belong together.
-        strengths: of the prior, from `learn_strengths`; as declared if None.
-
-    >>> from models import Statistics
-    >>> stats = Statistics(dimension=1, transform_version=0)
-    >>> x = np.full((8, 1), 127, np.int8)
-    >>> _ = stats.learn(["card"] * 8, [0] * 8, x, [100] * 4 + [0] * 4, [1] * 8)
-    >>> found = fit(stats, ["card", "new"], 0, PosteriorOptions(prior_strength=2.0, prior_rate=0.0))
-    >>> [round(float(found[offer].mean[0]), 2) for offer in found]  # 4 of 8, shrunk; a little of it is common
-    [0.33, 0.08]
-    """
-    strengths = strengths or Strengths.declared(options)
-    return Beliefs(stats, now_period, options, structure, strengths).of(offers)
-
-
-class Beliefs:
-    """The posterior of all weights at one moment; what offers have in common is worked out once.
-
-    Args: as of `fit`.
+    Args: as of `models.value.Beliefs`, of which this is a part or, if no offer is `valued`, the whole.
     """
 
     def __init__(

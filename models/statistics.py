@@ -4,9 +4,10 @@ A linear-Gaussian model needs nothing of a lesson (x, target) but its share in f
 
     A = Σ x xᵀ      b = Σ target · x      n = Σ 1      s = Σ target²
 
-over the lessons of an offer. All entries are integers (`models.transform` quantises x, targets are 0 .. 100), and
-float64 adds integers without rounding up to 2⁵³. So sums are not nearly but exactly associative and commutative, and
-that is what the rest of the system stands on:
+over the lessons of an offer. Of offers that bring more from one customer than from another there is a fifth, r = Σ x
+over the lessons in which the customer responded at all (`models.value`). All entries are integers (`models.transform`
+quantises x, targets are 0 .. 100), and float64 adds integers without rounding up to 2⁵³. So sums are not nearly but
+exactly associative and commutative, and that is what the rest of the system stands on:
 
 - batches, partitions and replay in any order give the same bytes;
 - a late positive reverses its provisional negative: subtract (x, 0), add (x, 100), and nothing remembers;
@@ -44,9 +45,12 @@ HALF_LIVES_MAX = 20
 assert TARGET_STEPS <= STEPS
 
 _MAGIC = b"OPST"
-_FORMAT = 1
+_FORMAT = 2
+_FORMAT_WITHOUT_RESPONSES = 1
 _HEAD = struct.Struct("<4sHIIIQ")  # magic, format, transform version, dimension, blocks, bytes in all
-_BLOCK = struct.Struct("<HqqqB")  # bytes of the offer's name, period, n, s, bytes an entry
+_BLOCK = struct.Struct("<HqqqB")  # bytes of the offer's name, period, n, s, bytes an entry (and _RESPONSES)
+_RESPONSES = 16
+"""Beside the bytes an entry: there was a response, and r stands between b and A."""
 _SEAL_BYTES = 16
 
 Floats = npt.NDArray[np.float64]
@@ -59,12 +63,25 @@ class _Block:
 
     A: Floats
     b: Floats
+    r: Floats
     n: int = 0
     s: int = 0
 
+    @classmethod
+    def of_nothing(cls, dimension: int) -> _Block:
+        return cls(np.zeros((dimension, dimension)), np.zeros(dimension), np.zeros(dimension))
+
     def empty(self) -> bool:
         """Whether nothing is left; n is looked at first because it nearly always decides."""
-        return self.n == 0 and self.s == 0 and not self.b.any() and not self.A.any()
+        return self.n == 0 and self.s == 0 and not self.b.any() and not self.r.any() and not self.A.any()
+
+    def add(self, other: _Block, sign: int = 1) -> None:
+        """Everything of the other, or its opposite."""
+        self.A += sign * other.A
+        self.b += sign * other.b
+        self.r += sign * other.r
+        self.n += sign * other.n
+        self.s += sign * other.s
 
 
 class Sums(Protocol):
@@ -95,9 +112,22 @@ class Sums(Protocol):
         """The offer's sums, see `Statistics.combined`."""
         ...
 
+    def responses(
+        self,
+        offer: str,
+        now_period: int,
+        half_life_periods: float | None,
+        factor: Callable[[int], float] | None = None,
+    ) -> Floats:
+        """The offer's sum r, see `Statistics.responses`."""
+        ...
+
 
 class SumsView:
-    """Sums seen otherwise than they are kept: a subclass says how in `combined`. To read from, not to learn or save."""
+    """Sums seen otherwise than they are kept: a subclass says how, in `combined` and, if they are weighed, `responses`.
+
+    To read from, not to learn or save.
+    """
 
     def __init__(self, sums: Sums) -> None:
         self._sums = sums
@@ -108,6 +138,16 @@ class SumsView:
     def offers(self) -> tuple[str, ...]:
         """The offers with lessons, sorted."""
         return self._sums.offers
+
+    def responses(
+        self,
+        offer: str,
+        now_period: int,
+        half_life_periods: float | None,
+        factor: Callable[[int], float] | None = None,
+    ) -> Floats:
+        """The offer's sum r, as it is kept."""
+        return self._sums.responses(offer, now_period, half_life_periods, factor)
 
 
 class Statistics:
@@ -156,6 +196,7 @@ class Statistics:
         x: npt.NDArray[np.int8],
         targets: Sequence[int] | npt.NDArray[np.integer],
         signs: Sequence[int] | npt.NDArray[np.integer],
+        responses: Sequence[bool] | npt.NDArray[np.bool_] | None = None,
     ) -> set[str]:
         """Add or take back N lessons; the lessons of an offer and period are one matrix product.
 
@@ -165,6 +206,7 @@ class Statistics:
             x: the vectors decided with, int8 of shape (N, d).
             targets: N integers in 0 .. `TARGET_STEPS`, the unit being a hundredth.
             signs: N integers, +1 to add the lesson and -1 to take it back. Taking back may come first.
+            responses: N, whether the customer responded; None: that is not counted of these lessons.
 
         Returns:
             The offers whose sums were touched.
@@ -180,6 +222,9 @@ class Statistics:
             raise ValueError(f"x is {x.dtype} of shape {x.shape}, not int8 of shape {(count, self.dimension)}")
         if not period.shape == target.shape == sign.shape == (count,):
             raise ValueError(f"{count} offers need as many periods, targets and signs")
+        responded = None if responses is None else np.asarray(responses, np.float64)
+        if responded is not None and responded.shape != (count,):
+            raise ValueError(f"{count} offers need as many responses")
         if not ((target >= 0) & (target <= TARGET_STEPS) & (target == np.trunc(target))).all():
             raise ValueError(f"targets must be integers in 0 .. {TARGET_STEPS}")
         if not (np.abs(sign) == 1.0).all():
@@ -192,14 +237,14 @@ class Statistics:
         squares = sign * target * target
         for (offer, when), members in groups.items():
             weighted = signed[members]
-            self._add(
-                offer,
-                when,
+            block = _Block(
                 weighted.T @ rows[members],
                 target[members] @ weighted,
+                np.zeros(self.dimension) if responded is None else responded[members] @ weighted,
                 int(sign[members].sum()),
                 int(squares[members].sum()),
             )
+            self._add(offer, when, block)
         return {offer for offer, _ in groups}
 
     def merge(self, other: Statistics) -> set[str]:
@@ -223,7 +268,7 @@ class Statistics:
         part = Statistics(self.dimension, self.transform_version)
         for offer in set(offers):
             for period, block in self._blocks.get(offer, {}).items():
-                part._add(offer, period, block.A, block.b, block.n, block.s)
+                part._add(offer, period, block)
         return part
 
     def combined(
@@ -250,11 +295,7 @@ class Statistics:
         """
         A, b = np.zeros((self.dimension, self.dimension)), np.zeros(self.dimension)
         n = s = 0.0
-        blocks = self._blocks.get(offer, {})
-        for period in sorted(blocks):
-            block, w = blocks[period], weight(now_period - period, half_life_periods)
-            if factor is not None:
-                w *= factor(period)
+        for block, w in self._weighed(offer, now_period, half_life_periods, factor):
             if w == 1.0:
                 A += block.A
                 b += block.b
@@ -264,6 +305,28 @@ class Statistics:
             n += w * block.n
             s += w * block.s
         return A, b, n, s
+
+    def responses(
+        self,
+        offer: str,
+        now_period: int,
+        half_life_periods: float | None,
+        factor: Callable[[int], float] | None = None,
+    ) -> Floats:
+        """(d,) r = Σ x over the lessons with a response, weighed as in `combined`; zeros for an unknown offer."""
+        r = np.zeros(self.dimension)
+        for block, w in self._weighed(offer, now_period, half_life_periods, factor):
+            r += w * block.r
+        return r
+
+    def _weighed(
+        self, offer: str, now_period: int, half_life_periods: float | None, factor: Callable[[int], float] | None
+    ) -> Iterator[tuple[_Block, float]]:
+        """Blocks of an offer, oldest first, and what each weighs."""
+        blocks = self._blocks.get(offer, {})
+        for period in sorted(blocks):
+            own = 1.0 if factor is None else factor(period)
+            yield blocks[period], weight(now_period - period, half_life_periods) * own
 
     def prune(self, now_period: int, half_life_periods: float | None) -> set[str]:
         """Drop the periods that weigh nothing any more; returns the offers that lost one.
@@ -283,16 +346,19 @@ class Statistics:
     def to_bytes(self) -> bytes:
         """The one byte string of these sums: equal sums, however they came about, give equal bytes.
 
-        Layout, little endian: head; blocks sorted by offer and period, each with b and the upper triangle of A as
-        integers of 4 bytes, or 8 where a sum needs them; a BLAKE2b seal over all before it.
+        Layout, little endian: head; blocks sorted by offer and period, each with b, r if there is any, and the upper
+        triangle of A as integers of 4 bytes, or 8 where a sum needs them; a BLAKE2b seal over all before it.
         """
         upper = np.triu_indices(self.dimension)
         parts = [b""]
         for offer, period, block in self._sorted():
             name = offer.encode()
-            sums = np.concatenate([block.b, block.A[upper]]).astype("<i8")
+            responded = bool(block.r.any())
+            vectors = [block.b, block.r] if responded else [block.b]
+            sums = np.concatenate([*vectors, block.A[upper]]).astype("<i8")
             narrow = bool((np.abs(sums) < 2**31).all())
-            parts.append(_BLOCK.pack(len(name), period, block.n, block.s, 4 if narrow else 8))
+            form = (4 if narrow else 8) | (_RESPONSES if responded else 0)
+            parts.append(_BLOCK.pack(len(name), period, block.n, block.s, form))
             parts.append(name)
             parts.append((sums.astype("<i4") if narrow else sums).tobytes())
         total = _HEAD.size + sum(map(len, parts)) + _SEAL_BYTES
@@ -316,7 +382,7 @@ class Statistics:
         magic, form, version, dimension, blocks, total = _HEAD.unpack_from(data)
         if magic != _MAGIC:
             raise CheckpointError(f"these are no statistics: they start with {magic!r}, not {_MAGIC!r}")
-        if form != _FORMAT:
+        if form not in (_FORMAT, _FORMAT_WITHOUT_RESPONSES):
             raise CheckpointError(f"statistics have format {form}; this release reads format {_FORMAT}")
         if len(data) != total:
             what = "cut short" if len(data) < total else "too long"
@@ -330,19 +396,21 @@ class Statistics:
             )
         stats = cls(dimension, version)
         upper = np.triu_indices(dimension)
-        entries = dimension + len(upper[0])
         at = _HEAD.size
         for _ in range(blocks):
             name_bytes, period, n, s, width = _BLOCK.unpack_from(body, at)
             at += _BLOCK.size
             offer = body[at : at + name_bytes].decode()
             at += name_bytes
+            vectors, width = (2, width - _RESPONSES) if width & _RESPONSES else (1, width)
+            entries = vectors * dimension + len(upper[0])
             sums = np.frombuffer(body, f"<i{width}", entries, at).astype(np.float64)
             at += entries * width
+            b, *rest, triangle = np.split(sums, [each * dimension for each in range(1, vectors + 1)])
             A = np.zeros((dimension, dimension))
-            A[upper] = sums[dimension:]
-            A.T[upper] = sums[dimension:]
-            stats._blocks.setdefault(offer, {})[period] = _Block(A, sums[:dimension].copy(), n, s)
+            A[upper] = A.T[upper] = triangle
+            r = rest[0].copy() if rest else np.zeros(dimension)
+            stats._blocks.setdefault(offer, {})[period] = _Block(A, b.copy(), r, n, s)
         assert at == len(body)
         return stats
 
@@ -359,19 +427,16 @@ class Statistics:
             )
         blocks = list(other._sorted())  # a copy: the other may be this very object
         for offer, period, block in blocks:
-            self._add(offer, period, sign * block.A, sign * block.b, sign * block.n, sign * block.s)
+            self._add(offer, period, block, sign)
         return {offer for offer, _, _ in blocks}
 
-    def _add(self, offer: str, period: int, A: Floats, b: Floats, n: int, s: int) -> None:
+    def _add(self, offer: str, period: int, more: _Block, sign: int = 1) -> None:
         """Add sums to a block. It starts from +0.0, so no -0.0 ever stays, and it goes when nothing is left."""
         periods = self._blocks.setdefault(offer, {})
         block = periods.get(period)
         if block is None:
-            block = periods[period] = _Block(np.zeros((self.dimension, self.dimension)), np.zeros(self.dimension))
-        block.A += A
-        block.b += b
-        block.n += n
-        block.s += s
+            block = periods[period] = _Block.of_nothing(self.dimension)
+        block.add(more, sign)
         assert abs(block.n) <= LESSONS_MAX, "more lessons than float64 sums hold exactly: use shorter periods"
         if block.empty():
             del periods[period]

@@ -80,13 +80,14 @@ Floats = npt.NDArray[np.float64]
 Likelihood = Callable[[Strengths], float]
 
 
-def learn_strengths(
+def learn_linear_strengths(
     stats: Sums,
     now_period: int,
     options: PosteriorOptions,
     structure: Structure = _FLAT,
     start: Strengths | None = None,
     rounds: int = ROUNDS_MAX,
+    rest_of: Strengths | None = None,
 ) -> Strengths:
     """The strengths under which the lessons are most probable: a climb along one strength at a time, signs, rivals.
 
@@ -94,18 +95,21 @@ def learn_strengths(
     `OFFERS_WEIGHED_MAX` offers. Begun where the last climb ended, with one round now and then, it keeps up with lessons
     that come in; begun from what was declared, it is a function of the sums alone.
 
-    Args: as of `models.fit`, and
+    Args: as of `models.posterior.LinearBeliefs`, and
         start: where to begin; from what was declared if None. Loadings and rivalry are learnt anew.
         rounds: most rounds of each climb.
+        rest_of: of what is left of rewards without responses, in place of what options declare. Its mean is 0 by
+            definition, so it is not learnt how surely all its rates are; nor how offers relate.
     """
-    declared = Strengths.declared(options)
-    waves = options.prior_strength / 3.0
+    declared = rest_of or Strengths.declared(options)
+    kin, climbed = rest_of is None, _CLIMBED if rest_of is None else _CLIMBED[1:]
+    waves = declared.inputs / 3.0
     every = combined(stats, now_period, options)
     sums = dict(sorted(every.items(), key=lambda item: (-item[1].n, item[0]))[:OFFERS_WEIGHED_MAX])
     if sum(own.n for own in sums.values()) < LESSONS_WEIGHED_MIN:
         return declared
     alone = len(sums) == 1
-    few = not alone and _yeses(sums) < YESES_WEIGHED_MIN
+    few = kin and not alone and _yeses(sums) < YESES_WEIGHED_MIN
     found: dict[Strengths, float] = {}
 
     def likelihood_of(some: Mapping[str, OfferSums], strengths: Strengths) -> float:
@@ -121,12 +125,12 @@ def learn_strengths(
         return found[strengths]
 
     begun = replace(declared if start is None or few else start, loadings={}, competing=0)
-    best = _climbed(replace(begun, waves=math.inf), _CLIMBED, likelihood, rounds)
+    best = _climbed(replace(begun, waves=math.inf), climbed, likelihood, rounds)
     if structure.waves:
         begun = begun if math.isfinite(begun.waves) else replace(begun, waves=waves)
-        waved = _climbed(begun, ("waves", *_CLIMBED), likelihood, rounds)
+        waved = _climbed(begun, ("waves", *climbed), likelihood, rounds)
         best = waved if likelihood(waved) > likelihood(best) + _WAVES_GAIN else best
-    if few or alone:
+    if few or alone or not kin:
         return best
     leant = _leant(best, sums, options, structure, likelihood, rounds)
     gain = likelihood(leant) - likelihood(best) - _SIGN_GAIN * len(sums)

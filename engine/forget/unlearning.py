@@ -9,7 +9,6 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from engine.attribution import Attribution, Forgotten, Lesson
 from engine.forget.entry import ForgetRecord
@@ -63,7 +62,7 @@ class Unlearning:
             for lesson in again.absorb(item for item in batch if item.offset < entry.at):
                 if lesson.decision in there:
                     taught[lesson.decision, lesson.rank] = lesson
-        return [replace(lesson, old=lesson.new, new=None) for lesson in taught.values() if lesson.new is not None]
+        return [lesson.back for lesson in taught.values() if lesson.new is not None]
 
     async def finish(self, learner: Learner) -> None:
         """Remove the records of what the checkpoint, just written, has forgotten. Raises StoreError."""

@@ -37,7 +37,7 @@ class World:
         mean, sd = policy.score(x[None])
         lessons = hand_over(
             x[None], mean, sd, np.array([0]), np.array([[rate]]), np.array([strength]), np.array([belief.noise]),
-            beliefs.prior_spread, beliefs.by_others("new")[None],
+            beliefs.prior_spread("new")[None], beliefs.by_others("new")[None],
         )  # fmt: skip
         return float(mean[0, 0]), float(sd[0, 0]), float(lessons[0, 0]), belief
 

@@ -137,9 +137,9 @@ def test_rivals_equal_the_joint_gaussian_of_weights_that_come_to_little(several)
     assert beliefs.by_others("house") == pytest.approx(alone[house], rel=1e-8)
     new = found["new"]  # it was not counted: its rate alone is known from others
     apart = 0.9 if several else 1.0 / (1.0 - 1.0 / many)
-    assert beliefs.prior_spread == pytest.approx([1.0 / 3.0] + [apart / (2.0 * square)] * (d - 1))
+    assert beliefs.prior_spread("new") == pytest.approx([1.0 / 3.0] + [apart / (2.0 * square)] * (d - 1))
     assert new.mean[1:].tolist() == beliefs.by_others("new")[1:].tolist() == [0.0, 0.0]
-    assert new.covariance.diagonal()[1:] / new.noise == pytest.approx(beliefs.prior_spread[1:])
+    assert new.covariance.diagonal()[1:] / new.noise == pytest.approx(beliefs.prior_spread("new")[1:])
     assert_proper(new)
 
 

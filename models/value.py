@@ -1,0 +1,295 @@
+"""What a response is worth: offers that bring more from one customer than from another are learnt in two parts.
+
+Of most customers nothing comes, and what a few of them bring is mostly chance: a dollar more an offer cannot be told
+from a noise of fifteen for thousands of customers. Whether they respond can, much sooner, and what a response brings
+depends little on the offer that led to it. So of a reward t and a response h, 0 or 1,
+
+    t = V h + e
+
+with V the mean reward of a response to any such offer. Both terms are linear in x with a Gaussian belief of their own
+(`models.posterior`), as their sums are there: those of h are (A, r), those of e (A, b - V r). The belief about t is the
+sum of both, with the covariances V² C_h + C_e. Whatever V is, nothing is lost or bent by it; V as the mean makes what
+is believed of the one independent of the other. What offers differ in by more than by their responses, and who brings
+more, is in e, and is believed when the lessons say so.
+
+**Before they do**, a response is thought to be worth the same from whatever offer and whomever: V of an offer scatters
+around that of all by `WORTH_SCATTER` of it, which is p times so much in e, with p the share that responds. The V of all
+is as good as unknown: e is centred by the very lessons that it is then learnt from, so a prior that says "about 0"
+would count them twice.
+
+Taking a reward apart into whether and how much is the two-part model (Cragg 1971), P × V of decisioning; taking what
+is told without noise out of what is noisy is the method of control variates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from models.posterior import NOISE_LESSONS, LinearBeliefs, OfferPosterior, PosteriorOptions, Strengths, Structure
+from models.statistics import TARGET_STEPS, Sums, SumsView
+from models.strengths import ROUNDS_MAX, learn_linear_strengths
+from models.transform import STEPS
+
+WORTH_LESSONS: Final = 1.0
+"""Responses that are supposed before the first, worth the declared value: 1. Few, as they may bring something else."""
+
+WORTH_SCATTER: Final = 0.15
+"""By how much of its mean the worth of a response differs between offers, before anything is known."""
+
+WORTH_UNSURE: Final = 10.0
+"""Variance of the mean of the rest before its lessons, over that which the mean reward of a response has by them."""
+
+REST_APART: Final = 0.3
+"""Who brings more from one offer brings more from another, too: `Strengths.apart` of what is not response."""
+
+_PRIOR_LESSONS_MIN, _PRIOR_LESSONS_MAX = 1e-2, 1e4
+
+_FLAT: Final = Structure()
+
+Floats = npt.NDArray[np.float64]
+Factor = Callable[[int], float] | None
+
+
+class _Responses(SumsView):
+    """Sums of h, where offers are valued, and of the targets of the others, for which a yes is all there is."""
+
+    def __init__(self, sums: Sums, valued: frozenset[str]) -> None:
+        super().__init__(sums)
+        self._valued = valued
+
+    def combined(
+        self, offer: str, now_period: int, half_life_periods: float | None, factor: Factor = None
+    ) -> tuple[Floats, Floats, float, float]:
+        """The offer's sums, see `Statistics.combined`."""
+        A, b, n, s = self._sums.combined(offer, now_period, half_life_periods, factor)
+        if offer not in self._valued:
+            return A, b, n, s
+        r = self._sums.responses(offer, now_period, half_life_periods, factor)
+        return A, TARGET_STEPS * r, n, TARGET_STEPS**2 * float(r[0]) / STEPS
+
+
+class _Rest(SumsView):
+    """Sums of e, of the offers that are valued."""
+
+    def __init__(self, sums: Sums, valued: frozenset[str], worth: float) -> None:
+        super().__init__(sums)
+        self._worth = worth
+        self._offers = tuple(offer for offer in sums.offers if offer in valued)
+
+    @property
+    def offers(self) -> tuple[str, ...]:
+        """Those with lessons, sorted."""
+        return self._offers
+
+    def combined(
+        self, offer: str, now_period: int, half_life_periods: float | None, factor: Factor = None
+    ) -> tuple[Floats, Floats, float, float]:
+        """The offer's sums, see `Statistics.combined`."""
+        A, b, n, s = self._sums.combined(offer, now_period, half_life_periods, factor)
+        r = self._sums.responses(offer, now_period, half_life_periods, factor)
+        step = self._worth * TARGET_STEPS
+        # Σ t h is Σ t: where nobody responds, nothing comes.
+        squares = s + step * (step * float(r[0]) - 2.0 * float(b[0])) / STEPS
+        return A, b - step * r, n, max(squares, 0.0)
+
+
+class _Worth(NamedTuple):
+    """What responses are worth: V, and what is then believed of the rest before its lessons."""
+
+    mean: float
+    declared: Strengths
+
+    @classmethod
+    def of(cls, stats: Sums, now_period: int, options: PosteriorOptions, structure: Structure) -> _Worth | None:
+        """By the lessons of all valued offers; None as long as nothing came of any of them."""
+        count = responses = total = squares = 0.0
+        for offer in stats.offers:
+            if offer in structure.valued:
+                _, b, n, s = stats.combined(offer, now_period, options.half_life_periods)
+                count += max(n, 0.0)
+                responses += float(stats.responses(offer, now_period, options.half_life_periods)[0]) / STEPS
+                total += float(b[0]) / (STEPS * TARGET_STEPS)
+                squares += s / TARGET_STEPS**2
+        if squares <= 0.0 and responses <= 0.0:
+            return None
+        # Sums with lessons taken back that were added elsewhere may be of less than nothing.
+        squares = max(squares, 0.0)
+        # Rewards may have been taught before responses were: there were as many as it takes for so much to have come.
+        responses = max(responses, total**2 / squares if squares > 0.0 else 0.0)
+        supposed = responses + WORTH_LESSONS
+        mean = (total + WORTH_LESSONS) / supposed
+        share = (responses + NOISE_LESSONS * options.prior_rate) / (count + NOISE_LESSONS)
+        noise = max(squares + mean * (mean * responses - 2.0 * total), 0.0) / (count + NOISE_LESSONS)
+        noise = max(noise, options.noise_floor)
+        own = (WORTH_SCATTER * share * mean) ** 2
+        common = WORTH_UNSURE * share**2 * (squares + WORTH_LESSONS) / supposed**2
+        bias, inputs = (_within(noise / max(variance, 1e-12)) for variance in (own + common, own))
+        return cls(mean, Strengths(bias, inputs, apart=REST_APART, rates_apart=own / common))
+
+
+def _within(lessons: float) -> float:
+    return min(max(lessons, _PRIOR_LESSONS_MIN), _PRIOR_LESSONS_MAX)
+
+
+def _of_rest(options: PosteriorOptions) -> PosteriorOptions:
+    """Nothing is expected of the rest."""
+    return replace(options, prior_rate=0.0)
+
+
+def learn_strengths(
+    stats: Sums,
+    now_period: int,
+    options: PosteriorOptions,
+    structure: Structure = _FLAT,
+    start: Strengths | None = None,
+    rounds: int = ROUNDS_MAX,
+) -> Strengths:
+    """The strengths under which the lessons are most probable, of responses and of what they are worth.
+
+    Args: as of `models.strengths.learn_linear_strengths`.
+    """
+    if not structure.valued:
+        return learn_linear_strengths(stats, now_period, options, structure, start, rounds)
+    own = None if start is None else replace(start, rest=None)
+    responses = _Responses(stats, structure.valued)
+    found = learn_linear_strengths(responses, now_period, options, structure, own, rounds)
+    worth = _Worth.of(stats, now_period, options, structure)
+    if worth is None:
+        return found
+    rest = _Rest(stats, structure.valued, worth.mean)
+    begun = None if start is None else start.rest
+    of_rest = learn_linear_strengths(
+        rest, now_period, _of_rest(options), structure, begun, rounds, rest_of=worth.declared
+    )
+    return replace(found, rest=of_rest)
+
+
+def fit(
+    stats: Sums,
+    offers: Sequence[str],
+    now_period: int,
+    options: PosteriorOptions,
+    structure: Structure = _FLAT,
+    strengths: Strengths | None = None,
+) -> dict[str, OfferPosterior]:
+    """The posteriors of some offers.
+
+    Fails on nothing it is given: constant or collinear columns, no lessons, one-sided targets, or sums that for the
+    moment hold more lessons taken back than added (they count as none) all have a proper posterior.
+
+    Args:
+        stats: all that was learnt, also of offers not asked for: they inform the prior.
+        offers: the offers to fit; one without lessons gets the prior of its category.
+        now_period: the period from which ages are counted.
+        options: the prior and the forgetting.
+        structure: which columns and which offers belong together.
+        strengths: of the prior, from `learn_strengths`; as declared if None.
+
+    >>> from models import Statistics
+    >>> stats = Statistics(dimension=1, transform_version=0)
+    >>> x = np.full((8, 1), 127, np.int8)
+    >>> _ = stats.learn(["card"] * 8, [0] * 8, x, [100] * 4 + [0] * 4, [1] * 8)
+    >>> found = fit(stats, ["card", "new"], 0, PosteriorOptions(prior_strength=2.0, prior_rate=0.0))
+    >>> [round(float(found[offer].mean[0]), 2) for offer in found]  # 4 of 8, shrunk; a little of it is common
+    [0.33, 0.08]
+    """
+    strengths = strengths or Strengths.declared(options)
+    return Beliefs(stats, now_period, options, structure, strengths).of(offers)
+
+
+class Beliefs:
+    """The posterior of all weights at one moment; what offers have in common is worked out once.
+
+    Args: as of `fit`.
+    """
+
+    def __init__(
+        self,
+        stats: Sums,
+        now_period: int,
+        options: PosteriorOptions,
+        structure: Structure,
+        strengths: Strengths,
+    ) -> None:
+        self.strengths = strengths
+        self._valued = structure.valued
+        self._worth = _Worth.of(stats, now_period, options, structure) if structure.valued else None
+        self._responses = LinearBeliefs(self._of_responses(stats), now_period, options, structure, strengths)
+        self._rest: LinearBeliefs | None = None
+        if self._worth is not None:
+            self._rest = LinearBeliefs(
+                self._of_rest(stats), now_period, _of_rest(options), structure, strengths.rest or self._worth.declared
+            )
+
+    def _of_responses(self, stats: Sums) -> Sums:
+        return _Responses(stats, self._valued) if self._valued else stats
+
+    def _of_rest(self, stats: Sums) -> Sums:
+        assert self._worth is not None
+        return _Rest(stats, self._valued, self._worth.mean)
+
+    @property
+    def dimension(self) -> int:
+        """Columns that the beliefs are about: without the waves where those are left out."""
+        rest = 0 if self._rest is None else self._rest.dimension
+        return max(self._responses.dimension, rest)
+
+    def of(self, offers: Sequence[str]) -> dict[str, OfferPosterior]:
+        """The beliefs about some offers."""
+        rest = {} if self._rest is None else self._rest.of(self._with_rest(offers))
+        return self._together(self._responses.of(offers), rest)
+
+    def renewed(self, stats: Sums, offers: Sequence[str]) -> dict[str, OfferPosterior]:
+        """The beliefs about offers that learnt since, while what offers have in common stays as it was."""
+        rest = {} if self._rest is None else self._rest.renewed(self._of_rest(stats), self._with_rest(offers))
+        return self._together(self._responses.renewed(self._of_responses(stats), offers), rest)
+
+    def _with_rest(self, offers: Sequence[str]) -> list[str]:
+        return [offer for offer in offers if offer in self._valued]
+
+    def _together(
+        self, responses: dict[str, OfferPosterior], rest: dict[str, OfferPosterior]
+    ) -> dict[str, OfferPosterior]:
+        if self._worth is None:
+            return responses
+        worth, found = self._worth.mean, dict(responses)
+        for offer, more in rest.items():
+            own = responses[offer]
+            mean, covariance = worth * own.mean, worth**2 * own.covariance
+            found[offer] = replace(
+                own,
+                mean=_sum(mean, more.mean),
+                covariance=_sum(covariance, more.covariance),
+                noise=worth**2 * own.noise + more.noise,
+            )
+        return found
+
+    def by_others(self, offer: str) -> Floats:
+        """(dimension,) expected weights of an offer by the lessons of the others alone."""
+        found = self._responses.by_others(offer)
+        if self._rest is None or self._worth is None or offer not in self._valued:
+            return _sum(found, np.zeros(self.dimension))
+        return _sum(self._worth.mean * found, self._rest.by_others(offer))
+
+    def prior_spread(self, offer: str) -> Floats:
+        """(dimension,) variance of the weights of this offer before any lesson of any, in units of its noise."""
+        spread = self._responses.prior_spread
+        if self._rest is None or self._worth is None or offer not in self._valued:
+            return _sum(spread, np.zeros(self.dimension))
+        own = self._worth.mean**2 * self._responses.of([offer])[offer].noise
+        rest = self._rest.of([offer])[offer].noise
+        return _sum(own * spread, rest * self._rest.prior_spread) / (own + rest)
+
+
+def _sum(one: Floats, other: Floats) -> Floats:
+    """Of two vectors or two square matrices, of which the smaller one is 0 in the columns that it does not have."""
+    if len(one) < len(other):
+        one, other = other, one
+    total = one.copy()
+    total[tuple(slice(0, len(other)) for _ in range(one.ndim))] += other
+    return total
