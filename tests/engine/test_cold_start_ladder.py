@@ -9,7 +9,7 @@ from test_governed_exploration import record_of
 from engine.catalogue import Catalogue
 from engine.config import parse, version_of
 from engine.errors import ConfigError
-from engine.policyfacts import PolicyFacts
+from engine.policyfacts import PolicyFacts, pack_weights
 from models import thompson_probabilities
 from opportune.v1 import decisions_pb2
 from tests.small_engine import CONFIG, SmallEngine
@@ -157,6 +157,15 @@ async def test_a_policy_of_which_nothing_is_told_leaves_the_points() -> None:
     """A learner of an earlier release sends no noise: the points stand, and nothing fails."""
     facts = PolicyFacts.read({"version": 3}, ["card", "loan"])
     assert np.isnan(facts.noise).all() and not facts.spread.size
+
+
+async def test_a_policy_kept_by_an_earlier_release_has_one_spread_for_all_offers() -> None:
+    others = pack_weights(np.array([0.25, 0.5]))
+    told = {"points": {"spread": [1.0, 0.125], "offers": {"loan": [0.5, others]}}}
+    facts = PolicyFacts.read(told, ["card", "loan"])
+    assert facts.noise[1] == 0.5 and np.isnan(facts.noise[0])
+    assert facts.spread[1].tolist() == [1.0, 0.125]
+    assert facts.others[1].tolist() == [0.25, 0.5]
 
 
 @pytest.mark.parametrize(

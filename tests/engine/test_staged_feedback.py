@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.attribution import Attribution
+from engine.attribution import Attribution, Lesson
 from engine.course import Told, problem, standing, tag_of, taken
 from engine.learner import Learner
 from engine.ledger import hash_of
@@ -199,6 +199,15 @@ AT = Offset(1, 1)
 
 def lessons(key: int, *turns: tuple[float, Stage | None, dict[str, float], str, str]) -> list[tuple[Any, Any]]:
     """(old, new) after turns of (days after the decision, stage or None: time passes, rewards, id, corrects)."""
+    return [(lesson.old, lesson.new) for lesson in _lessons(key, *turns)]
+
+
+def responses(key: int, *turns: tuple[float, Stage | None, dict[str, float], str, str]) -> list[tuple[bool, bool]]:
+    """Likewise, whether it was and is taught that the customer responded."""
+    return [(lesson.old_response, lesson.new_response) for lesson in _lessons(key, *turns)]
+
+
+def _lessons(key: int, *turns: tuple[float, Stage | None, dict[str, float], str, str]) -> list[Lesson]:
     log = [LogEntry(AT, decision(START_MS, bytes(DIMENSION), [key]))]
     for seq, (days, stage, given_rewards, name, corrects) in enumerate(turns, 1):
         now_ms = START_MS + round(days * DAY_MS)
@@ -208,13 +217,44 @@ def lessons(key: int, *turns: tuple[float, Stage | None, dict[str, float], str, 
             else outcome((AT, 1, stage, now_ms, given_rewards, name, corrects), [key])
         )
         log.append(LogEntry(Offset(2, seq), data))
-    return [(lesson.old, lesson.new) for lesson in Attribution(CATALOGUE.terms).absorb(log)]
+    return Attribution(CATALOGUE.terms).absorb(log)
 
 
 def turn(
     days: float, stage: Stage | None = None, name: str = "", corrects: str = "", **given_rewards: float
 ) -> tuple[float, Stage | None, dict[str, float], str, str]:
     return days, stage, given_rewards, name or f"{days} {stage}", corrects
+
+
+def test_who_responded_is_taught_beside_what_it_was_worth() -> None:
+    """A click without a yes, an acceptance, or any reward is a response; a no, and no answer, are none."""
+    assert responses(FUND, turn(1, Stage.DECLINED)) == [(False, False)]
+    assert responses(FUND, turn(1, Stage.PRESENTED), turn(40)) == [(False, False)]
+    assert responses(FUND, turn(1, Stage.CLICKED), turn(40)) == [(False, True)]
+    assert responses(FUND, turn(1, Stage.CLICKED), turn(2, Stage.DECLINED)) == [(False, True)]
+    assert responses(FUND, turn(1, Stage.DECLINED, satisfaction=-1)) == [(False, True)]
+    assert responses(FUND, turn(1, Stage.ACCEPTED), turn(2, Stage.CANCELLED)) == [(False, True), (True, True)]
+    # The window closes without an answer; then there was one after all, and it was a mistake.
+    late = turn(41, Stage.ACCEPTED, "late", revenue=120)
+    wrong = turn(42, Stage.DECLINED, "wrong", corrects="late")
+    assert responses(FUND, turn(40), late, wrong) == [(False, False), (False, True), (True, False)]
+    assert responses(CARD, turn(1, Stage.ACCEPTED)) == [(False, False)], "of an offer without terms a yes says it all"
+
+
+def test_a_response_survives_the_checkpoint_and_is_taken_back_as_it_was_taught() -> None:
+    first = Attribution(CATALOGUE.terms)
+    clicked = outcome((AT, 1, Stage.CLICKED, START_MS + DAY_MS, {}, "click", ""), [FUND])
+    passed = decision(START_MS + 40 * DAY_MS, bytes(DIMENSION), [])
+    opened = decision(START_MS, bytes(DIMENSION), [FUND])
+    [taught] = first.absorb([LogEntry(AT, opened), LogEntry(Offset(2, 1), clicked), LogEntry(Offset(2, 2), passed)])
+    second = Attribution.from_bytes(first.to_bytes(), CATALOGUE.terms)
+    yes = outcome((AT, 1, Stage.ACCEPTED, START_MS + 41 * DAY_MS, {"revenue": 120.0}, "yes", ""), [FUND])
+    [moved] = second.absorb([LogEntry(Offset(2, 3), yes)])
+    assert (moved.old, moved.old_response) == (taught.new, True)
+    assert (moved.new, moved.new_response) == (68, True)
+    back = moved.back
+    assert (back.old, back.old_response, back.new, back.new_response) == (68, True, None, False)
+    assert moved.changes == [(taught.new, True, -1), (68, True, 1)]
 
 
 def test_while_a_delivery_is_waited_for_the_acceptance_teaches_nothing() -> None:

@@ -5,6 +5,7 @@ import pytest
 from engine.errors import InvalidArgument, NotAllowed
 from engine.replay import Verdict
 from engine.replaying import replay
+from models import unpack_offer
 from tests.small_engine import DAY_MS, SmallEngine
 
 OFFERS = b"""
@@ -82,6 +83,25 @@ async def test_instalments_add_up() -> None:
     for _ in range(2):
         await engine.tell(1, "fund", "accepted", "second", rewards={"revenue": 30, "satisfaction": 1})
     assert await fund(engine) == (1, 50)
+
+
+async def test_clicks_without_a_yes_speak_for_an_offer_of_which_a_yes_brings_something() -> None:
+    """Of two customers that clicked one bought for 120: both responded, and the model learns that beside the reward."""
+    engine = Told()
+    await engine.tell(1, "fund", "clicked")
+    await engine.tell(0, "loan", "declined")
+    await engine.time_passes(10)
+    learner = await engine.learning.learner()
+    assert await fund(engine) == (1, 20), "a reward of 0, between −50 and 200"
+    assert learner.statistics.responses("fund", 0, None)[0] == 127
+    assert learner.statistics.responses("loan", 0, None)[0] == 0
+    engine.decision_id = (await engine.decide("eve")).decision_id
+    await engine.tell(1, "fund", "accepted", rewards={"revenue": 120})
+    assert await fund(engine) == (2, 20 + 68)
+    assert learner.statistics.responses("fund", 0, None)[0] == 2 * 127
+    _, beliefs = learner.snapshot(whole=True)
+    mean = unpack_offer(beliefs["fund"]).mean[0]
+    assert 0.05 < mean < 2.0, "shares of 60"
 
 
 async def test_a_mistake_is_corrected_as_if_it_had_not_been_made() -> None:

@@ -1,5 +1,7 @@
 """Sums that add, subtract and commute to the last bit, and bytes that are refused when they are not what they claim."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,17 +16,20 @@ LESSON = st.tuples(
     st.integers(-3, 3),
     st.lists(st.integers(-127, 127), min_size=D, max_size=D),
     st.integers(0, 100),
+    st.booleans(),
 )
 LESSONS = st.lists(LESSON, max_size=25)
 
 
 def learn(stats: Statistics, lessons, sign: int = 1) -> set[str]:
+    """(offer, period, x, target, whether there was a response; no if that is left out) each."""
     return stats.learn(
-        [offer for offer, _, _, _ in lessons],
-        [period for _, period, _, _ in lessons],
-        np.array([x for _, _, x, _ in lessons], np.int8).reshape(-1, D),
-        [target for _, _, _, target in lessons],
+        [offer for offer, *_ in lessons],
+        [period for _, period, *_ in lessons],
+        np.array([x for _, _, x, *_ in lessons], np.int8).reshape(-1, D),
+        [target for _, _, _, target, *_ in lessons],
         [sign] * len(lessons),
+        [response == [True] for _, _, _, _, *response in lessons],
     )
 
 
@@ -125,6 +130,30 @@ def test_refusals_say_what_is_wrong(data, message):
         Statistics.from_bytes(data, transform_version=77)
 
 
+def test_bytes_of_before_responses_were_learnt_are_read():
+    """The format before had no responses; what it says is said by the same bytes but for its number and seal."""
+    stats = learnt([("card", 0, [127, 1, 2, 3], 50), ("loan", 2, [127, 0, 0, 9], 0)])
+    body = bytearray(stats.to_bytes()[:-16])
+    assert body[4] == 2
+    body[4] = 1
+    before = bytes(body) + hashlib.blake2b(body, digest_size=16).digest()
+    assert Statistics.from_bytes(before, transform_version=77) == stats
+
+
+def test_responses_are_summed_and_weighed_as_the_rest_is():
+    yes, no = ("card", 0, [127, 1, 2, 3], 0, True), ("card", 0, [127, 9, 9, 9], 70, False)
+    stats = learnt([yes, yes, no, ("card", 2, [127, 0, 0, 4], 100, True), ("loan", 0, [127, 1, 1, 1], 50)])
+    assert stats.responses("card", 0, None).tolist() == [381, 2, 4, 10]
+    assert stats.responses("card", 2, 2.0).tolist() == [254, 1, 2, 7]
+    assert stats.responses("card", 2, 2.0, lambda period: float(period > 0)).tolist() == [127, 0, 0, 4]
+    assert stats.responses("loan", 0, None).tolist() == stats.responses("new", 0, None).tolist() == [0] * D
+    assert Statistics.from_bytes(stats.to_bytes()).responses("card", 0, None).tolist() == [381, 2, 4, 10]
+    learn(stats, [yes], -1)
+    assert stats.responses("card", 0, None).tolist() == [254, 1, 2, 7]
+    with pytest.raises(ValueError, match="2 offers need as many responses"):
+        stats.learn(["card"] * 2, [0] * 2, np.zeros((2, D), np.int8), [0] * 2, [1] * 2, [True])
+
+
 def test_statistics_of_two_transforms_do_not_mix():
     with pytest.raises(CheckpointError, match="do not mix"):
         learnt([]).merge(Statistics(D, 78))
@@ -161,6 +190,7 @@ def test_pruning_changes_no_result(lessons, now, half_life):
             stats.combined(offer, now, half_life), pruned.combined(offer, now, half_life), strict=True
         ):
             assert np.array_equal(before, after)
+        assert np.array_equal(stats.responses(offer, now, half_life), pruned.responses(offer, now, half_life))
     assert touched <= set(stats.offers)
     assert (len(pruned) == len(stats)) == (not touched)
 
