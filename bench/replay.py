@@ -7,12 +7,12 @@ action was logged more often than the others, `thinned` drops a random part of i
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.ours import Ours
+from bench.ours import Decided
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
@@ -34,6 +34,16 @@ class Against(NamedTuple):
         return self.difference + self.half_width < 0.0
 
 
+class Replayed(Protocol):
+    """A learner that may be told who responded beside what that brought."""
+
+    def decide(self, x: Floats32) -> Decided:
+        """Actions for rows (B, d)."""
+
+    def learn(self, x: Floats32, actions: Ints, rewards: Floats, responses: Bools | None = None) -> None:
+        """What came of actions taken for rows (B, d)."""
+
+
 def thinned(logged: Ints, propensities: Sequence[float], dice: np.random.Generator) -> Bools:
     """Which events to keep so that every action is as likely as the rarest. `propensities` of the actions."""
     keep = min(propensities) / np.asarray(propensities)
@@ -42,7 +52,7 @@ def thinned(logged: Ints, propensities: Sequence[float], dice: np.random.Generat
 
 
 def replay(
-    learner: Ours, x: Floats32, logged: Ints, rewards: Floats, batch_rows: int, responses: Bools | None = None
+    learner: Replayed, x: Floats32, logged: Ints, rewards: Floats, batch_rows: int, responses: Bools | None = None
 ) -> Ints:
     """The positions of the events that counted, in order.
 
