@@ -338,7 +338,9 @@ class _ByRow:
     def decide(self, x: np.ndarray) -> Decided:
         return Decided(x[:, 0].astype(np.int64), np.ones(len(x)))
 
-    def learn(self, x: np.ndarray, actions: np.ndarray, rewards: np.ndarray, responses: np.ndarray | None = None) -> None:
+    def learn(
+        self, x: np.ndarray, actions: np.ndarray, rewards: np.ndarray, responses: np.ndarray | None = None
+    ) -> None:
         assert np.array_equal(x[:, 0], actions)
 
 
