@@ -308,7 +308,7 @@ class Challengers:
 
     def _teach(self, lesson: Lesson, one: Open | None, data: bytes | None) -> None:
         at = self._catalogue.index_of_key.get(lesson.offer_key)
-        if lesson.new is None or data is None or at is None or one is None:
+        if lesson.new in (None, lesson.old) or data is None or at is None or one is None:
             return
         thinking = [self._models[name] for name in one.thoughts]
         learning = [model for model in thinking if not model.is_ours and not model.imitates]

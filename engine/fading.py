@@ -53,8 +53,8 @@ class Faded(SumsView):
         now_period: int,
         half_life_periods: float | None,
         factor: Callable[[int], float] | None = None,
-    ) -> NDArray[np.float64]:
-        """The offer's sum r, see `Statistics.responses`."""
+    ) -> tuple[NDArray[np.float64], float]:
+        """The offer's sums of responses, see `Statistics.responses`."""
         return self._sums.responses(offer, now_period, half_life_periods, self._faded(offer, factor))
 
     def _faded(self, offer: str, factor: Callable[[int], float] | None) -> Callable[[int], float] | None:

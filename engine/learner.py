@@ -285,7 +285,7 @@ class Learner:
 
         The prior of an offer leans on all others, so an offer that did not change is only refreshed by a whole one.
         """
-        whole = whole or self._grown_older or self._beliefs is None
+        whole = whole or self._grown_older or self._beliefs is None or not self._beliefs.knows_worth
         if whole or self.lessons > 1.05 * self._averaged_lessons:
             # As dear as a fit, and the average of all lessons moves slowly: not with every snapshot.
             self._averaged_lessons = self.lessons
@@ -370,6 +370,7 @@ class Learner:
 
     def believe_anew(self) -> None:
         """Make the next snapshot from the sums alone: lessons were taken back that must leave nothing behind."""
+        self.statistics.drop_without_lessons()
         self._beliefs, self._average, self._weighs_anew = None, None, True
 
     def anew(self) -> "Learner":

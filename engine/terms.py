@@ -170,3 +170,15 @@ class OfValue(SumsView):
         # The constant column is STEPS in every x: A's first column is STEPS · Σ x, b's first entry STEPS · Σ target.
         shifted = span * (b - shift * A[:, 0] / STEPS)
         return A, shifted, n, span**2 * (s - 2.0 * shift * float(b[0]) / STEPS + shift**2 * n)
+
+    def responses(
+        self,
+        offer: str,
+        now_period: int,
+        half_life_periods: float | None,
+        factor: Callable[[int], float] | None = None,
+    ) -> tuple[NDArray[np.float64], float]:
+        """The offer's sums of responses, see `Statistics.responses`."""
+        r, q = self._sums.responses(offer, now_period, half_life_periods, factor)
+        zero, span = self._scales.get(offer, (0.0, 1.0))
+        return r, span * (q - zero * TARGET_STEPS * float(r[0]) / STEPS)

@@ -156,7 +156,7 @@ class Tuning:
         epoch = self._epoch
         if epoch is None or not (whole or epoch.changed):
             return
-        if whole:
+        if whole or not epoch.beliefs.knows_worth:
             epoch.beliefs = learner.beliefs_of(epoch.statistics)
             renewed = epoch.beliefs.of(self._catalogue.offer_ids)
         else:

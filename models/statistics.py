@@ -4,10 +4,10 @@ A linear-Gaussian model needs nothing of a lesson (x, target) but its share in f
 
     A = Σ x xᵀ      b = Σ target · x      n = Σ 1      s = Σ target²
 
-over the lessons of an offer. Of offers that bring more from one customer than from another there is a fifth, r = Σ x
-over the lessons in which the customer responded at all (`models.value`). All entries are integers (`models.transform`
-quantises x, targets are 0 .. 100), and float64 adds integers without rounding up to 2⁵³. So sums are not nearly but
-exactly associative and commutative, and that is what the rest of the system stands on:
+over the lessons of an offer. Of offers that bring more from one customer than from another there are two more, over the
+lessons in which the customer responded at all (`models.value`): r = Σ x and q = Σ target. All entries are integers
+(`models.transform` quantises x, targets are 0 .. 100), and float64 adds integers without rounding up to 2⁵³. So sums
+are not nearly but exactly associative and commutative, and that is what the rest of the system stands on:
 
 - batches, partitions and replay in any order give the same bytes;
 - a late positive reverses its provisional negative: subtract (x, 0), add (x, 100), and nothing remembers;
@@ -50,7 +50,7 @@ _FORMAT_WITHOUT_RESPONSES = 1
 _HEAD = struct.Struct("<4sHIIIQ")  # magic, format, transform version, dimension, blocks, bytes in all
 _BLOCK = struct.Struct("<HqqqB")  # bytes of the offer's name, period, n, s, bytes an entry (and _RESPONSES)
 _RESPONSES = 16
-"""Beside the bytes an entry: there was a response, and r stands between b and A."""
+"""Beside the bytes an entry: there was a response, and r and q stand between b and A."""
 _SEAL_BYTES = 16
 
 Floats = npt.NDArray[np.float64]
@@ -66,6 +66,7 @@ class _Block:
     r: Floats
     n: int = 0
     s: int = 0
+    q: int = 0
 
     @classmethod
     def of_nothing(cls, dimension: int) -> _Block:
@@ -73,7 +74,11 @@ class _Block:
 
     def empty(self) -> bool:
         """Whether nothing is left; n is looked at first because it nearly always decides."""
-        return self.n == 0 and self.s == 0 and not self.b.any() and not self.r.any() and not self.A.any()
+        return self.without_lessons() and self.q == 0 and not self.r.any()
+
+    def without_lessons(self) -> bool:
+        """Whether nothing is left but, perhaps, of responses."""
+        return self.n == 0 and self.s == 0 and not self.b.any() and not self.A.any()
 
     def add(self, other: _Block, sign: int = 1) -> None:
         """Everything of the other, or its opposite."""
@@ -82,6 +87,7 @@ class _Block:
         self.r += sign * other.r
         self.n += sign * other.n
         self.s += sign * other.s
+        self.q += sign * other.q
 
 
 class Sums(Protocol):
@@ -118,13 +124,13 @@ class Sums(Protocol):
         now_period: int,
         half_life_periods: float | None,
         factor: Callable[[int], float] | None = None,
-    ) -> Floats:
-        """The offer's sum r, see `Statistics.responses`."""
+    ) -> tuple[Floats, float]:
+        """The offer's sums of responses, see `Statistics.responses`."""
         ...
 
 
 class SumsView:
-    """Sums seen otherwise than they are kept: a subclass says how, in `combined` and, if they are weighed, `responses`.
+    """Sums seen otherwise than they are kept: a subclass says how in `combined`, and `responses` if it must.
 
     To read from, not to learn or save.
     """
@@ -145,8 +151,8 @@ class SumsView:
         now_period: int,
         half_life_periods: float | None,
         factor: Callable[[int], float] | None = None,
-    ) -> Floats:
-        """The offer's sum r, as it is kept."""
+    ) -> tuple[Floats, float]:
+        """The offer's sums of responses, as they are kept."""
         return self._sums.responses(offer, now_period, half_life_periods, factor)
 
 
@@ -243,6 +249,7 @@ class Statistics:
                 np.zeros(self.dimension) if responded is None else responded[members] @ weighted,
                 int(sign[members].sum()),
                 int(squares[members].sum()),
+                0 if responded is None else int((sign * target * responded)[members].sum()),
             )
             self._add(offer, when, block)
         return {offer for offer, _ in groups}
@@ -312,12 +319,13 @@ class Statistics:
         now_period: int,
         half_life_periods: float | None,
         factor: Callable[[int], float] | None = None,
-    ) -> Floats:
-        """(d,) r = Σ x over the lessons with a response, weighed as in `combined`; zeros for an unknown offer."""
-        r = np.zeros(self.dimension)
+    ) -> tuple[Floats, float]:
+        """r (d,) and q of the lessons with a response, weighed as in `combined`; zeros for an unknown offer."""
+        r, q = np.zeros(self.dimension), 0.0
         for block, w in self._weighed(offer, now_period, half_life_periods, factor):
             r += w * block.r
-        return r
+            q += w * block.q
+        return r, q
 
     def _weighed(
         self, offer: str, now_period: int, half_life_periods: float | None, factor: Callable[[int], float] | None
@@ -343,18 +351,29 @@ class Statistics:
                 del self._blocks[offer]
         return touched
 
+    def drop_without_lessons(self) -> None:
+        """Drop what has no lesson left. Responses may be left of one that was taught and taken back by other rules.
+
+        Not for sums of which lessons were taken back before they were added.
+        """
+        for offer, blocks in list(self._blocks.items()):
+            for period in [period for period, block in blocks.items() if block.without_lessons()]:
+                del blocks[period]
+            if not blocks:
+                del self._blocks[offer]
+
     def to_bytes(self) -> bytes:
         """The one byte string of these sums: equal sums, however they came about, give equal bytes.
 
-        Layout, little endian: head; blocks sorted by offer and period, each with b, r if there is any, and the upper
-        triangle of A as integers of 4 bytes, or 8 where a sum needs them; a BLAKE2b seal over all before it.
+        Layout, little endian: head; blocks sorted by offer and period, each with b, r and q if there is any, and the
+        upper triangle of A as integers of 4 bytes, or 8 where a sum needs them; a BLAKE2b seal over all before it.
         """
         upper = np.triu_indices(self.dimension)
         parts = [b""]
         for offer, period, block in self._sorted():
             name = offer.encode()
-            responded = bool(block.r.any())
-            vectors = [block.b, block.r] if responded else [block.b]
+            responded = block.q != 0 or bool(block.r.any())
+            vectors = [block.b, block.r, [block.q]] if responded else [block.b]
             sums = np.concatenate([*vectors, block.A[upper]]).astype("<i8")
             narrow = bool((np.abs(sums) < 2**31).all())
             form = (4 if narrow else 8) | (_RESPONSES if responded else 0)
@@ -402,15 +421,16 @@ class Statistics:
             at += _BLOCK.size
             offer = body[at : at + name_bytes].decode()
             at += name_bytes
-            vectors, width = (2, width - _RESPONSES) if width & _RESPONSES else (1, width)
-            entries = vectors * dimension + len(upper[0])
+            responded, width = bool(width & _RESPONSES), width & ~_RESPONSES
+            entries = dimension + len(upper[0]) + (dimension + 1 if responded else 0)
             sums = np.frombuffer(body, f"<i{width}", entries, at).astype(np.float64)
             at += entries * width
-            b, *rest, triangle = np.split(sums, [each * dimension for each in range(1, vectors + 1)])
-            A = np.zeros((dimension, dimension))
-            A[upper] = A.T[upper] = triangle
-            r = rest[0].copy() if rest else np.zeros(dimension)
-            stats._blocks.setdefault(offer, {})[period] = _Block(A, b.copy(), r, n, s)
+            block = _Block.of_nothing(dimension)
+            block.n, block.s, block.b = n, s, sums[:dimension].copy()
+            if responded:
+                block.r, block.q = sums[dimension : 2 * dimension].copy(), int(sums[2 * dimension])
+            block.A[upper] = block.A.T[upper] = sums[-len(upper[0]) :]
+            stats._blocks.setdefault(offer, {})[period] = block
         assert at == len(body)
         return stats
 

@@ -48,8 +48,8 @@ ROUNDS_MAX: Final = 5
 _STEP: Final = 3.0
 """Strengths are tried in steps of so many times: the likelihood is flat on a finer scale."""
 
-_STRENGTH_MIN: Final = 1e-3
-_STRENGTH_MAX: Final = 1e5
+STRENGTH_MIN: Final = 1e-3
+STRENGTH_MAX: Final = 1e5
 
 _DOUBT: Final = 2.0
 """Standard deviation, of the logarithm, by which a strength is thought to differ from the declared one."""
@@ -209,7 +209,7 @@ def _climbed(start: Strengths, names: Sequence[str], likelihood: Likelihood, rou
                 while True:
                     value = getattr(best, name) * factor
                     tried = replace(best, **{name: value})
-                    if not _STRENGTH_MIN < value < _STRENGTH_MAX or likelihood(tried) <= likelihood(best):
+                    if not STRENGTH_MIN < value < STRENGTH_MAX or likelihood(tried) <= likelihood(best):
                         break
                     best = tried
         if best == before:

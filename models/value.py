@@ -7,10 +7,10 @@ depends little on the offer that led to it. So of a reward t and a response h, 0
     t = V h + e
 
 with V the mean reward of a response to any such offer. Both terms are linear in x with a Gaussian belief of their own
-(`models.posterior`), as their sums are there: those of h are (A, r), those of e (A, b - V r). The belief about t is the
-sum of both, with the covariances V² C_h + C_e. Whatever V is, nothing is lost or bent by it; V as the mean makes what
-is believed of the one independent of the other. What offers differ in by more than by their responses, and who brings
-more, is in e, and is believed when the lessons say so.
+(`models.posterior`), as their sums are there: those of h are (A, r), those of e (A, b - V r), and Σ e² is
+s - 2 V q + V² Σ h. The belief about t is the sum of both, with the covariance V² C_h + C_e. Whatever V is, nothing is
+lost or bent by it; V as the mean makes what is believed of the one independent of the other. What offers differ in by
+more than by their responses, and who brings more, is in e, and is believed when the lessons say so.
 
 **Before they do**, a response is thought to be worth the same from whatever offer and whomever: V of an offer scatters
 around that of all by `WORTH_SCATTER` of it, which is p times so much in e, with p the share that responds. The V of all
@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from models.posterior import NOISE_LESSONS, LinearBeliefs, OfferPosterior, PosteriorOptions, Strengths, Structure
 from models.statistics import TARGET_STEPS, Sums, SumsView
-from models.strengths import ROUNDS_MAX, learn_linear_strengths
+from models.strengths import ROUNDS_MAX, STRENGTH_MAX, STRENGTH_MIN, learn_linear_strengths
 from models.transform import STEPS
 
 WORTH_LESSONS: Final = 1.0
@@ -47,7 +47,7 @@ WORTH_UNSURE: Final = 10.0
 REST_APART: Final = 0.3
 """Who brings more from one offer brings more from another, too: `Strengths.apart` of what is not response."""
 
-_PRIOR_LESSONS_MIN, _PRIOR_LESSONS_MAX = 1e-2, 1e4
+_VARIANCE_MIN: Final = 1e-12
 
 _FLAT: Final = Structure()
 
@@ -69,7 +69,7 @@ class _Responses(SumsView):
         A, b, n, s = self._sums.combined(offer, now_period, half_life_periods, factor)
         if offer not in self._valued:
             return A, b, n, s
-        r = self._sums.responses(offer, now_period, half_life_periods, factor)
+        r, _ = self._sums.responses(offer, now_period, half_life_periods, factor)
         return A, TARGET_STEPS * r, n, TARGET_STEPS**2 * float(r[0]) / STEPS
 
 
@@ -91,10 +91,9 @@ class _Rest(SumsView):
     ) -> tuple[Floats, Floats, float, float]:
         """The offer's sums, see `Statistics.combined`."""
         A, b, n, s = self._sums.combined(offer, now_period, half_life_periods, factor)
-        r = self._sums.responses(offer, now_period, half_life_periods, factor)
+        r, q = self._sums.responses(offer, now_period, half_life_periods, factor)
         step = self._worth * TARGET_STEPS
-        # Σ t h is Σ t: where nobody responds, nothing comes.
-        squares = s + step * (step * float(r[0]) - 2.0 * float(b[0])) / STEPS
+        squares = s + step * (step * float(r[0]) / STEPS - 2.0 * q)
         return A, b - step * r, n, max(squares, 0.0)
 
 
@@ -107,33 +106,34 @@ class _Worth(NamedTuple):
     @classmethod
     def of(cls, stats: Sums, now_period: int, options: PosteriorOptions, structure: Structure) -> _Worth | None:
         """By the lessons of all valued offers; None as long as nothing came of any of them."""
-        count = responses = total = squares = 0.0
+        count = responses = brought = total = squares = 0.0
         for offer in stats.offers:
             if offer in structure.valued:
                 _, b, n, s = stats.combined(offer, now_period, options.half_life_periods)
-                count += max(n, 0.0)
-                responses += float(stats.responses(offer, now_period, options.half_life_periods)[0]) / STEPS
-                total += float(b[0]) / (STEPS * TARGET_STEPS)
-                squares += s / TARGET_STEPS**2
+                r, q = stats.responses(offer, now_period, options.half_life_periods)
+                if n > 0.0:
+                    count += n
+                    responses += float(r[0]) / STEPS
+                    brought += q / TARGET_STEPS
+                    total += float(b[0]) / (STEPS * TARGET_STEPS)
+                    squares += s / TARGET_STEPS**2
         if squares <= 0.0 and responses <= 0.0:
             return None
         # Sums with lessons taken back that were added elsewhere may be of less than nothing.
-        squares = max(squares, 0.0)
-        # Rewards may have been taught before responses were: there were as many as it takes for so much to have come.
-        responses = max(responses, total**2 / squares if squares > 0.0 else 0.0)
+        responses, squares = max(responses, 0.0), max(squares, 0.0)
         supposed = responses + WORTH_LESSONS
-        mean = (total + WORTH_LESSONS) / supposed
-        share = (responses + NOISE_LESSONS * options.prior_rate) / (count + NOISE_LESSONS)
-        noise = max(squares + mean * (mean * responses - 2.0 * total), 0.0) / (count + NOISE_LESSONS)
+        mean = (brought + WORTH_LESSONS) / supposed
+        # Rewards may have been taught before responses were: then as many as it takes for so much to have come.
+        seen = max(responses, total**2 / squares if squares > 0.0 else 0.0)
+        share = (seen + NOISE_LESSONS * options.prior_rate) / (count + NOISE_LESSONS)
+        noise = max(squares + mean * (mean * responses - 2.0 * brought), 0.0) / (count + NOISE_LESSONS)
         noise = max(noise, options.noise_floor)
-        own = (WORTH_SCATTER * share * mean) ** 2
-        common = WORTH_UNSURE * share**2 * (squares + WORTH_LESSONS) / supposed**2
-        bias, inputs = (_within(noise / max(variance, 1e-12)) for variance in (own + common, own))
-        return cls(mean, Strengths(bias, inputs, apart=REST_APART, rates_apart=own / common))
-
-
-def _within(lessons: float) -> float:
-    return min(max(lessons, _PRIOR_LESSONS_MIN), _PRIOR_LESSONS_MAX)
+        # What responses bring may cancel, or nobody be expected to respond: variances of nothing are small ones.
+        own = max((WORTH_SCATTER * share * mean) ** 2, _VARIANCE_MIN)
+        common = max(WORTH_UNSURE * share**2 * (squares + WORTH_LESSONS) / supposed**2, _VARIANCE_MIN)
+        bias, inputs = (min(max(noise / each, STRENGTH_MIN), STRENGTH_MAX) for each in (own + common, own))
+        rates_apart = min(max(own / common, STRENGTH_MIN), STRENGTH_MAX)
+        return cls(mean, Strengths(bias, inputs, apart=REST_APART, rates_apart=rates_apart))
 
 
 def _of_rest(options: PosteriorOptions) -> PosteriorOptions:
@@ -153,16 +153,17 @@ def learn_strengths(
 
     Args: as of `models.strengths.learn_linear_strengths`.
     """
-    if not structure.valued:
-        return learn_linear_strengths(stats, now_period, options, structure, start, rounds)
     own = None if start is None else replace(start, rest=None)
+    if not structure.valued:
+        return learn_linear_strengths(stats, now_period, options, structure, own, rounds)
     responses = _Responses(stats, structure.valued)
     found = learn_linear_strengths(responses, now_period, options, structure, own, rounds)
     worth = _Worth.of(stats, now_period, options, structure)
     if worth is None:
         return found
     rest = _Rest(stats, structure.valued, worth.mean)
-    begun = None if start is None else start.rest
+    # Of the bias it is not learnt how surely it is 0, see `learn_linear_strengths`.
+    begun = None if start is None or start.rest is None else replace(start.rest, bias=worth.declared.bias)
     of_rest = learn_linear_strengths(
         rest, now_period, _of_rest(options), structure, begun, rounds, rest_of=worth.declared
     )
@@ -232,6 +233,11 @@ class Beliefs:
     def _of_rest(self, stats: Sums) -> Sums:
         assert self._worth is not None
         return _Rest(stats, self._valued, self._worth.mean)
+
+    @property
+    def knows_worth(self) -> bool:
+        """Whether `renewed` can tell what responses are worth; if not, the first one wants all beliefs made anew."""
+        return not self._valued or self._worth is not None
 
     @property
     def dimension(self) -> int:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.terms import OfValue
 from models import Beliefs, PosteriorOptions, Statistics, Strengths, Structure, fit, learn_strengths
 from models.posterior import LinearBeliefs
 from models.strengths import learn_linear_strengths
@@ -130,13 +131,58 @@ def test_before_anything_came_only_responses_are_believed_in() -> None:
     assert valued.covariance.tolist() == plain.covariance.tolist()
 
 
-@pytest.mark.parametrize("responses", [None, np.zeros(60, np.bool_)])
-def test_rewards_without_responses_are_learnt_all_the_same(responses: npt.NDArray[np.bool_] | None) -> None:
-    """As checkpoints of before have them: everything is then in what is not response."""
-    x = rows(np.random.default_rng(6), 60, 1)
-    sums = told(["card"] * 60, x, np.full(60, 40), responses)
-    found = fit(sums, ["card"], 0, OPTIONS, VALUED, learn_strengths(sums, 0, OPTIONS, VALUED))["card"]
-    assert found.mean[0] == pytest.approx(0.4, abs=0.05)
+@pytest.mark.parametrize("share_told", [0.0, 0.5])
+def test_rewards_of_which_no_response_was_told_are_learnt_all_the_same(share_told: float) -> None:
+    """As checkpoints of before have them: it is then in what is not response, as unsure as it would be by itself."""
+    errors = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        rates = dict(zip(OFFERS, (0.1, 0.2, 0.15), strict=True))
+        chosen = [offer for offer in OFFERS for _ in range(400)]
+        yes = rng.random(1200) < np.array([rates[offer] for offer in chosen])
+        sums = told(chosen, rows(rng, 1200, 1), np.where(yes, 80, 0), yes & (rng.random(1200) < share_told))
+        found = fit(sums, OFFERS, 0, OPTIONS, VALUED, learn_strengths(sums, 0, OPTIONS, VALUED))
+        for offer, belief in found.items():
+            errors.append((belief.mean[0] - 0.8 * rates[offer]) / np.sqrt(belief.covariance[0, 0]))
+    assert 0.6 <= float(np.sqrt(np.mean(np.square(errors)))) <= 1.3
+
+
+@pytest.mark.parametrize("rewards", [[0], [0, 0], [100, 0, 100, 0]])
+@pytest.mark.parametrize("prior_rate", [0.0, 0.1])
+def test_rewards_that_cancel_break_nothing(rewards: list[int], prior_rate: float) -> None:
+    """Targets of 0 and 100 are -1 and 1 of the value: what responses bring, the supposed one included, is nothing."""
+    sums = told(["card"] * 60, rows(np.random.default_rng(6), 60), np.full(60, 50), np.zeros(60, np.bool_))
+    x = rows(np.random.default_rng(7), len(rewards))
+    sums.learn(["card"] * len(rewards), [0] * len(rewards), x, rewards, [1] * len(rewards), [True] * len(rewards))
+    view = OfValue(sums, {"card": (0.5, 2.0)})
+    options = replace(OPTIONS, prior_rate=prior_rate)
+    strengths = learn_strengths(view, 0, options, VALUED)
+    again = learn_strengths(view, 0, options, VALUED, strengths, rounds=1)
+    for belief in fit(view, ["card", "fund"], 0, options, VALUED, again).values():
+        assert np.isfinite(belief.mean).all() and np.isfinite(belief.covariance).all()
+        assert np.linalg.eigvalsh(belief.covariance).min() > 0.0
+
+
+def test_a_climb_that_goes_on_believes_what_one_from_the_beginning_does() -> None:
+    """It is not learnt how sure the mean of the rest is, and what is declared of that changes with the lessons."""
+    rng = np.random.default_rng(11)
+    sums, strengths = shopping(rng, {"card": 0.2, "loan": 0.1}, 20), None
+    for _ in range(6):
+        strengths = learn_strengths(sums, 0, OPTIONS, VALUED, strengths, rounds=1)
+        sums.merge(shopping(rng, {"card": 0.2, "loan": 0.1}, 500))
+    strengths = learn_strengths(sums, 0, OPTIONS, VALUED, strengths, rounds=1)
+    fresh = learn_strengths(sums, 0, OPTIONS, VALUED)
+    assert strengths.rest is not None and fresh.rest is not None
+    assert strengths.rest.bias == fresh.rest.bias
+
+
+def test_before_the_first_response_it_is_not_known_what_one_brings() -> None:
+    sums = told(["card"] * 50, rows(np.random.default_rng(5), 50), np.zeros(50, np.int64), np.zeros(50, np.bool_))
+    declared = Strengths.declared(OPTIONS)
+    assert not Beliefs(sums, 0, OPTIONS, VALUED, declared).knows_worth
+    assert Beliefs(sums, 0, OPTIONS, Structure(), declared).knows_worth
+    sums.learn(["card"], [0], np.full((1, 3), 127, np.int8), [30], [1], [True])
+    assert Beliefs(sums, 0, OPTIONS, VALUED, declared).knows_worth
 
 
 def test_offers_with_and_without_values_learn_from_each_other_who_responds() -> None:
