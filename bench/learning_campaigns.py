@@ -2,9 +2,10 @@
 
 - Hillstrom: 64,000 customers, three e-mails at random. `learning.hillstrom_decisions_to_90` is how many decisions it
   takes, by unbiased replay on visits, until nine of ten recent ones are the best arm. With what customers spent as the
-  reward, `learning.hillstrom_spend_vs_best_arm` holds it against sending everyone the best arm.
+  reward, `learning.hillstrom_spend_vs_best_arm` holds it against sending everyone the best arm; a visit is a response.
 - Starbucks: ten offers or none, in six waves. A lesson comes when the days in which spending counts are over. The
-  reward that an offer promises is a cost, and may have to be paid later still: then the lesson is corrected.
+  reward that an offer promises is a cost, and may have to be paid later still: then the lesson is corrected. Buying
+  anything is a response.
 - Bank marketing: calls in the order they were made; ringing costs `CALL_COST`, a yes is worth 1, not ringing is worth
   nothing. So what any learner would have earned is known exactly. `learning.bank_value_vs_refit` holds ours, which sees
   the answers of the calls it made, against gradient boosting that is told of all calls and fitted anew every

@@ -69,7 +69,7 @@ class Exploring(NamedTuple):
 OPTIMISTIC: Final = Exploring(0.02, 1.0)
 """For the bake-off, where an answer is clear and known ten rows later at most."""
 DRAWN: Final = Exploring(0.3)
-"""For campaigns, where few buy and what they spend is mostly chance: optimism would take turns for long."""
+"""For campaigns, where many are decided before an outcome is known: with optimism all get the same unsure offer."""
 
 
 def terms(low: float, high: float, value: float) -> Terms:
