@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from engine.cli import main
 from engine.config import parse
 from engine.errors import ConfigError
 from engine.forget.entry import ForgetRecord
-from engine.learner import Learner
+from engine.learner import Due, Learner
 from engine.ledger import hash_of
 from engine.lifecycle import Stage
 from engine.limits import PARTITIONS
@@ -162,6 +163,21 @@ def test_a_shadow_of_river_learns_and_is_measured_on_the_same_rows() -> None:
     assert found["tree"]["brier"]["own"] < found["prior"]["brier"]["own"]
     assert found["prior"]["value"]["high"] < 0.0, "one best offer for all is worse than the champion"
     assert not found["tree"]["failed"]
+
+
+def test_a_response_without_another_target_teaches_river_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A click that is told after the window has closed: the no stays what it was, and was learnt once."""
+    text = shop(f"name: tree, model: {TREE}")
+    expected = World(text).run(30).figures()["tree"]["brier"]
+    learn = Challengers.learn
+
+    def twice(self: Challengers, due: Sequence[Due], records: Any) -> None:
+        learn(self, due, records)
+        again = [replace(one.lesson, old=one.lesson.new, new_response=True) for one in due]
+        learn(self, [Due(one.partition, lesson) for one, lesson in zip(due, again, strict=True)], records)
+
+    monkeypatch.setattr(Challengers, "learn", twice)
+    assert World(text).run(30).figures()["tree"]["brier"] == expected
 
 
 def test_an_apprentice_comes_to_choose_what_is_chosen() -> None:
