@@ -309,7 +309,7 @@ class Challengers:
     def _teach(self, lesson: Lesson, one: Open | None, data: bytes | None) -> None:
         at = self._catalogue.index_of_key.get(lesson.offer_key)
         if lesson.new in (None, lesson.old) or data is None or at is None or one is None:
-            return
+            return  # the same target with another response is no news for models that know no responses
         thinking = [self._models[name] for name in one.thoughts]
         learning = [model for model in thinking if not model.is_ours and not model.imitates]
         if not learning:

@@ -4,10 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-from numpy.typing import NDArray
-
-from models.statistics import Sums, SumsView
+from models.statistics import Combined, Sums, SumsView
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +40,14 @@ class Faded(SumsView):
         now_period: int,
         half_life_periods: float | None,
         factor: Callable[[int], float] | None = None,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
+    ) -> Combined:
         """The offer's sums, see `Statistics.combined`."""
-        return self._sums.combined(offer, now_period, half_life_periods, self._faded(offer, factor))
-
-    def responses(
-        self,
-        offer: str,
-        now_period: int,
-        half_life_periods: float | None,
-        factor: Callable[[int], float] | None = None,
-    ) -> tuple[NDArray[np.float64], float]:
-        """The offer's sums of responses, see `Statistics.responses`."""
-        return self._sums.responses(offer, now_period, half_life_periods, self._faded(offer, factor))
-
-    def _faded(self, offer: str, factor: Callable[[int], float] | None) -> Callable[[int], float] | None:
         fades = self._fades.get(offer)
         if not fades:
-            return factor
+            return self._sums.combined(offer, now_period, half_life_periods, factor)
 
         def faded(period: int) -> float:
             own = 1.0 if factor is None else factor(period)
             return own * prod(drift.factor for drift in fades if period < drift.period)
 
-        return faded
+        return self._sums.combined(offer, now_period, half_life_periods, faded)

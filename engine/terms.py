@@ -18,12 +18,9 @@ from functools import cached_property
 from typing import Final
 from zlib import crc32
 
-import numpy as np
-from numpy.typing import NDArray
-
 from engine.config_schema import Config, Offer, key_of
 from engine.lifecycle import RESPONSES, TEACHES, Stage
-from models.statistics import TARGET_STEPS, Sums, SumsView
+from models.statistics import TARGET_STEPS, Combined, Sums, SumsView
 from models.transform import STEPS
 
 MILLIONTHS: Final = 1_000_000
@@ -147,7 +144,8 @@ class OfValue(SumsView):
     """The sums as if every target had been a share of its offer's value: a view for `models.fit`, never saved.
 
     Targets are shifted and scaled by offer, and the model is linear with a constant column, so their sums can be
-    brought back: b' = f · (b − z · A e₀), s' = f² · (s − 2 z b₀ + z² n), with the constant column first.
+    brought back: b' = f · (b − z · A e₀), s' = f² · (s − 2 z b₀ + z² n), q' = f · (q − z r₀), with the constant column
+    first.
     """
 
     def __init__(self, sums: Sums, scales: Mapping[str, tuple[float, float]]) -> None:
@@ -160,25 +158,15 @@ class OfValue(SumsView):
         now_period: int,
         half_life_periods: float | None,
         factor: Callable[[int], float] | None = None,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
+    ) -> Combined:
         """The offer's sums, see `Statistics.combined`."""
-        A, b, n, s = self._sums.combined(offer, now_period, half_life_periods, factor)
+        found = self._sums.combined(offer, now_period, half_life_periods, factor)
         if offer not in self._scales:
-            return A, b, n, s
+            return found
+        A, b, n, s, r, q = found
         zero, span = self._scales[offer]
         shift = zero * TARGET_STEPS
         # The constant column is STEPS in every x: A's first column is STEPS · Σ x, b's first entry STEPS · Σ target.
         shifted = span * (b - shift * A[:, 0] / STEPS)
-        return A, shifted, n, span**2 * (s - 2.0 * shift * float(b[0]) / STEPS + shift**2 * n)
-
-    def responses(
-        self,
-        offer: str,
-        now_period: int,
-        half_life_periods: float | None,
-        factor: Callable[[int], float] | None = None,
-    ) -> tuple[NDArray[np.float64], float]:
-        """The offer's sums of responses, see `Statistics.responses`."""
-        r, q = self._sums.responses(offer, now_period, half_life_periods, factor)
-        zero, span = self._scales.get(offer, (0.0, 1.0))
-        return r, span * (q - zero * TARGET_STEPS * float(r[0]) / STEPS)
+        squares = span**2 * (s - 2.0 * shift * float(b[0]) / STEPS + shift**2 * n)
+        return Combined(A, shifted, n, squares, r, span * (q - shift * float(r[0]) / STEPS))

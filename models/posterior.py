@@ -190,24 +190,22 @@ class OfferPosterior:
 class LinearBeliefs:
     """The posterior of the weights of one linear model at one moment; what offers share is worked out once.
 
-    Args: as of `models.value.Beliefs`, of which this is a part or, if no offer is `valued`, the whole.
+    Args: as of `models.value.Beliefs`, of which this is a part or, if no offer is `valued`, the whole; and
+        sums: of the offers with lessons.
+        of: what these were combined from.
     """
 
     def __init__(
         self,
-        stats: Sums,
-        now_period: int,
+        sums: Mapping[str, OfferSums],
+        of: Sums,
         options: PosteriorOptions,
         structure: Structure,
         strengths: Strengths,
     ) -> None:
-        self.strengths = strengths
-        self._options = options
         self._structure = structure
-        self._version = stats.transform_version
-        self._now_period = now_period
-        sums = combined(stats, now_period, options)
-        self._tree = Tree.grown(sums, options, structure, strengths, stats.dimension)
+        self._version = of.transform_version
+        self._tree = Tree.grown(sums, options, structure, strengths, of.dimension)
         self._sums = sums
 
     @property
@@ -239,9 +237,8 @@ class LinearBeliefs:
         mean: Floats = np.linalg.solve(left, node.mean - node.covariance @ (L * told.pull)).astype(np.float64)
         return L * mean + tree.start
 
-    def renewed(self, stats: Sums, offers: Sequence[str]) -> dict[str, OfferPosterior]:
+    def renewed(self, sums: Mapping[str, OfferSums], offers: Sequence[str]) -> dict[str, OfferPosterior]:
         """The beliefs about offers that learnt since, while what offers have in common stays as it was."""
-        sums = combined(stats, self._now_period, self._options, offers)
         return {offer: self._belief(offer, sums.get(offer)) for offer in offers}
 
     def _belief(self, offer: str, own: OfferSums | None) -> OfferPosterior:
@@ -252,18 +249,21 @@ class LinearBeliefs:
 
 @dataclass
 class OfferSums:
-    """Sums of one offer in the units of u and targets 0 .. 1."""
+    """Sums of one offer (see `models.statistics`) in the units of u and targets 0 .. 1."""
 
     A: Floats
     b: Floats
     n: float
     s: float
+    r: Floats
+    q: float
 
     def within(self, columns: int, start: Floats) -> OfferSums:
-        """The sums over the first columns, of targets less what `start` expects."""
+        """The sums over the first columns, of targets less what `start` expects; those of responses as they are."""
         A, b = self.A[:columns, :columns], self.b[:columns]
         there = A @ start
-        return OfferSums(A, b - there, self.n, self.s - 2.0 * float(start @ b) + float(start @ there))
+        s = self.s - 2.0 * float(start @ b) + float(start @ there)
+        return OfferSums(A, b - there, self.n, s, self.r, self.q)
 
 
 def combined(
@@ -272,9 +272,10 @@ def combined(
     """Sums of the offers that have lessons left."""
     found = {}
     for offer in stats.offers if offers is None else offers:
-        A, b, n, s = stats.combined(offer, now_period, options.half_life_periods)
+        A, b, n, s, r, q = stats.combined(offer, now_period, options.half_life_periods)
         if n > 0.0:
-            found[offer] = OfferSums(A / STEPS**2, b / (STEPS * TARGET_STEPS), n, s / TARGET_STEPS**2)
+            b, s = b / (STEPS * TARGET_STEPS), s / TARGET_STEPS**2
+            found[offer] = OfferSums(A / STEPS**2, b, n, s, r / STEPS, q / TARGET_STEPS)
     return found
 
 

@@ -25,7 +25,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +90,17 @@ class _Block:
         self.q += sign * other.q
 
 
+class Combined(NamedTuple):
+    """The sums of one offer over all periods, in integer units: see the module. A (d, d), b and r (d,)."""
+
+    A: Floats
+    b: Floats
+    n: float
+    s: float
+    r: Floats
+    q: float
+
+
 class Sums(Protocol):
     """What beliefs are made from: the sums as they are kept, or a view of them."""
 
@@ -114,26 +125,13 @@ class Sums(Protocol):
         now_period: int,
         half_life_periods: float | None,
         factor: Callable[[int], float] | None = None,
-    ) -> tuple[Floats, Floats, float, float]:
+    ) -> Combined:
         """The offer's sums, see `Statistics.combined`."""
-        ...
-
-    def responses(
-        self,
-        offer: str,
-        now_period: int,
-        half_life_periods: float | None,
-        factor: Callable[[int], float] | None = None,
-    ) -> tuple[Floats, float]:
-        """The offer's sums of responses, see `Statistics.responses`."""
         ...
 
 
 class SumsView:
-    """Sums seen otherwise than they are kept: a subclass says how in `combined`, and `responses` if it must.
-
-    To read from, not to learn or save.
-    """
+    """Sums seen otherwise than they are kept: a subclass says how in `combined`. To read from, not to learn or save."""
 
     def __init__(self, sums: Sums) -> None:
         self._sums = sums
@@ -144,16 +142,6 @@ class SumsView:
     def offers(self) -> tuple[str, ...]:
         """The offers with lessons, sorted."""
         return self._sums.offers
-
-    def responses(
-        self,
-        offer: str,
-        now_period: int,
-        half_life_periods: float | None,
-        factor: Callable[[int], float] | None = None,
-    ) -> tuple[Floats, float]:
-        """The offer's sums of responses, as they are kept."""
-        return self._sums.responses(offer, now_period, half_life_periods, factor)
 
 
 class Statistics:
@@ -167,7 +155,7 @@ class Statistics:
     >>> x = np.array([[127, 64], [127, -64]], np.int8)
     >>> sorted(stats.learn(["card", "loan"], [0, 0], x, [100, 0], [1, 1]))
     ['card', 'loan']
-    >>> A, b, n, s = stats.combined("card", now_period=0, half_life_periods=None)
+    >>> A, b, n, s, *_ = stats.combined("card", now_period=0, half_life_periods=None)
     >>> A.tolist(), b.tolist(), n, s
     ([[16129.0, 8128.0], [8128.0, 4096.0]], [12700.0, 6400.0], 1.0, 10000.0)
     >>> stats.learn(["loan"], [0], x[1:], [0], [-1])  # taken back: as if it had never been
@@ -284,7 +272,7 @@ class Statistics:
         now_period: int,
         half_life_periods: float | None,
         factor: Callable[[int], float] | None = None,
-    ) -> tuple[Floats, Floats, float, float]:
+    ) -> Combined:
         """The offer's sums over all periods, older ones weighing less.
 
         The weight of period p is 0.5 ** ((now - p) / half_life); 1 without half-life and for periods to come; 0 beyond
@@ -298,43 +286,27 @@ class Statistics:
             factor: of a period, what its weight is multiplied by; None: 1.
 
         Returns:
-            A (d, d), b (d,), n and s, in the integer units of the sums; zeros for an unknown offer.
+            The sums; zeros for an unknown offer.
         """
-        A, b = np.zeros((self.dimension, self.dimension)), np.zeros(self.dimension)
-        n = s = 0.0
-        for block, w in self._weighed(offer, now_period, half_life_periods, factor):
+        A, b, r = np.zeros((self.dimension, self.dimension)), np.zeros(self.dimension), np.zeros(self.dimension)
+        n = s = q = 0.0
+        blocks = self._blocks.get(offer, {})
+        for period in sorted(blocks):
+            block, w = blocks[period], weight(now_period - period, half_life_periods)
+            if factor is not None:
+                w *= factor(period)
             if w == 1.0:
                 A += block.A
                 b += block.b
+                r += block.r
             elif w > 0.0:
                 A += w * block.A
                 b += w * block.b
+                r += w * block.r
             n += w * block.n
             s += w * block.s
-        return A, b, n, s
-
-    def responses(
-        self,
-        offer: str,
-        now_period: int,
-        half_life_periods: float | None,
-        factor: Callable[[int], float] | None = None,
-    ) -> tuple[Floats, float]:
-        """r (d,) and q of the lessons with a response, weighed as in `combined`; zeros for an unknown offer."""
-        r, q = np.zeros(self.dimension), 0.0
-        for block, w in self._weighed(offer, now_period, half_life_periods, factor):
-            r += w * block.r
             q += w * block.q
-        return r, q
-
-    def _weighed(
-        self, offer: str, now_period: int, half_life_periods: float | None, factor: Callable[[int], float] | None
-    ) -> Iterator[tuple[_Block, float]]:
-        """Blocks of an offer, oldest first, and what each weighs."""
-        blocks = self._blocks.get(offer, {})
-        for period in sorted(blocks):
-            own = 1.0 if factor is None else factor(period)
-            yield blocks[period], weight(now_period - period, half_life_periods) * own
+        return Combined(A, b, n, s, r, q)
 
     def prune(self, now_period: int, half_life_periods: float | None) -> set[str]:
         """Drop the periods that weigh nothing any more; returns the offers that lost one.

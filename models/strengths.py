@@ -25,10 +25,8 @@ from models.posterior import (
     Strengths,
     Structure,
     Tree,
-    combined,
     told_by,
 )
-from models.statistics import Sums
 
 OFFERS_WEIGHED_MAX: Final = 8
 """Strengths are learnt from the offers with the most lessons: more of them cost time and change nothing."""
@@ -74,19 +72,17 @@ for those begins with offers no further apart than this."""
 _CLIMBED: Final = ("bias", "rates_apart", "inputs", "apart")
 """Strengths that there always are, in the order in which they are tried."""
 
-_FLAT: Final = Structure()
-
 Floats = npt.NDArray[np.float64]
 Likelihood = Callable[[Strengths], float]
 
 
 def learn_linear_strengths(
-    stats: Sums,
-    now_period: int,
+    every: Mapping[str, OfferSums],
+    dimension: int,
     options: PosteriorOptions,
-    structure: Structure = _FLAT,
-    start: Strengths | None = None,
-    rounds: int = ROUNDS_MAX,
+    structure: Structure,
+    start: Strengths | None,
+    rounds: int,
     rest_of: Strengths | None = None,
 ) -> Strengths:
     """The strengths under which the lessons are most probable: a climb along one strength at a time, signs, rivals.
@@ -96,6 +92,7 @@ def learn_linear_strengths(
     that come in; begun from what was declared, it is a function of the sums alone.
 
     Args: as of `models.posterior.LinearBeliefs`, and
+        every: sums of the offers with lessons, over x of so many columns (`dimension`).
         start: where to begin; from what was declared if None. Loadings and rivalry are learnt anew.
         rounds: most rounds of each climb.
         rest_of: of what is left of rewards without responses, in place of what options declare. Its mean is 0 by
@@ -104,7 +101,6 @@ def learn_linear_strengths(
     declared = rest_of or Strengths.declared(options)
     kin, climbed = rest_of is None, _CLIMBED if rest_of is None else _CLIMBED[1:]
     waves = declared.inputs / 3.0
-    every = combined(stats, now_period, options)
     sums = dict(sorted(every.items(), key=lambda item: (-item[1].n, item[0]))[:OFFERS_WEIGHED_MAX])
     if sum(own.n for own in sums.values()) < LESSONS_WEIGHED_MIN:
         return declared
@@ -113,7 +109,7 @@ def learn_linear_strengths(
     found: dict[Strengths, float] = {}
 
     def likelihood_of(some: Mapping[str, OfferSums], strengths: Strengths) -> float:
-        tree = Tree.grown(some, options, structure, strengths, stats.dimension)
+        tree = Tree.grown(some, options, structure, strengths, dimension)
         return tree.likelihood - _surprise(strengths, declared, waves)
 
     def likelihood(strengths: Strengths) -> float:

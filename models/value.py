@@ -23,17 +23,25 @@ is told without noise out of what is noisy is the method of control variates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from models.posterior import NOISE_LESSONS, LinearBeliefs, OfferPosterior, PosteriorOptions, Strengths, Structure
-from models.statistics import TARGET_STEPS, Sums, SumsView
+from models.posterior import (
+    NOISE_LESSONS,
+    LinearBeliefs,
+    OfferPosterior,
+    OfferSums,
+    PosteriorOptions,
+    Strengths,
+    Structure,
+    combined,
+)
+from models.statistics import Sums
 from models.strengths import ROUNDS_MAX, STRENGTH_MAX, STRENGTH_MIN, learn_linear_strengths
-from models.transform import STEPS
 
 WORTH_LESSONS: Final = 1.0
 """Responses that are supposed before the first, worth the declared value: 1. Few, as they may bring something else."""
@@ -52,49 +60,23 @@ _VARIANCE_MIN: Final = 1e-12
 _FLAT: Final = Structure()
 
 Floats = npt.NDArray[np.float64]
-Factor = Callable[[int], float] | None
 
 
-class _Responses(SumsView):
+def _responses(sums: Mapping[str, OfferSums], valued: frozenset[str]) -> dict[str, OfferSums]:
     """Sums of h, where offers are valued, and of the targets of the others, for which a yes is all there is."""
-
-    def __init__(self, sums: Sums, valued: frozenset[str]) -> None:
-        super().__init__(sums)
-        self._valued = valued
-
-    def combined(
-        self, offer: str, now_period: int, half_life_periods: float | None, factor: Factor = None
-    ) -> tuple[Floats, Floats, float, float]:
-        """The offer's sums, see `Statistics.combined`."""
-        A, b, n, s = self._sums.combined(offer, now_period, half_life_periods, factor)
-        if offer not in self._valued:
-            return A, b, n, s
-        r, _ = self._sums.responses(offer, now_period, half_life_periods, factor)
-        return A, TARGET_STEPS * r, n, TARGET_STEPS**2 * float(r[0]) / STEPS
+    return {
+        offer: replace(own, b=own.r, s=float(own.r[0])) if offer in valued else own for offer, own in sums.items()
+    }
 
 
-class _Rest(SumsView):
+def _rest(sums: Mapping[str, OfferSums], valued: frozenset[str], worth: float) -> dict[str, OfferSums]:
     """Sums of e, of the offers that are valued."""
-
-    def __init__(self, sums: Sums, valued: frozenset[str], worth: float) -> None:
-        super().__init__(sums)
-        self._worth = worth
-        self._offers = tuple(offer for offer in sums.offers if offer in valued)
-
-    @property
-    def offers(self) -> tuple[str, ...]:
-        """Those with lessons, sorted."""
-        return self._offers
-
-    def combined(
-        self, offer: str, now_period: int, half_life_periods: float | None, factor: Factor = None
-    ) -> tuple[Floats, Floats, float, float]:
-        """The offer's sums, see `Statistics.combined`."""
-        A, b, n, s = self._sums.combined(offer, now_period, half_life_periods, factor)
-        r, q = self._sums.responses(offer, now_period, half_life_periods, factor)
-        step = self._worth * TARGET_STEPS
-        squares = s + step * (step * float(r[0]) / STEPS - 2.0 * q)
-        return A, b - step * r, n, max(squares, 0.0)
+    found = {}
+    for offer, own in sums.items():
+        if offer in valued:
+            squares = own.s + worth * (worth * float(own.r[0]) - 2.0 * own.q)
+            found[offer] = replace(own, b=own.b - worth * own.r, s=max(squares, 0.0))
+    return found
 
 
 class _Worth(NamedTuple):
@@ -104,19 +86,12 @@ class _Worth(NamedTuple):
     declared: Strengths
 
     @classmethod
-    def of(cls, stats: Sums, now_period: int, options: PosteriorOptions, structure: Structure) -> _Worth | None:
+    def of(cls, sums: Mapping[str, OfferSums], options: PosteriorOptions, valued: frozenset[str]) -> _Worth | None:
         """By the lessons of all valued offers; None as long as nothing came of any of them."""
-        count = responses = brought = total = squares = 0.0
-        for offer in stats.offers:
-            if offer in structure.valued:
-                _, b, n, s = stats.combined(offer, now_period, options.half_life_periods)
-                r, q = stats.responses(offer, now_period, options.half_life_periods)
-                if n > 0.0:
-                    count += n
-                    responses += float(r[0]) / STEPS
-                    brought += q / TARGET_STEPS
-                    total += float(b[0]) / (STEPS * TARGET_STEPS)
-                    squares += s / TARGET_STEPS**2
+        of_them = [own for offer, own in sums.items() if offer in valued]
+        count, brought = sum(own.n for own in of_them), sum(own.q for own in of_them)
+        responses, total = sum(float(own.r[0]) for own in of_them), sum(float(own.b[0]) for own in of_them)
+        squares = sum(own.s for own in of_them)
         if squares <= 0.0 and responses <= 0.0:
             return None
         # Sums with lessons taken back that were added elsewhere may be of less than nothing.
@@ -153,21 +128,19 @@ def learn_strengths(
 
     Args: as of `models.strengths.learn_linear_strengths`.
     """
+    sums, dimension = combined(stats, now_period, options), stats.dimension
     own = None if start is None else replace(start, rest=None)
-    if not structure.valued:
-        return learn_linear_strengths(stats, now_period, options, structure, own, rounds)
-    responses = _Responses(stats, structure.valued)
-    found = learn_linear_strengths(responses, now_period, options, structure, own, rounds)
-    worth = _Worth.of(stats, now_period, options, structure)
+    responses = _responses(sums, structure.valued)
+    found = learn_linear_strengths(responses, dimension, options, structure, own, rounds)
+    worth = _Worth.of(sums, options, structure.valued)
     if worth is None:
         return found
-    rest = _Rest(stats, structure.valued, worth.mean)
+    rest = _rest(sums, structure.valued, worth.mean)
     # Of the bias it is not learnt how surely it is 0, see `learn_linear_strengths`.
     begun = None if start is None or start.rest is None else replace(start.rest, bias=worth.declared.bias)
-    of_rest = learn_linear_strengths(
-        rest, now_period, _of_rest(options), structure, begun, rounds, rest_of=worth.declared
-    )
-    return replace(found, rest=of_rest)
+    of_rest = _of_rest(options)
+    learnt = learn_linear_strengths(rest, dimension, of_rest, structure, begun, rounds, rest_of=worth.declared)
+    return replace(found, rest=learnt)
 
 
 def fit(
@@ -217,27 +190,22 @@ class Beliefs:
         structure: Structure,
         strengths: Strengths,
     ) -> None:
-        self.strengths = strengths
+        self._now_period = now_period
+        self._options = options
         self._valued = structure.valued
-        self._worth = _Worth.of(stats, now_period, options, structure) if structure.valued else None
-        self._responses = LinearBeliefs(self._of_responses(stats), now_period, options, structure, strengths)
+        sums = combined(stats, now_period, options)
+        worth = _Worth.of(sums, options, self._valued)
+        self._responses = LinearBeliefs(_responses(sums, self._valued), stats, options, structure, strengths)
+        self._worth = 1.0 if worth is None else worth.mean
         self._rest: LinearBeliefs | None = None
-        if self._worth is not None:
-            self._rest = LinearBeliefs(
-                self._of_rest(stats), now_period, _of_rest(options), structure, strengths.rest or self._worth.declared
-            )
-
-    def _of_responses(self, stats: Sums) -> Sums:
-        return _Responses(stats, self._valued) if self._valued else stats
-
-    def _of_rest(self, stats: Sums) -> Sums:
-        assert self._worth is not None
-        return _Rest(stats, self._valued, self._worth.mean)
+        if worth is not None:
+            rest, of_rest = _rest(sums, self._valued, worth.mean), strengths.rest or worth.declared
+            self._rest = LinearBeliefs(rest, stats, _of_rest(options), structure, of_rest)
 
     @property
     def knows_worth(self) -> bool:
         """Whether `renewed` can tell what responses are worth; if not, the first one wants all beliefs made anew."""
-        return not self._valued or self._worth is not None
+        return not self._valued or self._rest is not None
 
     @property
     def dimension(self) -> int:
@@ -252,8 +220,12 @@ class Beliefs:
 
     def renewed(self, stats: Sums, offers: Sequence[str]) -> dict[str, OfferPosterior]:
         """The beliefs about offers that learnt since, while what offers have in common stays as it was."""
-        rest = {} if self._rest is None else self._rest.renewed(self._of_rest(stats), self._with_rest(offers))
-        return self._together(self._responses.renewed(self._of_responses(stats), offers), rest)
+        sums = combined(stats, self._now_period, self._options, offers)
+        responses = self._responses.renewed(_responses(sums, self._valued), offers)
+        if self._rest is None:
+            return responses
+        rest = _rest(sums, self._valued, self._worth)
+        return self._together(responses, self._rest.renewed(rest, self._with_rest(offers)))
 
     def _with_rest(self, offers: Sequence[str]) -> list[str]:
         return [offer for offer in offers if offer in self._valued]
@@ -261,9 +233,7 @@ class Beliefs:
     def _together(
         self, responses: dict[str, OfferPosterior], rest: dict[str, OfferPosterior]
     ) -> dict[str, OfferPosterior]:
-        if self._worth is None:
-            return responses
-        worth, found = self._worth.mean, dict(responses)
+        worth, found = self._worth, dict(responses)
         for offer, more in rest.items():
             own = responses[offer]
             mean, covariance = worth * own.mean, worth**2 * own.covariance
@@ -278,16 +248,16 @@ class Beliefs:
     def by_others(self, offer: str) -> Floats:
         """(dimension,) expected weights of an offer by the lessons of the others alone."""
         found = self._responses.by_others(offer)
-        if self._rest is None or self._worth is None or offer not in self._valued:
+        if self._rest is None or offer not in self._valued:
             return _sum(found, np.zeros(self.dimension))
-        return _sum(self._worth.mean * found, self._rest.by_others(offer))
+        return _sum(self._worth * found, self._rest.by_others(offer))
 
     def prior_spread(self, offer: str) -> Floats:
         """(dimension,) variance of the weights of this offer before any lesson of any, in units of its noise."""
         spread = self._responses.prior_spread
-        if self._rest is None or self._worth is None or offer not in self._valued:
+        if self._rest is None or offer not in self._valued:
             return _sum(spread, np.zeros(self.dimension))
-        own = self._worth.mean**2 * self._responses.of([offer])[offer].noise
+        own = self._worth**2 * self._responses.of([offer])[offer].noise
         rest = self._rest.of([offer])[offer].noise
         return _sum(own * spread, rest * self._rest.prior_spread) / (own + rest)
 

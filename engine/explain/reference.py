@@ -18,7 +18,7 @@ def average_input(statistics: Statistics, now_period: int, half_life_periods: fl
     """
     total, lessons = np.zeros(statistics.dimension), 0.0
     for offer in statistics.offers:
-        A, _, n, _ = statistics.combined(offer, now_period, half_life_periods)
+        A, _, n, *_ = statistics.combined(offer, now_period, half_life_periods)
         total += A[0] / STEPS
         lessons += n
     if lessons <= 0.0:

@@ -276,8 +276,8 @@ def test_what_faded_weighs_less_and_the_sums_stay() -> None:
     assert faded.offers == ("card", "loan")
     assert faded.combined("card", 9, None)[2] == pytest.approx(1.0 + 0.1 + 0.05)
     assert faded.combined("card", 9, 4.0)[2] == pytest.approx(1.0 + 0.1 * 0.5 + 0.05 * 0.5 ** (9 / 4))
-    assert faded.responses("card", 9, None)[0] == pytest.approx(127 * (1.0 + 0.1 + 0.05))
-    assert faded.combined("loan", 9, None)[2:] == sums.combined("loan", 9, None)[2:]
+    assert faded.combined("card", 9, None).r == pytest.approx(127 * (1.0 + 0.1 + 0.05))
+    assert faded.combined("loan", 9, None)[2:4] == sums.combined("loan", 9, None)[2:4]
     of_value = OfValue(faded, {"card": (0.0, 2.0)})
     assert of_value.combined("card", 9, None)[1] == pytest.approx(2.0 * 127 * (10.0 + 5.0))
     assert sums.to_bytes() == before

@@ -211,4 +211,4 @@ async def _learnt(engine: EngineProcess) -> tuple[int, int]:
     finally:
         await store.close()
     sums = [learner.statistics.combined(offer, 0, None) for offer in learner.statistics.offers]
-    return int(sum(n for _, _, n, _ in sums)), int(sum(s for _, _, _, s in sums))
+    return int(sum(each.n for each in sums)), int(sum(each.s for each in sums))

@@ -49,12 +49,12 @@ class Told(SmallEngine):
 
 async def loan(engine: Told) -> tuple[float, float]:
     """(lessons, Σ target in hundredths) of the loan; the first column of x is always 127."""
-    _, b, n, _ = (await engine.learning.learner()).statistics.combined("loan", 0, None)
+    _, b, n, *_ = (await engine.learning.learner()).statistics.combined("loan", 0, None)
     return n, b[0] / 127
 
 
 async def fund(engine: Told) -> tuple[float, float]:
-    _, b, n, _ = (await engine.learning.learner()).statistics.combined("fund", 0, None)
+    _, b, n, *_ = (await engine.learning.learner()).statistics.combined("fund", 0, None)
     return n, b[0] / 127
 
 
@@ -93,12 +93,12 @@ async def test_clicks_without_a_yes_speak_for_an_offer_of_which_a_yes_brings_som
     await engine.time_passes(10)
     learner = await engine.learning.learner()
     assert await fund(engine) == (1, 20), "a reward of 0, between −50 and 200"
-    assert learner.statistics.responses("fund", 0, None)[0][0] == 127
-    assert learner.statistics.responses("loan", 0, None)[0][0] == 0
+    assert learner.statistics.combined("fund", 0, None).r[0] == 127
+    assert learner.statistics.combined("loan", 0, None).r[0] == 0
     engine.decision_id = (await engine.decide("eve")).decision_id
     await engine.tell(1, "fund", "accepted", rewards={"revenue": 120})
     assert await fund(engine) == (2, 20 + 68)
-    assert learner.statistics.responses("fund", 0, None)[0][0] == 2 * 127
+    assert learner.statistics.combined("fund", 0, None).r[0] == 2 * 127
     _, beliefs = learner.snapshot(whole=True)
     mean = unpack_offer(beliefs["fund"]).mean[0]
     assert 0.05 < mean < 2.0, "shares of 60"

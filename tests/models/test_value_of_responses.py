@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from engine.terms import OfValue
 from models import Beliefs, PosteriorOptions, Statistics, Strengths, Structure, fit, learn_strengths
-from models.posterior import LinearBeliefs
-from models.strengths import learn_linear_strengths
+from models.posterior import LinearBeliefs, combined
+from models.strengths import ROUNDS_MAX, learn_linear_strengths
 
 OFFERS = ["card", "fund", "loan"]
 OPTIONS = PosteriorOptions(prior_rate=0.1)
@@ -51,8 +51,11 @@ def test_without_valued_offers_it_is_the_linear_model() -> None:
     x = rows(rng, 200)
     sums = told(list(rng.choice(OFFERS, 200)), x, rng.integers(0, 2, 200) * 100, None)
     strengths = learn_strengths(sums, 0, OPTIONS)
-    assert strengths == learn_linear_strengths(sums, 0, OPTIONS) and strengths.rest is None
-    found, linear = (kind(sums, 0, OPTIONS, Structure(), strengths) for kind in (Beliefs, LinearBeliefs))
+    every = combined(sums, 0, OPTIONS)
+    assert strengths == learn_linear_strengths(every, 3, OPTIONS, Structure(), None, ROUNDS_MAX)
+    assert strengths.rest is None
+    found = Beliefs(sums, 0, OPTIONS, Structure(), strengths)
+    linear = LinearBeliefs(every, sums, OPTIONS, Structure(), strengths)
     for offer, belief in found.of([*OFFERS, "new"]).items():
         expected = linear.of([offer])[offer]
         assert belief.mean.tolist() == expected.mean.tolist()

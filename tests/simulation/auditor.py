@@ -146,7 +146,7 @@ class Auditor:
         assert kept.offers == tuple(sorted(lessons)), f"learnt of {kept.offers}, told of {sorted(lessons)}"
         assert len(kept) == sum(map(len, lessons.values())), "sums of other periods than those told of"
         for offer, periods in lessons.items():
-            A, b, n, s = kept.combined(offer, now_period=0, half_life_periods=None)
+            A, b, n, s, *_ = kept.combined(offer, now_period=0, half_life_periods=None)
             told = [lesson for period in periods.values() for lesson in period]
             assert n == len(told), f"{offer}: {n} lessons learnt, {len(told)} told"
             assert s == sum(target**2 for _, target in told), f"{offer}: targets"
