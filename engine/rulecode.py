@@ -1,8 +1,8 @@
-"""Rules as Python code: the part of CEL that most rules use, compiled to one function over a row of plain numbers.
+"""Rules as expressions over a row of plain numbers: the part of CEL that most rules use.
 
-Evaluating 40 rules with the CEL library costs 30 µs a decision, most of it for handing over the variables. As one
-compiled function it is 4 µs, for a lone request as for a full batch. So what this small compiler understands runs as
-such, and everything else goes to the library. It understands comparisons, `in` a list of texts, && || ! ?:,
+Evaluating 40 rules with the CEL library costs 30 µs a decision, most of it for handing over the variables. What this
+small compiler understands runs as a program instead (engine.ruleprogram) at a hundredth of that in a full batch, and
+everything else goes to the library. It understands comparisons, `in` a list of texts, && || ! ?:,
 arithmetic on doubles, distance_km, and what a text column starts with, ends with, contains or matches: that is found
 for each of its values beforehand. A property test holds it against the library.
 

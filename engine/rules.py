@@ -11,8 +11,7 @@ lists to iterate over, patterns are written out and tried, and what takes long t
 
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import cel
 import numpy as np
@@ -36,8 +35,7 @@ class RuleError(ValueError):
     """An expression cannot be a rule; the message says what was expected."""
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Which rules held and which could not be evaluated, bit i of byte i // 8 for rule i."""
 
     held: bytes

@@ -44,8 +44,8 @@ SD_FLOOR = 1e-5
 
 _VARIANCE_MIN = np.float32(SD_FLOOR**2)
 
-CHUNK_CELLS = 24_576
-"""Cells of φ(x) worked on at a time: 96 KiB stays in cache and below what malloc maps afresh on every call."""
+CHUNK_CELLS = 8_192
+"""Cells of φ(x) worked on at a time: 32 KiB stay in the fastest cache. Three times as many took a quarter longer."""
 
 DENSE_ROWS = 8
 """From so many customers a batch, a matrix product is faster if x is dense."""

@@ -124,7 +124,7 @@ class Scenario:
         bridge, catalogue = self.bridge(asked.made_with), self.catalogue
         values = bridge.values(asked.values)
         x = catalogue.transform.apply(np.ascontiguousarray(values[:, : len(catalogue.columns)]))
-        verdicts = catalogue.rule_batch.evaluate_many(values)
+        verdicts = catalogue.rule_batch.evaluate(values)
         mean, sd = estimates.of(self.policy, x)
         if catalogue.ladder.offers:
             catalogue.ladder.climb(x, mean, sd, held_of(verdicts), self._facts)

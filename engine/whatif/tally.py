@@ -132,7 +132,7 @@ class _InSegments:
         """(n, segments)"""
         if not self._bits:
             return np.zeros((len(values), 0), np.bool_)
-        held = [int.from_bytes(verdict.held, "little") for verdict in self._batch.evaluate_many(values)]
+        held = [int.from_bytes(verdict.held, "little") for verdict in self._batch.evaluate(values)]
         return np.array([[bool(one & bit) for bit in self._bits] for one in held]).reshape(len(values), -1)
 
 
