@@ -39,7 +39,7 @@ HEADER_FORMAT: Final = _HEADER.format
 ESTIMATE_BYTES: Final = _ESTIMATE.size
 HOLD_BYTES: Final = _HOLD.size
 PRICE_BYTES: Final = _PRICE.size
-"""For who reads many at once: engine.whatif.records."""
+"""For who reads many at once: engine.logcolumns, engine.whatif.records."""
 
 
 class BasisError(ValueError):

@@ -63,7 +63,8 @@ from engine.cohorts import (
 )
 from engine.drafts import STATE_UNREADABLE
 from engine.fading import Drift, Faded
-from engine.record import DecisionRecord, RecordError, Served, is_decision, served
+from engine.logcolumns import columns_of
+from engine.record import DecisionRecord
 from engine.store.base import LogEntry
 from models.statistics import Sums
 
@@ -103,17 +104,13 @@ class DriftWatch:
         """Take in new entries of the log: which offers were made, and when."""
         if self._config is None:
             return
-        for entry in entries:
-            if not is_decision(entry.data):
-                continue
-            try:
-                record = served(entry.data)
-            except RecordError:
-                continue
-            for key, end_ms in record.offers if isinstance(record, Served) else ():
+        columns = columns_of([entry.data for entry in entries])
+        slates = zip(columns.times_ms.tolist(), columns.keys.tolist(), columns.ends_ms.tolist(), strict=True)
+        for time_ms, keys, ends_ms in slates:
+            for key, end_ms in zip(keys, ends_ms, strict=True):
                 at = self._catalogue.index_of_key.get(key)
                 if at is not None and end_ms:  # without a window nobody is asked for anything
-                    self._cohort(at, record.time_ms).served += 1
+                    self._cohort(at, time_ms).served += 1
 
     def learn(self, lesson: Lesson, record: DecisionRecord) -> None:
         """Take in what a lesson changes. The cohort of its decision has it, unless it was judged before."""

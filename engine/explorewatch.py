@@ -22,9 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.catalogue import Catalogue
-from engine.record import Drawn, drawn
+from engine.holds import Hold
+from engine.logcolumns import Columns, columns_of, kept_back
 from engine.store.base import LogEntry
 from features import Offset
+
+Ints = NDArray[np.int64]
 
 _ROWS_MAX: Final = 256
 """Decisions looked at together: with a thousand offers a matrix of this height has two megabytes."""
@@ -45,6 +48,8 @@ class ExplorationWatch:
         self._watched = np.ones(count, bool) if keeps is None else keeps[:count] > 0.0
         self._starts_ms = np.array([offer.starts_ms for offer in catalogue.offers])
         self._ends_ms = np.array([offer.ends_ms for offer in catalogue.offers])
+        self._offers_by_key = np.argsort(catalogue.offer_keys)
+        self._keys = np.array(catalogue.offer_keys, np.int64)[self._offers_by_key]
         self._choices = 0
         self._chance = 0.0
         self._eligible = np.zeros(count, np.int64)
@@ -63,44 +68,45 @@ class ExplorationWatch:
         if self._alarm is None:
             return
         last = self._offsets.get(partition, Offset.ZERO)
-        rows: list[Drawn] = []
-        for entry in entries:
-            if entry.offset > last:
-                last = entry.offset
-                found = drawn(entry.data)
-                if found is not None and found.config_version == self._version:
-                    rows.append(found)
-        self._offsets[partition] = last
+        data = [entry.data for entry in entries if entry.offset > last]
+        if not data:
+            return
+        self._offsets[partition] = entries[-1].offset
+        columns = columns_of(data, self._version, len(self._catalogue.rules))
+        holds, readable = kept_back(data, columns)
+        rows = np.flatnonzero(columns.drawn & readable)
         for start in range(0, len(rows), _ROWS_MAX):
-            self._count(rows[start : start + _ROWS_MAX])
+            self._count(columns, holds, rows[start : start + _ROWS_MAX])
             self._judge()
 
-    def _count(self, rows: Sequence[Drawn]) -> None:
-        eligible = self._eligible_at(rows)
-        choices = eligible.sum(axis=1) + self._catalogue.config.silence
-        for row, choice in zip(rows, choices.tolist(), strict=True):
-            if choice > 1:
-                self._choices += 1
-                self._chance += 1.0 - (row.slate[0][1] if row.slate else row.nothing_propensity)
-            for key, propensity in row.slate:
-                self._tried[self._catalogue.index_of_key[key]] += 1.0 - propensity
+    def _count(self, columns: Columns, holds: Sequence[Sequence[Hold]], rows: Ints) -> None:
+        eligible = self._eligible_at(columns, holds, rows)
+        choices = eligible.sum(axis=1) + self._catalogue.config.silence > 1
+        first = np.where(columns.counts[rows] > 0, columns.propensities[rows, 0], columns.nothing[rows])
+        self._choices += int(choices.sum())
+        self._chance += float((1.0 - first[choices]).sum())
         self._eligible += eligible.sum(axis=0)
+        keys = columns.keys[rows]
+        shown = keys >= 0
+        offers = self._offers_by_key[np.searchsorted(self._keys, keys[shown])]
+        self._tried += np.bincount(offers, 1.0 - columns.propensities[rows][shown], len(self._tried))
 
-    def _eligible_at(self, rows: Sequence[Drawn]) -> NDArray[np.bool_]:
+    def _eligible_at(self, columns: Columns, holds: Sequence[Sequence[Hold]], rows: Ints) -> NDArray[np.bool_]:
         """(B, offers) which could have been shown."""
         masks = self._catalogue.mask_words
-        size = 8 * masks.shape[1]
-        held = b"".join([row.rules_held.ljust(size, b"\0") for row in rows])
-        words = np.frombuffer(held, np.uint64).reshape(len(rows), -1)
-        times_ms = np.array([row.time_ms for row in rows])[:, None]
+        held = np.zeros((len(rows), 8 * masks.shape[1]), np.uint8)
+        held[:, : columns.held.shape[1]] = columns.held[rows]
+        words, times_ms = held.view(np.uint64), columns.times_ms[rows, None]
         made = self._catalogue.treatments.made
-        eligible: NDArray[np.bool_] = np.array([made[row.channel][row.placement] for row in rows])
+        where = zip(columns.channels[rows].tolist(), columns.placements[rows].tolist(), strict=True)
+        eligible: NDArray[np.bool_] = np.array([made[channel][placement] for channel, placement in where])
         eligible &= (self._starts_ms <= times_ms) & (times_ms < self._ends_ms)
         for word in range(masks.shape[1]):
             eligible &= (words[:, word, None] & masks[:, word]) == masks[:, word]
-        if any(row.holds for row in rows):
+        some = [holds[row] for row in rows.tolist()]
+        if any(some):
             may = np.column_stack([eligible, np.ones(len(rows), np.bool_)])
-            self._catalogue.holds.keep_back([tuple(row.holds) for row in rows], may)
+            self._catalogue.holds.keep_back(some, may)
             eligible = may[:, :-1]
         return eligible
 

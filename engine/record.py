@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, NamedTuple
 
-from engine.basis import Basis, BasisError, holds_in
+from engine.basis import Basis, BasisError
 from engine.forget.entry import KIND as FORGET_KIND
 from engine.forget.entry import ForgetRecord
-from engine.holds import Hold
 from engine.lifecycle import Stage
 from engine.limits import SLATE_MAX
 from features import Offset
@@ -369,50 +368,12 @@ def glimpse(data: bytes) -> Glimpse | None:
         return None
 
 
-class Drawn(NamedTuple):
-    """What tells how much a decision left to chance."""
-
-    config_version: bytes
-    time_ms: int
-    channel: int
-    rules_held: bytes
-    nothing_propensity: float
-    slate: Sequence[tuple[int, float]]
-    """(offer key, propensity) in rank order."""
-    holds: Sequence[Hold] = ()
-    """What was kept back although its rules held."""
-    placement: int = 0
-
-
-def drawn(data: bytes) -> Drawn | None:
-    """Read an entry of the log for engine.explorewatch; None if it is no decision, or none that can be read."""
-    if data[:1] != _DECISION_START or len(data) < _FIXED.size:
-        return None
-    (_, _, time_ms, _, config, _, _, _, _, _, channel, placement, _, _, limit, rows, *lengths, rules, nothing) = (
-        _FIXED.unpack_from(data)
-    )
-    if not limit:
-        return None  # nothing was left to chance: an open offer was resumed
-    at = _FIXED.size + sum(lengths)
-    rules_n = rules & ~_FAILED_TOO
-    start = at + rules_n * (2 if rules & _FAILED_TOO else 1)
-    end = start + rows * _CHOICE.size
-    if not _fits(data, end):
-        return None
-    slate = [(row[0], row[1]) for row in _CHOICE.iter_unpack(data[start:end])]
-    try:
-        holds = holds_in(data, end) if data[1] == _FORM_BASIS else ()
-    except BasisError:
-        return None
-    return Drawn(config, time_ms, channel, data[at : at + rules_n], nothing, slate, holds, placement)
-
-
 FIXED_FORMAT: Final = _FIXED.format
 CHOICE_FORMAT: Final = _CHOICE.format
 DECISION_START: Final = _DECISION
 FORM_BASIS: Final = _FORM_BASIS
 FAILED_TOO: Final = _FAILED_TOO
-"""How decisions are packed, for who reads many at once: engine.whatif.records."""
+"""How decisions are packed, for who reads many at once: engine.logcolumns, engine.whatif.records."""
 
 
 def is_decision(data: bytes) -> bool:

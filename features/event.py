@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 EVENT_TIME_MS_MAX: Final = 2**53
 """Event times lie within ± this (about 285,000 years), so that no arithmetic on them overflows or rounds."""
@@ -11,8 +11,12 @@ _U64_MAX: Final = 2**64 - 1
 _OFFSET_TEXT: Final = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Offset:
+class _Parts(NamedTuple):
+    ms: int
+    seq: int
+
+
+class Offset(_Parts):
     """Place of an event in its log: a Redis stream id. Other logs number their entries from Offset(0, 1).
 
     Both parts are u64. Offset.ZERO stands before every event, so no event may carry it.
@@ -23,10 +27,9 @@ class Offset:
     '1718000000000-2'
     """
 
-    ZERO: ClassVar["Offset"]
+    __slots__ = ()
 
-    ms: int
-    seq: int
+    ZERO: ClassVar["Offset"]
 
     @classmethod
     def parse(cls, text: str) -> "Offset":

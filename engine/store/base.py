@@ -102,8 +102,7 @@ def partition_of(customer: str, partitions: int) -> int:
     return crc32(customer.encode()) % partitions
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(NamedTuple):
     """One entry of a log: its position and its bytes."""
 
     offset: Offset
