@@ -9,19 +9,21 @@ from hypothesis import strategies as st
 from engine.basis import Basis
 from engine.holds import Hold
 from engine.lifecycle import Stage
-from engine.record import Choice, DecisionRecord, OutcomeRecord
+from engine.logcolumns import columns_of, kept_back
+from engine.record import Choice, DecisionRecord, OutcomeRecord, RecordError, Served, served
 from engine.whatif.records import bases, read
 from features import Offset
 
 some_bytes = st.binary(max_size=9)
 offers = st.integers(0, 60)
+shares = st.floats(0, 1)
 basis_of = st.builds(
     Basis,
     estimates=st.integers(0, 4).map(lambda count: bytes(10 * count)),
     holds=st.lists(st.builds(Hold, offers, st.just(2**32 - 1), st.integers(0, 9), offers), max_size=2).map(tuple),
     prices=st.lists(st.tuples(offers, st.floats(0, 9)), max_size=2).map(tuple),
     surcharge=st.floats(0, 9),
-    gate=st.floats(0, 1),
+    gate=shares,
     parameters=some_bytes,
     seen=some_bytes,
     values=st.lists(st.tuples(offers, st.floats(0, 9)), max_size=2).map(tuple),
@@ -46,9 +48,9 @@ records_of = st.builds(
     x=some_bytes,
     rules_held=st.just(b"\1\2"),
     rules_failed=st.sampled_from([b"", b"\4\0"]),
-    nothing_propensity=st.floats(0, 1),
+    nothing_propensity=shares,
     slate=st.lists(
-        st.builds(Choice, st.integers(1, 2**32 - 1), st.just(0.5), st.just(1.0), st.just(0.5), st.just(0.25), offers),
+        st.builds(Choice, st.integers(1, 2**32 - 1), shares, st.just(1.0), st.just(0.5), st.just(0.25), offers),
         max_size=4,
     ).map(tuple),
     basis=st.none() | basis_of,
@@ -101,3 +103,34 @@ def test_what_is_cut_short_is_left_out() -> None:
     assert bases(found, np.arange(len(data))).good.tolist() == [0, 5]
     # So short that not even its basis begins there.
     assert read([long[:90]]).others == [0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(records_of, max_size=6), st.integers(0, 60))
+def test_columns_of_decisions_say_what_the_records_say(given_records: list[DecisionRecord], cut: int) -> None:
+    whole = [one.pack() for one in given_records]
+    data = [OUTCOME, b"", *whole, *[one[: len(one) - 1 - cut] for one in whole if cut], b"\1" * 90]
+    found = columns_of(data, bytes.fromhex("0123456789abcdef"), 10)
+    # A basis that is cut does not hide the slate before it.
+    assert found.entries.tolist() == [at for at, one in enumerate(data) if _has_slate(one)]
+    holds, readable = kept_back(data, found)
+    for row, one in enumerate(given_records):
+        count = len(one.slate)
+        assert (found.times_ms[row], found.channels[row], found.placements[row], found.counts[row]) == (
+            one.time_ms, one.channel, one.placement, count,
+        )  # fmt: skip
+        assert found.nothing[row] == one.nothing_propensity
+        assert found.keys[row].tolist() == [c.key for c in one.slate] + [-1] * (found.keys.shape[1] - count)
+        assert found.propensities[row, :count].tolist() == [choice.propensity for choice in one.slate]
+        assert found.ends_ms[row, :count].tolist() == [choice.window_end_ms for choice in one.slate]
+        assert found.drawn[row] == (one.limit > 0 and one.config_version == "0123456789abcdef")
+        if found.drawn[row]:
+            assert found.held[row].tobytes() == one.rules_held
+        assert readable[row] and holds[row] == (one.basis.holds if one.basis else ())
+
+
+def _has_slate(data: bytes) -> bool:
+    try:
+        return isinstance(served(data), Served)
+    except RecordError:
+        return False
