@@ -813,26 +813,41 @@ def merge(
 # --- read -----------------------------------------------------------------------------------------------------------
 
 
-@compiled(
-    *(BYTES, INTS, INTS, INTS_2D, INT),
-    *(INTS_2D, INTS_2D, INTS_2D, FLOATS, FLOATS, INT, INTS_2D, FLOATS_2D),
-)
-def read(
-    data: Bytes,
-    lengths: Integers,
-    now: Integers,
-    clock: Integers,
-    version: int,
+def reading(
     groups: Integers,
     cells: Integers,
     views: Integers,
+    features: Integers,
+    sketches: int,
     half_lives: Floats,
     blank: Floats,
-    sketches: int,
-    features: Integers,
     scales: Floats,
+) -> tuple[Integers, Floats]:
+    """What `read` needs besides records, as two arrays: each that is handed over costs a lone read 0.3 µs."""
+    tables = groups, cells, views, features
+    head = [*map(len, tables), len(blank), sketches]
+    return np.concatenate([head, *map(np.ravel, tables)]), np.concatenate([half_lives, blank, scales.ravel()])
+
+
+@compiled(BYTES, INTS, INTS, INTS_2D, INT, INTS, FLOATS)
+def read(
+    data: Bytes, lengths: Integers, now: Integers, clock: Integers, version: int, whole_numbers: Integers, reals: Floats
 ) -> tuple[Floats, int]:
-    """The values of records that stand one after the other (length 0: none), and the first that is not whole, or -1."""
+    """The values of records that stand one after the other (length 0: none), and the first that is not whole, or -1.
+
+    `whole_numbers` and `reals` are those of `reading`; nobody looks at `clock` where no feature asks for it.
+    """
+    groups_n, cells_n, views_n, features_n, blank_n, sketches = whole_numbers[:6]
+    at = np.int64(6)
+    groups = whole_numbers[at : at + 8 * groups_n].reshape((groups_n, 8))
+    at += 8 * groups_n
+    cells = whole_numbers[at : at + 4 * cells_n].reshape((cells_n, 4))
+    at += 4 * cells_n
+    views = whole_numbers[at : at + 4 * views_n].reshape((views_n, 4))
+    at += 4 * views_n
+    features = whole_numbers[at : at + 3 * features_n].reshape((features_n, 3))
+    half_lives, blank = reals[:views_n], reals[views_n : views_n + blank_n]
+    scales = reals[views_n + blank_n :].reshape((features_n, 3))
     found = np.empty((len(lengths), len(features)))
     raw = np.empty(len(blank))
     bits = np.empty(max(sketches, 1) * _BITS_WORDS, np.int64)

@@ -385,14 +385,8 @@ class Layout:
             now,
             seasons(self._tables.clock, now, views.by_clock),
             self.version,
-            self._tables.groups,
-            views.cells,
-            views.views,
-            views.half_lives,
-            views.blank,
-            views.sketches,
-            views.features,
-            views.scales,
+            views.whole_numbers,
+            views.reals,
         )
         return result
 

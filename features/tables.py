@@ -139,17 +139,21 @@ class Views:
             scales.append((multiply, divide, spec.missing))
         views: list[list[int]] = []
         half_lives: list[float] = []
-        self.cells = tables.cells.copy()
+        viewed = tables.cells.copy()
         for cell, rows in self._by_cell.items():
-            self.cells[cell, kernel.C_VIEW], self.cells[cell, kernel.C_VIEWS] = len(views), len(rows)
+            viewed[cell, kernel.C_VIEW], viewed[cell, kernel.C_VIEWS] = len(views), len(rows)
             views += [row for row, _ in rows]
             half_lives += [half_life for _, half_life in rows]
-        self.views = kernel.array(views, 4)
-        self.half_lives = np.array(half_lives, float)
-        self.blank = np.array(self._blank, float)
-        self.sketches = self._sketches
-        self.features = kernel.array(features, 3)
-        self.scales = kernel.array(scales, 3, float)
+        self.whole_numbers, self.reals = kernel.reading(
+            tables.groups,
+            viewed,
+            kernel.array(views, 4),
+            kernel.array(features, 3),
+            self._sketches,
+            np.array(half_lives, float),
+            np.array(self._blank, float),
+            kernel.array(scales, 3, float),
+        )
 
     def _view(self, cell: int, what: Cell, tiles: int) -> int:
         """Where the raw number of a cell over the newest `tiles` tiles stands."""
@@ -286,10 +290,13 @@ def _extractor(sources: Sequence[Source], clock: Clock) -> Extract:
     return extract
 
 
+_UNSEEN: Final = np.zeros((0, 2), np.int64)
+
+
 def seasons(clock: Clock, now_ms: npt.NDArray[np.int64], wanted: bool) -> npt.NDArray[np.int64]:
     """(B, 2) hour and weekday of each time; nobody looks at them unless `wanted`."""
     if not wanted:
-        return np.zeros((len(now_ms), 2), np.int64)
+        return _UNSEEN
     return kernel.array([clock(time_ms) for time_ms in now_ms.tolist()], 2)
 
 
