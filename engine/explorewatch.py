@@ -87,8 +87,9 @@ class ExplorationWatch:
         self._chance += float((1.0 - first[choices]).sum())
         self._eligible += eligible.sum(axis=0)
         keys = columns.keys[rows]
-        shown = keys >= 0
-        offers = self._offers_by_key[np.searchsorted(self._keys, keys[shown])]
+        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        shown = self._keys[places] == keys
+        offers = self._offers_by_key[places[shown]]
         self._tried += np.bincount(offers, 1.0 - columns.propensities[rows][shown], len(self._tried))
 
     def _eligible_at(self, columns: Columns, holds: Sequence[Sequence[Hold]], rows: Ints) -> NDArray[np.bool_]:

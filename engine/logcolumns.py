@@ -28,6 +28,7 @@ _FORM: Final = 1
 _FORM_BASIS: Final = 2
 _TIME: Final = 2
 _CONFIG: Final = 18
+_CONFIG_BYTES: Final = 8
 _CHANNEL: Final = 58
 _PLACEMENT: Final = 60
 _LIMIT: Final = 64
@@ -82,14 +83,15 @@ def columns_of(data: Sequence[bytes], config: bytes = bytes(8), rules: int = 0) 
 
     `config` is the version of a configuration with so many `rules`.
     """
+    assert len(config) == _CONFIG_BYTES
     return Columns(*_read(*joined(data), np.frombuffer(config, np.uint8), (rules + 7) // 8))
 
 
 def kept_back(data: Sequence[bytes], columns: Columns) -> tuple[list[tuple[Hold, ...]], Bools]:
-    """(n,) what was kept back in each decision although its rules held, and whether that can be read."""
+    """(n,) what was kept back although its rules held, of what was `drawn`, and whether that can be read."""
     holds: list[tuple[Hold, ...]] = [()] * len(columns.entries)
     good = np.ones(len(holds), np.bool_)
-    for at in np.flatnonzero(columns.basis_at >= 0).tolist():
+    for at in np.flatnonzero(columns.drawn & (columns.basis_at >= 0)).tolist():
         try:
             holds[at] = holds_in(data[columns.entries[at]], int(columns.basis_at[at]))
         except BasisError:
@@ -99,7 +101,7 @@ def kept_back(data: Sequence[bytes], columns: Columns) -> tuple[list[tuple[Hold,
 
 @inlined()
 def _got(data: Octets, at: Any, size: Any) -> Any:
-    value = np.uint64(0)
+    value = np.uint64(0)  # eight bytes may have the sign
     for i in range(size):
         value |= np.uint64(data[at + i]) << np.uint64(8 * i)
     return np.int64(value)
@@ -149,7 +151,7 @@ def _read(data: Any, ends: Any, config: Any, octets: int) -> Any:
             window_ends[row, rank] = _got(data, place + _END, 8)
         rules = _got(data, start + _RULES, 2)
         same = data[start + _LIMIT] != 0 and (rules & ~_FAILED_TOO) == octets
-        for i in range(8):
+        for i in range(_CONFIG_BYTES):
             same &= data[start + _CONFIG + i] == config[i]
         if data[start + 1] == _FORM_BASIS:
             after = at + counts[row] * _CHOICE

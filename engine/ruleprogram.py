@@ -69,6 +69,8 @@ class Program(NamedTuple):
     """Columns in which a number may be missing: only then can a rule neither hold nor fail."""
     calculates: bool
     """Whether one does arithmetic, which can give NaN where nothing was missing."""
+    width: int
+    """Columns that a value matrix must have: compiled code does not look where it reads."""
 
     @classmethod
     def of(cls, rules: Sequence[tuple[int, RuleCode]], count: int, watched: Sequence[int]) -> Self:
@@ -89,14 +91,17 @@ class Program(NamedTuple):
         octets = np.frombuffer(bits.to_bytes((count + 7) // 8, "little"), np.uint8)
         calculates = any(code.calculates for _, code in rules)
         numbers = np.array(writer.numbers, np.float64)
-        return cls(holds, fails, numbers, writer.deep, octets, np.array(watched, np.int64), calculates)
+        width = 1 + max([writer.last_column, *watched])
+        return cls(holds, fails, numbers, writer.deep, octets, np.array(watched, np.int64), calculates, width)
 
     def run(self, values: NDArray[np.float64]) -> tuple[Bits, Bits]:
         """(B, octets) which rules held for each row of the value matrix (B, columns), and which could not be evaluated.
 
-        The latter has no rows where all rules could be.
+        The latter has no rows where all rules could be. Raises ValueError for too few columns.
         """
-        found: tuple[Bits, Bits] = _run(np.ascontiguousarray(values), *self)
+        if values.shape[1] < self.width:
+            raise ValueError(f"values has shape {values.shape}, not (rows, {self.width} or more)")
+        found: tuple[Bits, Bits] = _run(np.ascontiguousarray(values), *self[:-1])
         return found
 
 
@@ -117,6 +122,7 @@ class _Writer:
         self.steps: list[tuple[int, int]] = []
         self.numbers: list[float] = []
         self.deep = 0
+        self.last_column = -1
         self._held = 0
 
     def written(self, rules: Sequence[tuple[int, str]]) -> NDArray[np.int64]:
@@ -169,6 +175,7 @@ class _Writer:
                 self.numbers.append(number)
             case ast.Subscript(ast.Name("v"), ast.Constant(int(column))):
                 self.step(_COLUMN, column)
+                self.last_column = max(self.last_column, column)
             case _:
                 raise AssertionError(f"engine.rulecode writes no {ast.unparse(node)}")
 

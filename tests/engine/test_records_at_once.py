@@ -126,7 +126,23 @@ def test_columns_of_decisions_say_what_the_records_say(given_records: list[Decis
         assert found.drawn[row] == (one.limit > 0 and one.config_version == "0123456789abcdef")
         if found.drawn[row]:
             assert found.held[row].tobytes() == one.rules_held
-        assert readable[row] and holds[row] == (one.basis.holds if one.basis else ())
+            assert readable[row] and holds[row] == (one.basis.holds if one.basis else ())
+
+
+@settings(max_examples=300, deadline=None)
+@given(records_of, st.integers(0, 90), st.integers(0, 255))
+def test_a_damaged_head_reads_as_one_by_one(one: DecisionRecord, at: int, octet: int) -> None:
+    """Lengths that lead elsewhere: compiled code reads no other bytes than those of the entry."""
+    data = bytearray(one.pack())
+    data[min(at, len(data) - 1)] = octet
+    found = columns_of([OUTCOME, bytes(data), OUTCOME], bytes.fromhex("0123456789abcdef"), 10)
+    assert found.entries.tolist() == ([1] if _has_slate(bytes(data)) else [])
+    if len(found.entries):
+        record = served(bytes(data))
+        assert isinstance(record, Served) and record.time_ms == found.times_ms[0]
+        count = found.counts[0]
+        assert list(zip(found.keys[0, :count], found.ends_ms[0, :count], strict=True)) == list(record.offers)
+        kept_back([OUTCOME, bytes(data), OUTCOME], found)
 
 
 def _has_slate(data: bytes) -> bool:
