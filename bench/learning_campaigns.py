@@ -45,7 +45,7 @@ NET_TERMS: Final = terms(low=-10.0, high=60.0, value=30.0)
 """In dollars, of somebody who buys anything."""
 CALL_COST: Final = 0.1
 REFIT_CALLS: Final = 1_000
-SMALL_CALLS: Final = 6_000
+SMALL_CALLS: Final = 4_000
 """The last ones: of the first, hardly any is worth making."""
 BINS: Final = 10
 
@@ -61,7 +61,7 @@ def hillstrom(report: Report, folder: Path, *, small: bool) -> None:
     except FileNotFoundError as missing:
         report.notes.append(f"learning.hillstrom_* is left out: {missing}")
         return
-    orders, customers = (2, 24_000) if small else (10, len(found.arm))
+    orders, customers = (1, 8_000) if small else (10, len(found.arm))
     arms = len(campaigns.HILLSTROM_ARMS)
     took: list[int] = []
     never = 0
@@ -101,7 +101,7 @@ def starbucks(report: Report, folder: Path, *, small: bool) -> None:
     ratios: list[float] = []
     compared: list[Against] = []
     last: list[float] = []
-    orders = 2 if small else 10
+    orders = 1 if small else 10
     for order in track(range(orders), "starbucks", transient=True):
         kept = thinned(found.arm, campaigns.STARBUCKS_PROPENSITIES, np.random.default_rng(order))
         learner = Ours(x.shape[1], hot, arms, order, exploring=DRAWN, terms=NET_TERMS)
@@ -146,7 +146,7 @@ def bank(report: Report, folder: Path, *, small: bool) -> None:
     values: list[float] = []
     errors: list[float] = []
     made: list[int] = []
-    for seed in track(range(2 if small else 5), "bank", transient=True):
+    for seed in track(range(1 if small else 5), "bank", transient=True):
         learner = Ours(
             x.shape[1], hot, 1, seed, BANK_OPTIONS, silence=CALL_COST, floor=BANK_FLOOR, exploring=DRAWN
         )
