@@ -36,11 +36,14 @@ class RuleBatch:
     def __init__(self, rules: Rules, columns: Sequence[Column]) -> None:
         placed: Mapping[str, tuple[int, Column]] = {column.name: (at, column) for at, column in enumerate(columns)}
         codes = [compile_code(expression, placed) for expression in rules.expressions]
-        found = [(at, code) for at, code in enumerate(codes) if code is not None]
-        run = [(at, code) for at, code in found if runs(code)]
+        run: list[tuple[int, RuleCode]] = []
+        called: list[tuple[int, RuleCode]] = []
+        for at, code in enumerate(codes):
+            if code is not None:
+                (run if runs(code) else called).append((at, code))
         numbers = [at for at, column in (placed[name] for name in rules.variables) if column.kind == "number"]
         self._program = Program.of(run, len(codes), numbers)
-        self._called = [(at, *_on_row(code)) for at, code in found if not runs(code)]
+        self._called = [(at, *_on_row(code)) for at, code in called]
         self._rest_at = [at for at, code in enumerate(codes) if code is None]
         self._rest = rules.only([rules.expressions[at] for at in self._rest_at])
         self._rest_used = [(name, *placed[name]) for name in self._rest.variables]

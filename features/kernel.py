@@ -813,7 +813,7 @@ def merge(
 # --- read -----------------------------------------------------------------------------------------------------------
 
 
-def reading(
+def flattened(
     groups: Integers,
     cells: Integers,
     views: Integers,
@@ -835,7 +835,7 @@ def read(
 ) -> tuple[Floats, int]:
     """The values of records that stand one after the other (length 0: none), and the first that is not whole, or -1.
 
-    `whole_numbers` and `reals` are those of `reading`; nobody looks at `clock` where no feature asks for it.
+    `whole_numbers` and `reals` are those of `flattened`; nobody looks at `clock` where no feature asks for it.
     """
     groups_n, cells_n, views_n, features_n, blank_n, sketches = whole_numbers[:6]
     at = np.int64(6)

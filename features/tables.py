@@ -144,7 +144,7 @@ class Views:
             viewed[cell, kernel.C_VIEW], viewed[cell, kernel.C_VIEWS] = len(views), len(rows)
             views += [row for row, _ in rows]
             half_lives += [half_life for _, half_life in rows]
-        self.whole_numbers, self.reals = kernel.reading(
+        self.whole_numbers, self.reals = kernel.flattened(
             tables.groups,
             viewed,
             kernel.array(views, 4),
