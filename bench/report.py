@@ -12,7 +12,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-PACKAGES = ("opportune", "grpcio", "pygrpc-native", "numpy", "redis", "hiredis", "orjson", "uvloop", "protobuf")
+PACKAGES = ("opportune", "grpcio", "hpack", "numpy", "redis", "hiredis", "orjson", "uvloop", "protobuf")
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ import uvloop
 
 from bench.workload import BODY_CUSTOMER, SEED, customer_id
 from engine import worker
+from engine.calls import Call
 from engine.drafts import Ask
-from engine.front import Call, FrontServer
+from engine.front import FrontServer
 from engine.service import Service
 from opportune.v1 import decisions_pb2, decisions_pb2_grpc
 

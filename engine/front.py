@@ -1,89 +1,37 @@
-"""gRPC on pygrpc-native's front: Rust speaks HTTP/2, this hands bytes to handlers and bytes back.
+"""gRPC on our own HTTP/2: bytes to handlers, and bytes back.
 
-The package's own asyncio server makes a task and a context for every call. Decide needs neither: its calls wait in the
-decider's queue and are answered from there, which saves 25 µs a decision. So this server has two kinds of handlers:
+The asyncio servers of gRPC make a task and a context for every call. Decide needs neither: its calls wait in the
+decider's queue and are answered from there. So this server has two kinds of handlers:
 
     direct   (data, call) → None    called at once; answers through `call` whenever it is ready
     async    data → bytes           run as a task, cancelled when the caller's deadline passes or it leaves
 
-Methods that stream (health Watch, reflection) are left to a grpcio server on a unix socket, to which the front hands
-them on. Messages larger than MESSAGE_BYTES_MAX are refused before a handler sees them.
+Methods that stream, health and reflection are left to a grpcio server on a unix socket, to which calls are handed on.
 """
 
 import asyncio
-import logging
+import re
 import shutil
 import tempfile
-import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import grpc
-from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
 
-from engine import metrics
-from engine.errors import OpportuneError
-from engine.limits import MESSAGE_BYTES_MAX
+from engine import limits
+from engine.calls import ENCODINGS, Call, DirectHandler, Route, StreamingCall
+from engine.frames import Reason, StreamFailed
+from engine.http2 import Connection
 
-log = logging.getLogger(__name__)
-
-_EVENTS_AT_ONCE: Final = 256
-_IO_THREADS: Final = 1
-"""Threads that speak HTTP/2. One keeps up with several times what Python answers, and leaves the core to Python."""
+_TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_UNIT_S: Final = {b"H": 3_600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_NOT_IN_HTTP2: Final = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+_PSEUDO: Final = {b":method", b":scheme", b":path", b":authority"}
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 
 AsyncHandler = Callable[[bytes], Awaitable[bytes]]
-
-
-class Call:
-    """One call that waits for its answer, which it gets once: what comes after the first one is dropped."""
-
-    __slots__ = ("_calls", "_front", "_id", "gone", "within_s")
-
-    def __init__(
-        self,
-        front: NativeGrpcFront,
-        call_id: int,
-        calls: "dict[int, Call | asyncio.Task[None]]",
-        within_s: float | None = None,
-    ) -> None:
-        self._front = front
-        self._id = call_id
-        self._calls = calls
-        self.gone = False
-        """Nobody waits any more: it was answered, the caller left, or its deadline passed."""
-        self.within_s = within_s
-        """How long the caller waits, from when the call came; None: as long as it takes."""
-
-    def answer(self, data: bytes) -> None:
-        """Send the response."""
-        if not self.gone:
-            self._end()
-            self._front.respond(self._id, data)
-
-    def fail(self, error: Exception) -> None:
-        """Send the status that an error stands for."""
-        if not self.gone:
-            self._end()
-            status, message = status_of(error)
-            self._front.fail(self._id, status.value[0], message)
-
-    def _end(self) -> None:
-        self.gone = True
-        self._calls.pop(self._id, None)
-
-
-DirectHandler = Callable[[bytes, Call], None]
-
-
-def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
-    """Status and message of an error; what is not an error of ours is logged and told as INTERNAL."""
-    if isinstance(error, OpportuneError):
-        metrics.REFUSED.labels(error.grpc_status.name).inc()
-        return error.grpc_status, str(error)
-    log.error("a call failed", exc_info=error)
-    metrics.REFUSED.labels("INTERNAL").inc()
-    return grpc.StatusCode.INTERNAL, "an error of the engine; its log has the details"
 
 
 class FrontServer:
@@ -92,93 +40,130 @@ class FrontServer:
     def __init__(
         self, direct: dict[str, DirectHandler], tasks: dict[str, AsyncHandler], fallback: grpc.aio.Server
     ) -> None:
-        self._direct = direct
-        self._tasks = tasks
+        self.connections: set[Connection] = set()
+        self.stopping = False
+        self.unfinished_bytes = 0
+        self._handlers = {path.encode(): handle for path, handle in direct.items()}
+        self._handlers |= {path.encode(): partial(_start, handle) for path, handle in tasks.items()}
         self._fallback = fallback
         self._fallback_folder = ""
-        self._front: NativeGrpcFront | None = None
-        self._calls: dict[int, Call | asyncio.Task[None]] = {}
-        self._methods: list[DirectHandler | None] = []
-        self._handlers: list[AsyncHandler | None] = []
-        self._stopping = False
+        self._channel: grpc.aio.Channel | None = None
+        self._server: asyncio.Server | None = None
 
     async def start(self, address: str) -> int:
         """Listen on "host:port", which several servers may share, and return the port. Raises OSError."""
-        front = NativeGrpcFront(address, [], io_threads=_IO_THREADS, reuse_port=True, call_details=True)
+        host, _, port = address.rpartition(":")
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self),
+            host.strip("[]"),
+            int(port),
+            backlog=limits.CONNECTIONS_WAITING_MAX,
+            reuse_port=True,
+        )
         self._fallback_folder = tempfile.mkdtemp(prefix="opportune-grpc-")
-        path = str(Path(self._fallback_folder) / "fallback.sock")
-        self._fallback.add_insecure_port(f"unix:{path}")
+        path = f"unix:{Path(self._fallback_folder) / 'fallback.sock'}"
+        self._fallback.add_insecure_port(path)
         await self._fallback.start()
-        front.set_fallback(path)
-        paths = [*self._direct, *self._tasks]
-        front.add_methods([(path, False) for path in paths])
-        self._methods = [self._direct.get(path) for path in paths]
-        self._handlers = [self._tasks.get(path) for path in paths]
-        self._front = front
-        front.start()
-        loop = asyncio.get_running_loop()
-        threading.Thread(target=self._receive, args=(front, loop), name="grpc-front", daemon=True).start()
-        return int(front.bound_port)
+        self._channel = grpc.aio.insecure_channel(
+            path, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        )
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let those under way finish within `grace_s`, then cut them."""
-        self._stopping = True
+        self.stopping = True
+        if self._server is not None:
+            self._server.close()
+        for connection in self.connections:
+            connection.leave()
         fallback = asyncio.create_task(self._fallback.stop(grace_s))
         deadline_s = asyncio.get_running_loop().time() + grace_s
-        while self._calls and asyncio.get_running_loop().time() < deadline_s:
+        while any(connection.calls for connection in self.connections):
+            if asyncio.get_running_loop().time() >= deadline_s:
+                break
             await asyncio.sleep(0.005)
-        for call in self._calls.values():
-            if isinstance(call, asyncio.Task):
-                call.cancel()
+        for connection in list(self.connections):
+            connection.close()
         await fallback
-        if self._front is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._front.close)
+        if self._channel is not None:
+            await self._channel.close(None)
         shutil.rmtree(self._fallback_folder, ignore_errors=True)
 
-    def _receive(self, front: NativeGrpcFront, loop: asyncio.AbstractEventLoop) -> None:
-        """Runs in a thread of its own: waits without the GIL, and wakes the loop once for all calls that have come."""
-        while (events := front.recv_batch_details(_EVENTS_AT_ONCE)) is not None:
-            try:
-                loop.call_soon_threadsafe(self._take, front, events)
-            except RuntimeError:  # the loop was closed without a stop
-                front.close()
-                return
+    def route(self, headers: Sequence[tuple[bytes, bytes]]) -> Route:
+        """Where a call with these headers goes. Raises StreamFailed for those that HTTP/2 does not allow."""
+        found = _checked(headers)
+        path = found[b":path"]
+        method, kind = found[b":method"], found.get(b"content-type", b"")
+        if method != b"POST" or not kind.startswith(b"application/grpc"):
+            text = f"{method!r:.20} of {kind!r:.40}, expected POST of application/grpc"
+            return Route(refusal=(grpc.StatusCode.INVALID_ARGUMENT, text))
+        within_s = None
+        if timeout := found.get(b"grpc-timeout"):
+            parts = _TIMEOUT.fullmatch(timeout)
+            if parts is None:
+                text = f"grpc-timeout: {timeout!r:.40}, expected up to 8 digits and one of H, M, S, m, u and n"
+                return Route(refusal=(grpc.StatusCode.INVALID_ARGUMENT, text))
+            within_s = int(parts[1]) * _UNIT_S[parts[2]]
+        encoding = found.get(b"grpc-encoding", b"identity").decode("latin-1")
+        if encoding not in ENCODINGS:
+            text = f"grpc-encoding: {encoding!r:.40}, expected one of {', '.join(ENCODINGS)}"
+            return Route(refusal=(grpc.StatusCode.UNIMPLEMENTED, text))
+        handle = self._handlers.get(path)
+        if handle is not None:
+            return Route(message=handle, within_s=within_s, encoding=encoding)
+        return Route(stream=partial(self._hand_on, path.decode("latin-1")), within_s=within_s, encoding=encoding)
 
-    def _take(self, front: NativeGrpcFront, events: list[tuple[Any, ...]]) -> None:
-        for kind, call_id, method, data, _, details in events:
-            if kind == EVENT_CANCEL:
-                self._cancel(call_id)
-            elif self._stopping:
-                front.fail(call_id, grpc.StatusCode.UNAVAILABLE.value[0], "the server is stopping; ask another one")
-            elif len(data) > MESSAGE_BYTES_MAX:
-                metrics.REFUSED.labels("RESOURCE_EXHAUSTED").inc()
-                message = f"a message of {len(data)} bytes, at most {MESSAGE_BYTES_MAX} are allowed"
-                front.fail(call_id, grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message)
-            else:
-                call = Call(front, call_id, self._calls, details[2] if details is not None else None)
-                direct = self._methods[method]
-                if direct is None:
-                    self._calls[call_id] = asyncio.create_task(self._run(call, method, data))
-                    continue
-                self._calls[call_id] = call
-                try:
-                    direct(data, call)
-                except Exception as error:
-                    call.fail(error)
+    def _hand_on(self, path: str, call: StreamingCall) -> None:
+        call.task = asyncio.create_task(self._relay(path, call))
 
-    async def _run(self, call: Call, method: int, data: bytes) -> None:
-        handler = self._handlers[method]
-        assert handler is not None
+    async def _relay(self, path: str, call: StreamingCall) -> None:
+        """Have the fallback serve a call."""
+        assert self._channel is not None
+        as_it_is = {"request_serializer": bytes, "response_deserializer": bytes}
+        answers = self._channel.stream_stream(path, **as_it_is)(call.messages(), timeout=call.within_s)
         try:
-            call.answer(await handler(data))
+            async for message in answers:
+                await call.write(message)
+            call.end()
+        except grpc.aio.AioRpcError as error:
+            call.refuse(error.code(), error.details() or "")
         except Exception as error:
             call.fail(error)
         finally:
-            self._calls.pop(call._id, None)
+            answers.cancel()
 
-    def _cancel(self, call_id: int) -> None:
-        found = self._calls.pop(call_id, None)
-        if isinstance(found, Call):
-            found.gone = True
-        elif found is not None:
-            found.cancel()
+
+def _start(handle: AsyncHandler, data: bytes, call: Call) -> None:
+    call.task = asyncio.create_task(_run(handle, data, call))
+
+
+async def _run(handle: AsyncHandler, data: bytes, call: Call) -> None:
+    deadline = asyncio.timeout(call.within_s)
+    try:
+        async with deadline:
+            call.answer(await handle(data))
+    except Exception as error:
+        if deadline.expired():
+            call.refuse(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the answer was there")
+        else:
+            call.fail(error)
+
+
+def _checked(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The headers by name. Raises StreamFailed for what HTTP/2 does not allow, or what is no call of gRPC."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        pseudo = name[:1] == b":"
+        if pseudo:
+            wrong = name not in _PSEUDO or name in found or any(other[:1] != b":" for other in found)
+        else:
+            wrong = name in _NOT_IN_HTTP2 or not _NAME.fullmatch(name)
+        if wrong:
+            raise StreamFailed(Reason.PROTOCOL_ERROR, f"the header {name!r}")
+        found[name] = value
+    if not all(found.get(name) for name in (b":method", b":scheme", b":path")):
+        raise StreamFailed(Reason.PROTOCOL_ERROR, "a request without method, scheme or path")
+    if found.get(b"te", b"trailers") != b"trailers":
+        raise StreamFailed(Reason.PROTOCOL_ERROR, "te is not trailers")
+    return found

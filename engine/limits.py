@@ -22,6 +22,25 @@ SLATE_MAX: Final = 30
 EVENTS_PER_CALL_MAX: Final = 1_000
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """A larger gRPC message or HTTP body is refused before it is parsed."""
+CALLS_PER_CONNECTION_MAX: Final = 1_024
+"""gRPC calls under way on one connection; one more is refused, and clients send it when another has ended."""
+CALL_WINDOW_BYTES: Final = MESSAGE_BYTES_MAX + 64 * 1024
+"""What a caller may send in one call before any of it is read: a message of the largest kind, and a little more."""
+CONNECTION_WINDOW_BYTES: Final = 16 * 1024 * 1024
+"""What may be on its way on one connection."""
+UNFINISHED_BYTES_MAX: Final = 256 * 1024 * 1024
+"""What a server holds of messages of which a part has come, and of answers of which a part was sent."""
+HEADER_BYTES_MAX: Final = 16 * 1024
+"""All headers of a call, packed and unpacked."""
+HEADER_BLOCKS_KEPT_ENTRIES_MAX: Final = 256
+"""Headers that a connection remembers the meaning of, as most calls send the same again."""
+HEADER_BLOCK_KEPT_BYTES_MAX: Final = 1_024
+CONNECTIONS_WAITING_MAX: Final = 1_024
+"""New connections that the kernel keeps until the server looks at them."""
+PREFACE_MS_MAX: Final = 10_000
+"""How long a new connection may take to say that it speaks HTTP/2."""
+OFFENCES_MAX: Final = 1_024
+"""Calls that a connection took back, and frames without sense that it sent, more than calls that were answered."""
 TIME_MS_MAX: Final = 253_402_300_799_999
 """The last millisecond of the year 9999: nothing later is a time."""
 
@@ -327,6 +346,9 @@ assert DECIDE_BATCH_MAX <= DECIDE_QUEUE_MAX
 assert EVENT_BACKLOG_MAX + EVENTS_PER_CALL_MAX * 64 <= EVENT_LOG_ENTRIES_MAX
 # The dead letters of one backfill do not push out all others.
 assert BACKFILL_LETTERS_MAX * 10 <= DEAD_LETTERS_MAX
+# A message of the largest kind can be sent without waiting for credit, and a connection carries several.
+assert MESSAGE_BYTES_MAX + 5 <= CALL_WINDOW_BYTES
+assert CALL_WINDOW_BYTES * 2 <= CONNECTION_WINDOW_BYTES < UNFINISHED_BYTES_MAX
 # A worker drains within the time that everything together has, and the store still has time to write its file.
 assert DRAIN_MS_MAX + 5_000 <= STOP_MS_MAX
 # What a customer remembers of links is enough to recognise a request to link everything that may be linked.

@@ -1,7 +1,7 @@
-"""The gRPC edge: the services of engine.service on pygrpc-native or grpcio, with health and reflection.
+"""The gRPC edge: the services of engine.service on our own HTTP/2 or on grpcio, with health and reflection.
 
-pygrpc-native answers an empty call at several times the rate of grpc.aio, because HTTP/2 and framing run outside the
-GIL; it is the default (engine.front). grpcio serves where it is asked for.
+Our own ("native", engine.front) answers an empty call at some twenty times the rate of grpc.aio; it is the default.
+grpcio serves where it is asked for.
 
 Messages are decoded here rather than by the transport: bytes that are no message are then the caller's error
 (INVALID_ARGUMENT, and what was wrong), where a transport would answer INTERNAL.
@@ -16,11 +16,13 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from engine.calls import Call, DirectHandler
 from engine.errors import InvalidArgument
-from engine.front import AsyncHandler, Call, DirectHandler, FrontServer, status_of
+from engine.front import AsyncHandler, FrontServer
 from engine.limits import MESSAGE_BYTES_MAX
 from engine.service import Service, methods, streams
 from engine.serving import Answer
+from engine.status import status_of
 from opportune.v1 import decisions_pb2
 
 TRANSPORTS: Final = ("native", "grpcio")

@@ -1,0 +1,541 @@
+"""A connection of HTTP/2 that carries gRPC calls: RFC 9113 from the server's side, on asyncio.
+
+Why not a library: every one for Python makes an event, or a system call, of each frame. Callers of Decide send many
+small calls at once, and what comes in one read is taken apart in one loop here, what is answered in one turn of the
+event loop leaves in one write. An empty call costs 6 µs, a third of what pygrpc-native takes for it in Rust. Headers
+are packed and unpacked by the package hpack; as nearly all calls of a connection send the same ones, the meaning of a
+block is kept for as long as the table of the packing has not changed.
+
+Every message has two ways: one for what is usual (a message in one frame, an answer that flow control lets through),
+which `_read` and `respond` go, and one for everything else.
+
+Nothing that a peer sends can grow without bound: headers, calls, messages and answers under way have limits
+(engine.limits); who does not read its answers is not read from either; who takes back calls faster than they are
+answered (CVE-2023-44487), or sends frames without sense, is sent away.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from struct import Struct
+from typing import Final, Protocol, cast
+
+import grpc
+from hpack import Decoder
+from hpack.exceptions import HPACKError
+
+from engine import frames, limits
+from engine.calls import PREFIX_BYTES, Call, Route, StreamingCall
+from engine.frames import ConnectionFailed, Reason, StreamFailed, frame
+from engine.status import refused
+
+log = logging.getLogger(__name__)
+
+_SETTINGS: Final = {
+    frames.SETTINGS_MAX_CONCURRENT_STREAMS: limits.CALLS_PER_CONNECTION_MAX,
+    frames.SETTINGS_INITIAL_WINDOW_SIZE: limits.CALL_WINDOW_BYTES,
+    frames.SETTINGS_MAX_HEADER_LIST_SIZE: limits.HEADER_BYTES_MAX,
+}
+_STREAM: Final = 0x7FFF_FFFF
+_ANSWER: Final = Struct(f">IBI{len(frames.RESPONSE_BLOCK)}sIBIBI")
+"""Headers of an answer, of its DATA frame and of the message."""
+_RESPONSE: Final = len(frames.RESPONSE_BLOCK) << 8 | frames.HEADERS
+_TRAILERS: Final = Struct(f">IBI{len(frames.OK_BLOCK)}s")
+_END: Final = frames.END_HEADERS | frames.END_STREAM
+_TRAILED: Final = len(frames.OK_BLOCK) << 8 | frames.HEADERS
+
+
+class Host(Protocol):
+    """Whom connections belong to."""
+
+    connections: "set[Connection]"
+    stopping: bool
+    unfinished_bytes: int
+    """Of all connections: parts of messages that have come, and of answers that were not sent."""
+
+    def route(self, headers: Sequence[tuple[bytes, bytes]]) -> Route:
+        """Where a call with these headers goes. Raises StreamFailed for those that HTTP/2 does not allow."""
+
+
+class Connection(asyncio.Protocol):
+    """One of them."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._rest = b""
+        self._greeted = False
+        self._closing = False
+        self.calls: dict[int, Call] = {}
+        self._last = 0
+        """The newest stream that the peer has opened."""
+        self._decoder = Decoder(max_header_list_size=limits.HEADER_BYTES_MAX)
+        self._known: dict[bytes, Route] = {}
+        self._headers: tuple[int, int, bytearray] | None = None
+        """Stream, flags and block of headers whose end has not come."""
+        self._uncredited = 0
+        """Bytes received that the peer was not told it may send again."""
+        self._window = frames.WINDOW_BYTES
+        self._call_window = frames.WINDOW_BYTES
+        self._frame_bytes = frames.FRAME_BYTES
+        self._out: list[bytes] = []
+        self._flushing = False
+        self._paused = False
+        self._blocked: dict[int, Call] = {}
+        """Calls whose answers flow control holds back."""
+        self._offences = 0
+
+    # --- asyncio -----------------------------------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say what is taken here."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by type
+        self._host.connections.add(self)
+        plug: socket.socket | None = self._transport.get_extra_info("socket")
+        if plug is not None:
+            # A peer that went without a word is found out by the kernel.
+            plug.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._patience = self._loop.call_later(limits.PREFACE_MS_MAX / 1e3, self._transport.close)
+        settings = b"".join(frames.SETTING.pack(*setting) for setting in _SETTINGS.items())
+        more = frames.NUMBER.pack(limits.CONNECTION_WINDOW_BYTES - frames.WINDOW_BYTES)
+        self._transport.write(frame(frames.SETTINGS, 0, 0, settings) + frame(frames.WINDOW_UPDATE, 0, 0, more))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Drop the calls."""
+        self._closing = True
+        self._patience.cancel()
+        self._host.connections.discard(self)
+        for call in list(self.calls.values()):
+            self._drop(call)
+
+    def data_received(self, data: bytes) -> None:
+        """Read."""
+        if self._closing:
+            return
+        try:
+            self._read(self._rest + data if self._rest else data)
+        except ConnectionFailed as failure:
+            self._end(failure.reason, str(failure))
+
+    def pause_writing(self) -> None:
+        """The peer does not read: do not read from it either."""
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._paused = False
+        self._transport.resume_reading()
+        self._unblock()
+
+    # --- for the host ------------------------------------------------------------------------------------------------
+    def leave(self) -> None:
+        """Ask the peer for no more calls. Those that come nevertheless are refused."""
+        goodbye = frames.NUMBER.pack(_STREAM) + frames.NUMBER.pack(Reason.NO_ERROR)
+        self._write(frame(frames.GOAWAY, 0, 0, goodbye))
+
+    def close(self) -> None:
+        """Cut the calls that are under way, send what is to be sent, and close."""
+        for call in list(self.calls.values()):
+            call.refuse(grpc.StatusCode.UNAVAILABLE, "the server has stopped")
+        self._end(Reason.NO_ERROR, "")
+
+    # --- for calls ---------------------------------------------------------------------------------------------------
+    def respond(self, call: Call, data: bytes) -> None:
+        """Send the one answer of a call, and that all is well."""
+        stream, length = call.stream, len(data)
+        framed = length + PREFIX_BYTES
+        if framed > self._window or framed > call.window or framed > self._frame_bytes or not call.ended:
+            self.send(call, data)
+            self.finish(call, frames.OK_BLOCK)
+            return
+        if self.calls.pop(stream, None) is None:
+            return  # the connection was lost
+        self._window -= framed
+        if self._offences:
+            self._offences -= 1
+        out = self._out
+        out.append(
+            _ANSWER.pack(
+                _RESPONSE, frames.END_HEADERS, stream, frames.RESPONSE_BLOCK, framed << 8, 0, stream, 0, length
+            )
+        )
+        out.append(data)
+        out.append(_TRAILERS.pack(_TRAILED, _END, stream, frames.OK_BLOCK))
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def send(self, call: Call, data: bytes) -> bool:
+        """Send a message of an answer; whether all of it left. Flow control may keep some, the rest follows."""
+        if call.stream not in self.calls:
+            return True
+        if not call.started:
+            call.started = True
+            self._write(frame(frames.HEADERS, frames.END_HEADERS, call.stream, frames.RESPONSE_BLOCK))
+        if call.unsent is None:
+            call.unsent = bytearray()
+        call.unsent += frames.MESSAGE_HEADER.pack(0, len(data)) + data
+        self._pump(call)
+        return not call.unsent
+
+    def finish(self, call: Call, block: bytes) -> None:
+        """End a call with these trailers, after what is still to be sent."""
+        if call.stream in self.calls:
+            call.trailers = block if call.started else frames.RESPONSE_BLOCK + block
+            if not call.unsent:
+                self._conclude(call)
+
+    def credit(self, call: Call, count: int) -> None:
+        """Let the peer send so many more bytes in a call."""
+        if call.stream in self.calls and not call.ended and count:
+            self._account(call)
+            self._write(frame(frames.WINDOW_UPDATE, 0, call.stream, frames.NUMBER.pack(count)))
+
+    # --- out ---------------------------------------------------------------------------------------------------------
+    def _write(self, data: bytes) -> None:
+        self._out.append(data)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        out, self._out = self._out, []
+        if out and not self._transport.is_closing():
+            self._transport.write(b"".join(out))
+
+    def _pump(self, call: Call) -> None:
+        """Send what flow control lets through of what a call has to send."""
+        unsent = call.unsent
+        while unsent and not self._paused:
+            count = min(len(unsent), self._window, call.window, self._frame_bytes)
+            if count <= 0:
+                break
+            self._write(frame(frames.DATA, 0, call.stream, bytes(unsent[:count])))
+            del unsent[:count]
+            self._window -= count
+            call.window -= count
+        self._account(call)
+        if unsent:
+            self._blocked[call.stream] = call
+            return
+        self._blocked.pop(call.stream, None)
+        if isinstance(call, StreamingCall):
+            call.drained()
+        if call.trailers is not None:
+            self._conclude(call)
+
+    def _unblock(self) -> None:
+        for call in list(self._blocked.values()):
+            self._pump(call)
+
+    def _conclude(self, call: Call) -> None:
+        assert call.trailers is not None
+        self._write(frame(frames.HEADERS, _END, call.stream, call.trailers))
+        if not call.ended:
+            self._write(_reset(call.stream, Reason.NO_ERROR))  # the rest of the message is not wanted
+        del self.calls[call.stream]
+        call.body = None
+        self._account(call)
+        self._offences = max(0, self._offences - 1)
+
+    def _account(self, call: Call) -> None:
+        held = call.held_bytes()
+        self._host.unfinished_bytes += held - call.counted
+        call.counted = held
+
+    def _end(self, reason: Reason, text: str) -> None:
+        """Say why, and close."""
+        if self._closing:
+            return
+        self._closing = True
+        if reason is not Reason.NO_ERROR:
+            log.info("a connection was ended: %s, %s", reason.name, text)
+        numbers = frames.NUMBER.pack(self._last) + frames.NUMBER.pack(reason)
+        self._write(frame(frames.GOAWAY, 0, 0, numbers + text.encode()[: frames.FRAME_BYTES - 8]))
+        self._flush()
+        self._transport.close()
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+    def _read(self, data: bytes) -> None:
+        """Take apart what has come; the beginning of a frame is kept. Raises ConnectionFailed."""
+        position, end = 0, len(data)
+        if not self._greeted:
+            if not frames.PREFACE.startswith(data[: len(frames.PREFACE)]):
+                raise ConnectionFailed(Reason.PROTOCOL_ERROR, "this is a port for gRPC, expected HTTP/2")
+            position = len(frames.PREFACE)
+            # SETTINGS follow at once: their head tells that nothing else does.
+            if end < position + frames.FRAME_HEADER_BYTES:
+                self._rest = data
+                return
+            if data[position + 3] != frames.SETTINGS or data[position + 4] & frames.ACK:
+                raise ConnectionFailed(Reason.PROTOCOL_ERROR, "SETTINGS are expected first")
+            self._greeted = True
+            self._patience.cancel()
+        calls, unpack, unpack_message = self.calls, frames.FRAME_HEADER.unpack_from, frames.MESSAGE_HEADER.unpack_from
+        while end - position >= frames.FRAME_HEADER_BYTES and not self._closing:
+            word, flags, stream = unpack(data, position)
+            length, kind = word >> 8, word & 0xFF
+            if length > frames.FRAME_BYTES:
+                text = f"a frame of {length} bytes, at most {frames.FRAME_BYTES} are allowed"
+                raise ConnectionFailed(Reason.FRAME_SIZE_ERROR, text)
+            start = position + frames.FRAME_HEADER_BYTES
+            if start + length > end:
+                break
+            position = start + length
+            if kind == frames.DATA:
+                self._uncredited += length
+                call = calls.get(stream)
+                if (
+                    flags == frames.END_STREAM
+                    and call is not None
+                    and call.route.message is not None
+                    and call.body is None
+                    and not call.ended
+                    and length >= PREFIX_BYTES
+                    and unpack_message(data, start) == (0, length - PREFIX_BYTES)
+                    and self._headers is None
+                ):
+                    call.ended = True
+                    call.hand_on(data[start + PREFIX_BYTES : position])
+                    continue
+            try:
+                self._frame(kind, flags, stream & _STREAM, data[start:position])
+            except StreamFailed as failure:
+                self._fail(stream & _STREAM, failure.reason)
+        self._rest = data[position:]
+        if self._uncredited >= limits.CONNECTION_WINDOW_BYTES // 2:
+            self._write(frame(frames.WINDOW_UPDATE, 0, 0, frames.NUMBER.pack(self._uncredited)))
+            self._uncredited = 0
+
+    def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        """One frame. Raises ConnectionFailed, StreamFailed."""
+        if self._headers is not None and (kind != frames.CONTINUATION or stream != self._headers[0]):
+            raise ConnectionFailed(Reason.PROTOCOL_ERROR, "the end of the headers is missing")
+        if kind == frames.HEADERS:
+            self._begin(stream, flags, payload)
+        elif kind == frames.DATA:
+            self._data(stream, flags, payload)
+        elif kind == frames.CONTINUATION:
+            self._continue(flags, payload)
+        elif kind == frames.WINDOW_UPDATE:
+            self._window_update(stream, payload)
+        elif kind == frames.RST_STREAM:
+            self._reset_by_peer(stream, payload)
+        elif kind == frames.SETTINGS:
+            self._settings(flags, stream, payload)
+        elif kind == frames.PING:
+            _expect(len(payload) == 8, Reason.FRAME_SIZE_ERROR, f"PING of {len(payload)} bytes, expected 8")
+            _expect(stream == 0, Reason.PROTOCOL_ERROR, "PING in a stream")
+            if not flags & frames.ACK:
+                self._write(frame(frames.PING, frames.ACK, 0, payload))
+        elif kind == frames.PRIORITY:
+            _expect(stream != 0, Reason.PROTOCOL_ERROR, "PRIORITY without a stream")
+            if len(payload) != 5:
+                raise StreamFailed(Reason.FRAME_SIZE_ERROR, "PRIORITY")
+            _independent(stream, payload)
+        elif kind == frames.GOAWAY:
+            _expect(stream == 0, Reason.PROTOCOL_ERROR, "GOAWAY in a stream")  # it will open no more streams
+        elif kind == frames.PUSH_PROMISE:
+            raise ConnectionFailed(Reason.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
+
+    def _begin(self, stream: int, flags: int, payload: bytes) -> None:
+        """HEADERS."""
+        _expect(stream & 1 == 1, Reason.PROTOCOL_ERROR, f"a call in stream {stream}, expected an odd one")
+        if flags & frames.PADDED:
+            payload = _unpadded(payload)
+        if flags & frames.WITH_PRIORITY:
+            _expect(len(payload) >= 5, Reason.FRAME_SIZE_ERROR, "HEADERS without the priority that they have")
+            _independent(stream, payload)
+            payload = payload[5:]
+        if flags & frames.END_HEADERS:
+            self._headers_of(stream, flags, payload)
+        else:
+            self._headers = stream, flags, bytearray(payload)
+
+    def _continue(self, flags: int, payload: bytes) -> None:
+        """CONTINUATION."""
+        if self._headers is None:
+            raise ConnectionFailed(Reason.PROTOCOL_ERROR, "CONTINUATION of nothing")
+        stream, first_flags, block = self._headers
+        block += payload
+        if len(block) > limits.HEADER_BYTES_MAX or not payload:
+            text = f"headers of more than {limits.HEADER_BYTES_MAX} bytes, or in empty pieces"
+            raise ConnectionFailed(Reason.ENHANCE_YOUR_CALM, text)
+        if flags & frames.END_HEADERS:
+            self._headers = None
+            self._headers_of(stream, first_flags, bytes(block))
+
+    def _headers_of(self, stream: int, flags: int, block: bytes) -> None:
+        """All headers of a call, or its trailers."""
+        if stream <= self._last:
+            self._decode(block)
+            self._trailers_of(stream, flags)
+            return
+        self._last = stream
+        route = self._known.get(block) or self._learn(block)
+        if len(self.calls) >= limits.CALLS_PER_CONNECTION_MAX:
+            raise StreamFailed(Reason.REFUSED_STREAM, "too many calls")
+        if route.stream is None:
+            call = Call(self, stream, route, self._call_window)
+        else:
+            call = StreamingCall(self, stream, route, self._call_window)
+        self.calls[stream] = call
+        if route.refusal is not None:
+            call.refuse(*refused(*route.refusal))
+        elif self._host.stopping:
+            call.refuse(grpc.StatusCode.UNAVAILABLE, "the server is stopping; ask another one")
+        elif isinstance(call, StreamingCall) and route.stream is not None:
+            route.stream(call)
+        if flags & frames.END_STREAM:
+            call.ended = True
+            call.take(b"")
+
+    def _trailers_of(self, stream: int, flags: int) -> None:
+        call = self.calls.get(stream)
+        if call is None or call.ended:
+            raise StreamFailed(Reason.STREAM_CLOSED, "headers after the end")
+        if not flags & frames.END_STREAM:
+            raise StreamFailed(Reason.PROTOCOL_ERROR, "headers within a call")
+        call.ended = True
+        call.take(b"")
+
+    def _learn(self, block: bytes) -> Route:
+        """What a block says; kept if it always says so: for as long as the table of the packing does not change."""
+        table = self._decoder.header_table.dynamic_entries
+        before = len(table), table[0] if table else None
+        headers = self._decode(block)
+        after = len(table), table[0] if table else None
+        if after[0] != before[0] or after[1] is not before[1]:
+            self._known.clear()
+            return self._host.route(headers)
+        route = self._host.route(headers)
+        if len(block) <= limits.HEADER_BLOCK_KEPT_BYTES_MAX:
+            if len(self._known) >= limits.HEADER_BLOCKS_KEPT_ENTRIES_MAX:
+                self._known.clear()
+            self._known[block] = route
+        return route
+
+    def _decode(self, block: bytes) -> Sequence[tuple[bytes, bytes]]:
+        try:
+            return self._decoder.decode(block, raw=True)  # type: ignore[return-value]  # raw: bytes
+        except HPACKError as error:
+            raise ConnectionFailed(Reason.COMPRESSION_ERROR, f"headers that cannot be unpacked: {error}") from error
+
+    def _data(self, stream: int, flags: int, payload: bytes) -> None:
+        """DATA."""
+        _expect(0 < stream <= self._last, Reason.PROTOCOL_ERROR, f"DATA in stream {stream}, which has not begun")
+        received = len(payload)
+        if flags & frames.PADDED:
+            payload = _unpadded(payload)
+        call = self.calls.get(stream)
+        if call is None:
+            # After an early refusal the rest of a large message is on its way: no offence.
+            self._write(_reset(stream, Reason.STREAM_CLOSED))
+            return
+        if call.ended:
+            raise StreamFailed(Reason.STREAM_CLOSED, "DATA after the end")
+        call.ended = bool(flags & frames.END_STREAM)
+        if not payload and not call.ended:
+            self._offend()
+        call.take(payload)
+        self._account(call)
+        if self._host.unfinished_bytes > limits.UNFINISHED_BYTES_MAX:
+            text = f"more than {limits.UNFINISHED_BYTES_MAX} bytes of unfinished messages; send it again in a moment"
+            call.body = None
+            call.refuse(*refused(grpc.StatusCode.RESOURCE_EXHAUSTED, text))
+        self.credit(call, received - len(payload))
+
+    def _window_update(self, stream: int, payload: bytes) -> None:
+        _expect(len(payload) == 4, Reason.FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} bytes, expected 4")
+        _expect(stream <= self._last, Reason.PROTOCOL_ERROR, f"WINDOW_UPDATE of stream {stream}, which has not begun")
+        more = frames.NUMBER.unpack(payload)[0] & _STREAM
+        if not stream:
+            _expect(more > 0, Reason.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 bytes")
+            fits = self._window + more <= frames.WINDOW_BYTES_MAX
+            _expect(fits, Reason.FLOW_CONTROL_ERROR, "the window is too large")
+            self._window += more
+            self._unblock()
+            return
+        call = self.calls.get(stream)
+        if call is None:
+            return
+        if not more:
+            raise StreamFailed(Reason.PROTOCOL_ERROR, "WINDOW_UPDATE of 0 bytes")
+        if call.window + more > frames.WINDOW_BYTES_MAX:
+            raise StreamFailed(Reason.FLOW_CONTROL_ERROR, "the window is too large")
+        call.window += more
+        if call.unsent:
+            self._pump(call)
+
+    def _settings(self, flags: int, stream: int, payload: bytes) -> None:
+        _expect(stream == 0, Reason.PROTOCOL_ERROR, "SETTINGS in a stream")
+        if flags & frames.ACK:
+            _expect(not payload, Reason.FRAME_SIZE_ERROR, "SETTINGS in an acknowledgement")
+            return
+        _expect(len(payload) % 6 == 0, Reason.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
+        for name, value in frames.SETTING.iter_unpack(payload):
+            if name == frames.SETTINGS_INITIAL_WINDOW_SIZE:
+                fits = value <= frames.WINDOW_BYTES_MAX
+                _expect(fits, Reason.FLOW_CONTROL_ERROR, f"a window of {value} bytes")
+                more, self._call_window = value - self._call_window, value
+                for call in self.calls.values():
+                    fits = call.window + more <= frames.WINDOW_BYTES_MAX
+                    _expect(fits, Reason.FLOW_CONTROL_ERROR, "the window is too large")
+                    call.window += more
+                self._unblock()
+            elif name == frames.SETTINGS_MAX_FRAME_SIZE:
+                fits = frames.FRAME_BYTES <= value < 1 << 24
+                _expect(fits, Reason.PROTOCOL_ERROR, f"frames of up to {value} bytes")
+                self._frame_bytes = value
+            elif name == frames.SETTINGS_ENABLE_PUSH:
+                _expect(value <= 1, Reason.PROTOCOL_ERROR, f"ENABLE_PUSH of {value}, expected 0 or 1")
+        self._write(frame(frames.SETTINGS, frames.ACK, 0, b""))
+
+    def _reset_by_peer(self, stream: int, payload: bytes) -> None:
+        _expect(len(payload) == 4, Reason.FRAME_SIZE_ERROR, f"RST_STREAM of {len(payload)} bytes, expected 4")
+        _expect(0 < stream <= self._last, Reason.PROTOCOL_ERROR, f"RST_STREAM of {stream}, which has not begun")
+        call = self.calls.get(stream)
+        if call is not None:
+            self._drop(call)
+            self._offend()
+
+    def _fail(self, stream: int, reason: Reason) -> None:
+        """End one stream whose peer broke the protocol."""
+        call = self.calls.get(stream)
+        if call is not None:
+            self._drop(call)
+        self._write(_reset(stream, reason))
+        self._offend()
+
+    def _offend(self) -> None:
+        self._offences += 1
+        text = f"more than {limits.OFFENCES_MAX} calls taken back, or frames without sense"
+        _expect(self._offences <= limits.OFFENCES_MAX, Reason.ENHANCE_YOUR_CALM, text)
+
+    def _drop(self, call: Call) -> None:
+        self.calls.pop(call.stream, None)
+        self._blocked.pop(call.stream, None)
+        call.dropped()
+        self._account(call)
+
+
+def _reset(stream: int, reason: Reason) -> bytes:
+    return frame(frames.RST_STREAM, 0, stream, frames.NUMBER.pack(reason))
+
+
+def _expect(true: bool, reason: Reason, text: str) -> None:
+    if not true:
+        raise ConnectionFailed(reason, text)
+
+
+def _unpadded(payload: bytes) -> bytes:
+    _expect(len(payload) > 0 and payload[0] < len(payload), Reason.PROTOCOL_ERROR, "more padding than there is")
+    return payload[1 : len(payload) - payload[0]]
+
+
+def _independent(stream: int, payload: bytes) -> None:
+    """Check a priority; nothing else is done with it: RFC 9113 does away with them."""
+    if frames.NUMBER.unpack_from(payload)[0] & _STREAM == stream:
+        raise StreamFailed(Reason.PROTOCOL_ERROR, "a stream that depends on itself")
