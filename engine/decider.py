@@ -36,7 +36,7 @@ from engine.catalogue import Catalogue
 from engine.contact_links import LinkedLedgers, Named, Unsettled
 from engine.deadlines import Deadlines
 from engine.decide import decide
-from engine.drafts import STATE_UNREADABLE, Ask, Draft, Linked, Repeat, State
+from engine.drafts import STATE_UNREADABLE, Ask, Batch, Draft, Linked, Repeat, State
 from engine.errors import Overloaded, Unavailable
 from engine.explain.kept import KeptBeliefs
 from engine.found import Found
@@ -306,7 +306,7 @@ class Decider:
         if not rows.batch:
             return
         results, takes = self._made(serving, rows)
-        if any(isinstance(result, Draft) and result.degraded == STATE_UNREADABLE for result in results):
+        if any((drafts.degraded == STATE_UNREADABLE).any() for drafts in _batches(results)):
             self.on_unreadable()
         drafted: list[tuple[_Waiting, Draft]] = []
         taken: list[tuple[Take, ...]] = []
@@ -513,6 +513,12 @@ class Decider:
             listed = catalogue.defaults.at(ask.channel, ask.time_ms)
             offers = tuple(offer for offer in listed if there[offer])[: ask.limit]
             _answer(waiting, Fallback(ask, offers, degraded, catalogue))
+
+
+def _batches(results: Sequence[Draft | Repeat]) -> list[Batch]:
+    """What was decided together."""
+    found = {id(result.batch): result.batch for result in results if isinstance(result, Draft)}
+    return list(found.values())
 
 
 def _answer(waiting: _Waiting, answer: Answer) -> None:

@@ -120,7 +120,7 @@ def plain(value: common_pb2.Value, field: str) -> Plain:
         return value.number
     if kind == "text":
         text = value.text
-        if len(text.encode()) > limits.TEXT_BYTES_MAX:
+        if len(text) * 4 > limits.TEXT_BYTES_MAX and len(text.encode()) > limits.TEXT_BYTES_MAX:
             raise InvalidArgument(f"{field}: {len(text.encode())} bytes, at most {limits.TEXT_BYTES_MAX} are allowed")
         return text
     if kind == "flag":
@@ -165,7 +165,11 @@ def placed(catalogue: Catalogue, channel: str, placement: str) -> tuple[int, int
 
 def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: int) -> Ask:
     """A checked Decide request."""
-    customer = customer_of(request.customer_id, request.identities, catalogue)
+    customer_id = request.customer_id
+    if customer_id:
+        customer = text_id(customer_id, "customer_id")
+    else:
+        customer = customer_of("", request.identities, catalogue)
     request_id = text_id(request.request_id, "request_id", empty_ok=True)
     channel, placement = placed(catalogue, request.channel, request.placement)
     if request.limit > limits.SLATE_MAX:
@@ -182,15 +186,15 @@ def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: i
         if len(given) > limits.CONTEXT_ENTRIES_MAX:
             raise InvalidArgument(f"context: {len(given)} entries, at most {limits.CONTEXT_ENTRIES_MAX} are allowed")
         values: dict[str, Plain] = {}
-        for name in given:
+        for name, value in given.items():
             fact = catalogue.facts.get(name)
             if fact is None:
                 there = ", ".join(catalogue.facts) or "none"
                 raise InvalidArgument(f"context[{shown(name)}]: no such fact is declared; there are {there}")
             column = catalogue.fact_columns[name]
             field = f"context[{name}]"
-            values[name] = typed(plain(given[name], field), fact, field)
-            facts.append((column, _as_number(values[name], catalogue.columns[column])))
+            said = values[name] = typed(plain(value, field), fact, field)
+            facts.append((column, _as_number(said, catalogue.columns[column])))
         for name, flag in catalogue.consents.items():
             if name in values and values.get(flag) is not True:
                 # Said without consent: neither used nor kept.

@@ -17,22 +17,26 @@ from models.compiled import INT, SEEDS, compiled
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
+_BYTES_OF = [b"b" + size.to_bytes(8, "little") for size in range(129)]
+_INT_OF = [b"i" + size.to_bytes(8, "little") for size in range(17)]
+"""What goes before a part of so many bytes."""
 
 
 def seed_of(*parts: bytes | int) -> int:
-    """64-bit seed of some parts: BLAKE2b over their types, lengths and contents.
+    """64-bit seed of some parts, integers of up to 16 bytes: BLAKE2b over their types, lengths and contents.
 
     >>> seed_of(b"ann", 7) == seed_of(b"ann", 7), seed_of(b"ann", 7) == seed_of(b"ann7"), seed_of(1, 2) == seed_of(12)
     (True, False, False)
     """
-    spelled = []
+    spelled = b""
     for part in parts:
         if isinstance(part, int):
-            kind, content = b"i", part.to_bytes(part.bit_length() // 8 + 1, "little", signed=True)
+            content = part.to_bytes(part.bit_length() // 8 + 1, "little", signed=True)
+            spelled += _INT_OF[len(content)] + content
         else:
-            kind, content = b"b", part
-        spelled += [kind, len(content).to_bytes(8, "little"), content]
-    return int.from_bytes(hashlib.blake2b(b"".join(spelled), digest_size=8).digest(), "little")
+            size = len(part)
+            spelled += (_BYTES_OF[size] if size < len(_BYTES_OF) else b"b" + size.to_bytes(8, "little")) + part
+    return int.from_bytes(hashlib.blake2b(spelled, digest_size=8).digest(), "little")
 
 
 def dice(seeds: npt.NDArray[np.uint64], positions: int) -> npt.NDArray[np.float64]:
