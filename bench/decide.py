@@ -13,8 +13,9 @@ import redis
 from rich.progress import Progress
 
 from bench.driven import checked, decisions, fill_customers
-from bench.engine import Running, empty_server, engine, scratch
+from bench.engine import Running, empty_server, engine, native_peer, scratch
 from bench.load import HOW_TO_GET_H2LOAD, closed, generator, opened
+from bench.peerenv import PeerMissing
 from bench.report import Report
 from bench.store import settle, used_memory
 from bench.workload import FULL, SMALL, Size, catalogue, decide_body
@@ -35,6 +36,11 @@ def run(*, small: bool) -> Report:
             _fill(running, size, progress, report)
             task = progress.add_task("100 offers against empty calls", total=rounds * 5)
             throughput = _compare(running, requests, rounds, report, lambda: progress.advance(task))
+            try:
+                with native_peer(make=not small) as peer:
+                    _against_peer(running, peer, requests, rounds, report)
+            except PeerMissing as error:
+                report.notes.append(f"decide.throughput_vs_pygrpc_native_empty is left out: {error}")
             _half_load(running, throughput, seconds, report)
             _ledger_bytes(running, size, report)
         many = replace(size, offers=1_000)
@@ -87,6 +93,20 @@ def _compare(running: Running, requests: int, rounds: int, report: Report, advan
         value = median(load.percentile_ms(percent) for load in full)
         report.add(f"decide.p{percent:g}_ms_full_load", value, "ms", f"{IN_FLIGHT} in flight, all the time")
     return rate
+
+
+def _against_peer(running: Running, peer: str, requests: int, rounds: int, report: Report) -> None:
+    """Against the empty call of the transport that served here before our own, and that bars were set with."""
+    body = decide_body()
+    closed(peer, body, requests=requests // 10, in_flight=IN_FLIGHT)
+    pairs = []
+    for _ in range(rounds):
+        full = checked(running, requests // 2, IN_FLIGHT)
+        pairs.append((full.requests_per_s, closed(peer, body, requests=requests, in_flight=IN_FLIGHT).requests_per_s))
+    rate, ceiling = (median(column) for column in zip(*pairs, strict=True))
+    ratio = median(full / empty for full, empty in pairs)
+    what = f"empty call on pygrpc-native's asyncio server: {ceiling:,.0f}/s"
+    report.add("decide.throughput_vs_pygrpc_native_empty", rate, "decisions/s", what, ratio)
 
 
 def _half_load(running: Running, throughput: float, seconds: int, report: Report) -> None:

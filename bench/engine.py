@@ -10,11 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 
+from bench import peerenv
+from bench.load import METHOD
 from bench.workload import Size, config_text
 from engine.children import WorkerSpec
 from engine.cli import shared_port
@@ -23,6 +26,7 @@ from engine.embedded import EmbeddedStore
 from engine.supervisor import Supervisor, worker_spec
 
 START_S_MAX = 90.0
+NATIVE_VERSION = "0.5.0"
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,30 @@ def scratch() -> Iterator[Path]:
 @contextmanager
 def empty_server(transport: str) -> Iterator[str]:
     """A server of empty answers; gives its address."""
-    argv = [sys.executable, "-m", "bench.server", "empty", transport]
+    with _ready([sys.executable, "-m", "bench.server", "empty", transport], transport) as address:
+        yield address
+
+
+@contextmanager
+def native_peer(*, make: bool) -> Iterator[str]:
+    """pygrpc-native's server of empty answers; gives its address. Raises PeerMissing."""
+    versions = {"pygrpc-native": NATIVE_VERSION, "uvloop": version("uvloop"), "grpcio": version("grpcio")}
+    title = f"pygrpc-native {NATIVE_VERSION}"
+    python = peerenv.interpreter(f"pygrpc-native-{NATIVE_VERSION}", title, versions, peerenv.PeerMissing, make=make)
+    script = Path(__file__).with_name("native_peer.py")
+    # -I: its modules are found in its environment, not here.
+    with _ready([str(python), "-I", str(script), METHOD], title) as address:
+        yield address
+
+
+@contextmanager
+def _ready(argv: list[str], name: str) -> Iterator[str]:
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             word, _, port = process.stdout.readline().partition(" ")
             if word != "ready":
-                raise RuntimeError(f"the empty {transport} server did not start")
+                raise RuntimeError(f"the empty {name} server did not start")
             yield f"127.0.0.1:{int(port)}"
         finally:
             assert process.stdin is not None

@@ -11,8 +11,8 @@ Every message has two ways: one for what is usual (a message in one frame, an an
 which `_read` and `respond` go, and one for everything else.
 
 Nothing that a peer sends can grow without bound: headers, calls, messages and answers under way have limits
-(engine.limits); who does not read its answers is not read from either; who takes back calls faster than they are
-answered (CVE-2023-44487), or sends frames without sense, is sent away.
+(engine.limits); who does not read its answers is not read from either; who takes back thousands of calls a
+second (CVE-2023-44487), or sends frames without sense, is sent away.
 """
 
 import asyncio
@@ -85,7 +85,9 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._blocked: dict[int, Call] = {}
         """Calls whose answers flow control holds back."""
-        self._offences = 0
+        self._offences = 0.0
+        self._offended_s = 0.0
+        """When the last one was, by the loop's clock."""
 
     # --- asyncio -----------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -140,6 +142,7 @@ class Connection(asyncio.Protocol):
         for call in list(self.calls.values()):
             call.refuse(grpc.StatusCode.UNAVAILABLE, "the server has stopped")
         self._end(Reason.NO_ERROR, "")
+        self._transport.close()
 
     # --- for calls ---------------------------------------------------------------------------------------------------
     def respond(self, call: Call, data: bytes) -> None:
@@ -153,8 +156,6 @@ class Connection(asyncio.Protocol):
         if self.calls.pop(stream, None) is None:
             return  # the connection was lost
         self._window -= framed
-        if self._offences:
-            self._offences -= 1
         out = self._out
         out.append(
             _ANSWER.pack(
@@ -239,7 +240,6 @@ class Connection(asyncio.Protocol):
         del self.calls[call.stream]
         call.body = None
         self._account(call)
-        self._offences = max(0, self._offences - 1)
 
     def _account(self, call: Call) -> None:
         held = call.held_bytes()
@@ -251,12 +251,21 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self._closing = True
+        self._patience.cancel()
+        for call in list(self.calls.values()):
+            self._drop(call)
         if reason is not Reason.NO_ERROR:
             log.info("a connection was ended: %s, %s", reason.name, text)
         numbers = frames.NUMBER.pack(self._last) + frames.NUMBER.pack(reason)
         self._write(frame(frames.GOAWAY, 0, 0, numbers + text.encode()[: frames.FRAME_BYTES - 8]))
         self._flush()
-        self._transport.close()
+        if reason is Reason.NO_ERROR:
+            self._transport.close()
+            return
+        # Closed at once, with bytes of the peer unread, the kernel would take back what we have just said.
+        if self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.write_eof()
+        self._patience = self._loop.call_later(limits.GOODBYE_MS_MAX / 1e3, self._transport.close)
 
     # --- in ----------------------------------------------------------------------------------------------------------
     def _read(self, data: bytes) -> None:
@@ -529,8 +538,11 @@ class Connection(asyncio.Protocol):
         self._offend()
 
     def _offend(self) -> None:
-        self._offences += 1
-        text = f"more than {limits.OFFENCES_MAX} calls taken back, or frames without sense"
+        """A call was taken back, or something came that makes no sense: nobody does that without end."""
+        now_s = self._loop.time()
+        forgiven = (now_s - self._offended_s) * limits.OFFENCES_PER_S_MAX
+        self._offences, self._offended_s = max(0.0, self._offences - forgiven) + 1, now_s
+        text = f"more than {limits.OFFENCES_PER_S_MAX} calls a second taken back, or frames without sense"
         _expect(self._offences <= limits.OFFENCES_MAX, Reason.ENHANCE_YOUR_CALM, text)
 
     def _drop(self, call: Call) -> None:

@@ -39,8 +39,11 @@ CONNECTIONS_WAITING_MAX: Final = 1_024
 """New connections that the kernel keeps until the server looks at them."""
 PREFACE_MS_MAX: Final = 10_000
 """How long a new connection may take to say that it speaks HTTP/2."""
+GOODBYE_MS_MAX: Final = 1_000
+"""How long a connection that broke the protocol may take to hear so and hang up."""
 OFFENCES_MAX: Final = 1_024
-"""Calls that a connection took back, and frames without sense that it sent, more than calls that were answered."""
+OFFENCES_PER_S_MAX: Final = 5_000
+"""Calls that a connection may take back, and frames without sense that it may send: so many at once, then a second."""
 TIME_MS_MAX: Final = 253_402_300_799_999
 """The last millisecond of the year 9999: nothing later is a time."""
 

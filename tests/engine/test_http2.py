@@ -482,11 +482,11 @@ WRONG_FOR_ALL: dict[str, tuple[bytes, Reason]] = {
     "calls taken back without end": (
         b"".join(
             frame(1, 4, n, Encoder().encode(to(NEVER))) + frame(3, 0, n, bytes(4))
-            for n in range(1, 2 * limits.OFFENCES_MAX + 4, 2)
+            for n in range(1, 8 * limits.OFFENCES_MAX, 2)
         ),
         Reason.ENHANCE_YOUR_CALM,
     ),
-    "empty data without end": (FIRST + frame(0, 0, 1, b"") * (limits.OFFENCES_MAX + 1), Reason.ENHANCE_YOUR_CALM),
+    "empty data without end": (FIRST + frame(0, 0, 1, b"") * (4 * limits.OFFENCES_MAX), Reason.ENHANCE_YOUR_CALM),
 }
 
 
@@ -507,6 +507,7 @@ def test_who_breaks_the_protocol_is_told_why_and_nobody_else_notices(name: str) 
             await wrong.until(lambda: wrong.closed)
             assert wrong.goodbye is not None
             assert (Reason(wrong.goodbye[0]), bool(wrong.goodbye[1])) == (reason, True)
+            wrong.writer.close()
             echo = peer.call(message(b"still here"))
             await peer.flush()
             assert await peer.answer(echo) == message(b"still here")
