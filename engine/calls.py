@@ -111,6 +111,14 @@ class Call:
             self.gone = True
             self.connection.finish(self, status_block(status.value[0], message))
 
+    def cut(self, status: grpc.StatusCode, message: str) -> None:
+        """Refuse it, and end what works for it or waits to be sent."""
+        if not self.gone:
+            self.unsent = None
+            self.refuse(status, message)
+        if self.task is not None:
+            self.task.cancel()
+
     def take(self, payload: bytes) -> None:
         """For the connection: a part of what the caller sends; `ended` says whether it is the last."""
         if self.gone:
@@ -122,7 +130,7 @@ class Call:
             self._take(self.body)
         except _Refused as refusal:
             self.body = None
-            self.refuse(*refused(refusal.status, str(refusal)))
+            self.cut(*refused(refusal.status, str(refusal)))
 
     def hand_on(self, data: bytes) -> None:
         """For the connection: the caller's message, complete."""
@@ -152,7 +160,8 @@ class Call:
                 expected = f"{PREFIX_BYTES} and a message" if length is None else f"{PREFIX_BYTES + length}"
                 raise _Refused(f"the call ended after {len(body)} bytes, expected {expected}")
             self.body = None
-            self.hand_on(_message(body, length, self.route.encoding))
+            data = bytes(memoryview(body)[PREFIX_BYTES : PREFIX_BYTES + length])
+            self.hand_on(_inflated(body[0], data, self.route.encoding))
 
 
 class StreamingCall(Call):
@@ -162,16 +171,28 @@ class StreamingCall(Call):
 
     def __init__(self, connection: "Connection", stream: int, route: Route, window: int) -> None:
         super().__init__(connection, stream, route, window)
-        self._received: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._received: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
+        """Flags and messages as they came: one that is compressed is inflated when it is read."""
         self._unread = 0
         self._drained: asyncio.Event | None = None
 
     async def messages(self) -> AsyncIterator[bytes]:
         """What the caller sends. As it is read, the caller may send more."""
-        while (message := await self._received.get()) is not None:
-            self._unread -= PREFIX_BYTES + len(message)
+        while (received := await self._received.get()) is not None:
+            flag, data = received
+            size = PREFIX_BYTES + len(data)
+            try:
+                message = _inflated(flag, data, self.route.encoding)
+            except _Refused as refusal:
+                self.cut(*refused(refusal.status, str(refusal)))
+                return
+            self._unread -= size
             yield message
-            self.connection.credit(self, PREFIX_BYTES + len(message))
+            self.connection.credit(self, size)
+
+    def end_of_messages(self) -> None:
+        """Nobody reads any more: whoever waits for a message gets none."""
+        self._received.put_nowait(None)
 
     async def write(self, message: bytes) -> None:
         """Send one, and wait until flow control has let all of it through."""
@@ -198,7 +219,7 @@ class StreamingCall(Call):
     def _take(self, body: bytearray) -> None:
         while (length := _length(body)) is not None and len(body) >= PREFIX_BYTES + length:
             self._unread += PREFIX_BYTES + length
-            self._received.put_nowait(_message(body, length, self.route.encoding))
+            self._received.put_nowait((body[0], bytes(memoryview(body)[PREFIX_BYTES : PREFIX_BYTES + length])))
             del body[: PREFIX_BYTES + length]
         if self._unread > CALL_WINDOW_BYTES:
             raise _Refused("more messages than flow control allows", grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -218,13 +239,12 @@ def _length(body: bytearray) -> int | None:
     return length
 
 
-def _message(body: bytearray, length: int, encoding: str) -> bytes:
-    """The first message of a body, inflated. Raises _Refused."""
-    data = bytes(memoryview(body)[PREFIX_BYTES : PREFIX_BYTES + length])
-    if not body[0]:
+def _inflated(flag: int, data: bytes, encoding: str) -> bytes:
+    """A message as it was before it was compressed. Raises _Refused."""
+    if not flag:
         return data
-    if body[0] != 1 or encoding == "identity":
-        raise _Refused(f"flag {body[0]} before a message of grpc-encoding {encoding}, expected 0")
+    if flag != 1 or encoding == "identity":
+        raise _Refused(f"flag {flag} before a message of grpc-encoding {encoding}, expected 0")
     inflating = zlib.decompressobj(_ZLIB_WBITS[encoding])
     try:
         data = inflating.decompress(data, MESSAGE_BYTES_MAX + 1)

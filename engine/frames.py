@@ -48,6 +48,10 @@ FRAME_HEADER: Final = Struct(">IBI")
 """Length and kind in one (24 and 8 bits), flags, stream."""
 NUMBER: Final = Struct(">I")
 SETTING: Final = Struct(">HI")
+SMALLEST_TABLE: Final = b"\x20"
+"""Begins a block of headers of who keeps none of them for later blocks (RFC 7541, 6.3)."""
+TABLE_BYTES: Final = 4_096
+"""That may be kept, before anything is said of it."""
 MESSAGE_HEADER: Final = Struct(">BI")
 """What gRPC puts before a message: whether it is compressed, and its length in bytes."""
 
@@ -107,6 +111,7 @@ OK_BLOCK: Final = block(("grpc-status", "0"))
 
 def status_block(code: int, message: str, *more: tuple[str, str]) -> bytes:
     """Trailers of a call that failed. `message` is percent-encoded as gRPC asks for, and cut if it is long."""
+    message = message.strip(" ")  # HTTP/2 allows none at either end
     encoded = quote(message, safe=_PRINTABLE, errors="replace")
     while len(encoded) > STATUS_MESSAGE_BYTES_MAX:
         message = message[: len(message) * (STATUS_MESSAGE_BYTES_MAX - 8) // len(encoded)] + "..."

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -27,6 +27,8 @@ from engine.http2 import Connection
 
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNIT_S: Final = {b"H": 3_600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_WITHIN_S_MAX: Final = 10 * 366 * 86_400.0
+"""More is as long as it takes, and more than some clocks can hold."""
 _NOT_IN_HTTP2: Final = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
 _PSEUDO: Final = {b":method", b":scheme", b":path", b":authority"}
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
@@ -53,19 +55,19 @@ class FrontServer:
     async def start(self, address: str) -> int:
         """Listen on "host:port", which several servers may share, and return the port. Raises OSError."""
         host, _, port = address.rpartition(":")
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self),
-            host.strip("[]"),
-            int(port),
-            backlog=limits.CONNECTIONS_WAITING_MAX,
-            reuse_port=True,
-        )
         self._fallback_folder = tempfile.mkdtemp(prefix="opportune-grpc-")
         path = f"unix:{Path(self._fallback_folder) / 'fallback.sock'}"
         self._fallback.add_insecure_port(path)
         await self._fallback.start()
         self._channel = grpc.aio.insecure_channel(
             path, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        )
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self),
+            host.strip("[]"),
+            int(port),
+            backlog=limits.CONNECTIONS_WAITING_MAX,
+            reuse_port=True,
         )
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
@@ -104,7 +106,7 @@ class FrontServer:
             if parts is None:
                 text = f"grpc-timeout: {timeout!r:.40}, expected up to 8 digits and one of H, M, S, m, u and n"
                 return Route(refusal=(grpc.StatusCode.INVALID_ARGUMENT, text))
-            within_s = int(parts[1]) * _UNIT_S[parts[2]]
+            within_s = min(int(parts[1]) * _UNIT_S[parts[2]], _WITHIN_S_MAX)
         encoding = found.get(b"grpc-encoding", b"identity").decode("latin-1")
         if encoding not in ENCODINGS:
             text = f"grpc-encoding: {encoding!r:.40}, expected one of {', '.join(ENCODINGS)}"
@@ -119,10 +121,11 @@ class FrontServer:
 
     async def _relay(self, path: str, call: StreamingCall) -> None:
         """Have the fallback serve a call."""
-        assert self._channel is not None
-        as_it_is = {"request_serializer": bytes, "response_deserializer": bytes}
-        answers = self._channel.stream_stream(path, **as_it_is)(call.messages(), timeout=call.within_s)
+        answers: Any = None
         try:
+            assert self._channel is not None
+            as_it_is = {"request_serializer": bytes, "response_deserializer": bytes}
+            answers = self._channel.stream_stream(path, **as_it_is)(call.messages(), timeout=call.within_s)
             async for message in answers:
                 await call.write(message)
             call.end()
@@ -131,7 +134,9 @@ class FrontServer:
         except Exception as error:
             call.fail(error)
         finally:
-            answers.cancel()
+            call.end_of_messages()
+            if answers is not None:
+                answers.cancel()
 
 
 def _start(handle: AsyncHandler, data: bytes, call: Call) -> None:

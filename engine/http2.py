@@ -20,7 +20,7 @@ import logging
 import socket
 from collections.abc import Sequence
 from struct import Struct
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import grpc
 from hpack import Decoder
@@ -84,7 +84,12 @@ class Connection(asyncio.Protocol):
         self._flushing = False
         self._paused = False
         self._blocked: dict[int, Call] = {}
-        """Calls whose answers flow control holds back."""
+        """Calls whose answers wait for the window of the connection, or for the peer to read."""
+        self._held_bytes = 0
+        """What this connection's calls hold."""
+        self._table_due = False
+        """Whether the next headers have to say that we keep none for later."""
+        self._table_told = False
         self._offences = 0.0
         self._offended_s = 0.0
         """When the last one was, by the loop's clock."""
@@ -102,6 +107,10 @@ class Connection(asyncio.Protocol):
         settings = b"".join(frames.SETTING.pack(*setting) for setting in _SETTINGS.items())
         more = frames.NUMBER.pack(limits.CONNECTION_WINDOW_BYTES - frames.WINDOW_BYTES)
         self._transport.write(frame(frames.SETTINGS, 0, 0, settings) + frame(frames.WINDOW_UPDATE, 0, 0, more))
+        if self._host.stopping:
+            self.leave()
+            self._patience.cancel()
+            self._patience = self._loop.call_later(limits.GOODBYE_MS_MAX / 1e3, self.close)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Drop the calls."""
@@ -110,6 +119,12 @@ class Connection(asyncio.Protocol):
         self._host.connections.discard(self)
         for call in list(self.calls.values()):
             self._drop(call)
+
+    def eof_received(self) -> None:
+        """The peer hung up."""
+        for call in list(self.calls.values()):
+            self._drop(call)
+        self._hang_up()
 
     def data_received(self, data: bytes) -> None:
         """Read."""
@@ -134,27 +149,32 @@ class Connection(asyncio.Protocol):
     # --- for the host ------------------------------------------------------------------------------------------------
     def leave(self) -> None:
         """Ask the peer for no more calls. Those that come nevertheless are refused."""
+        if self._closing:
+            return
         goodbye = frames.NUMBER.pack(_STREAM) + frames.NUMBER.pack(Reason.NO_ERROR)
         self._write(frame(frames.GOAWAY, 0, 0, goodbye))
 
     def close(self) -> None:
         """Cut the calls that are under way, send what is to be sent, and close."""
         for call in list(self.calls.values()):
-            call.refuse(grpc.StatusCode.UNAVAILABLE, "the server has stopped")
+            call.cut(grpc.StatusCode.UNAVAILABLE, "the server has stopped")
         self._end(Reason.NO_ERROR, "")
-        self._transport.close()
+        self._hang_up()
 
     # --- for calls ---------------------------------------------------------------------------------------------------
     def respond(self, call: Call, data: bytes) -> None:
         """Send the one answer of a call, and that all is well."""
         stream, length = call.stream, len(data)
         framed = length + PREFIX_BYTES
-        if framed > self._window or framed > call.window or framed > self._frame_bytes or not call.ended:
+        narrow = framed > self._window or framed > call.window or framed > self._frame_bytes
+        if narrow or not call.ended or self._table_due:
             self.send(call, data)
             self.finish(call, frames.OK_BLOCK)
             return
         if self.calls.pop(stream, None) is None:
             return  # the connection was lost
+        if call.counted:
+            self._release(call)
         self._window -= framed
         out = self._out
         out.append(
@@ -174,7 +194,7 @@ class Connection(asyncio.Protocol):
             return True
         if not call.started:
             call.started = True
-            self._write(frame(frames.HEADERS, frames.END_HEADERS, call.stream, frames.RESPONSE_BLOCK))
+            self._write_headers(frames.END_HEADERS, call.stream, frames.RESPONSE_BLOCK)
         if call.unsent is None:
             call.unsent = bytearray()
         call.unsent += frames.MESSAGE_HEADER.pack(0, len(data)) + data
@@ -190,8 +210,10 @@ class Connection(asyncio.Protocol):
 
     def credit(self, call: Call, count: int) -> None:
         """Let the peer send so many more bytes in a call."""
-        if call.stream in self.calls and not call.ended and count:
-            self._account(call)
+        if call.stream not in self.calls:
+            return
+        self._account(call)
+        if not call.ended and count:
             self._write(frame(frames.WINDOW_UPDATE, 0, call.stream, frames.NUMBER.pack(count)))
 
     # --- out ---------------------------------------------------------------------------------------------------------
@@ -207,6 +229,11 @@ class Connection(asyncio.Protocol):
         if out and not self._transport.is_closing():
             self._transport.write(b"".join(out))
 
+    def _write_headers(self, flags: int, stream: int, block: bytes) -> None:
+        if self._table_due:
+            block, self._table_due, self._table_told = frames.SMALLEST_TABLE + block, False, True
+        self._write(frame(frames.HEADERS, flags, stream, block))
+
     def _pump(self, call: Call) -> None:
         """Send what flow control lets through of what a call has to send."""
         unsent = call.unsent
@@ -219,32 +246,52 @@ class Connection(asyncio.Protocol):
             self._window -= count
             call.window -= count
         self._account(call)
-        if unsent:
+        if not unsent:
+            self._blocked.pop(call.stream, None)
+            if isinstance(call, StreamingCall):
+                call.drained()
+            if call.trailers is not None:
+                self._conclude(call)
+        elif self._too_much():
+            self._fail(call.stream, Reason.ENHANCE_YOUR_CALM)
+        elif call.window > 0:
             self._blocked[call.stream] = call
-            return
-        self._blocked.pop(call.stream, None)
-        if isinstance(call, StreamingCall):
-            call.drained()
-        if call.trailers is not None:
-            self._conclude(call)
+        else:
+            self._blocked.pop(call.stream, None)  # it waits for its own window
 
     def _unblock(self) -> None:
-        for call in list(self._blocked.values()):
-            self._pump(call)
+        """Go on with those that waited for the connection: each sends something, or the connection is full again."""
+        while self._blocked and self._window > 0 and not self._paused:
+            self._pump(next(iter(self._blocked.values())))
 
     def _conclude(self, call: Call) -> None:
         assert call.trailers is not None
-        self._write(frame(frames.HEADERS, _END, call.stream, call.trailers))
+        self._write_headers(_END, call.stream, call.trailers)
         if not call.ended:
             self._write(_reset(call.stream, Reason.NO_ERROR))  # the rest of the message is not wanted
-        del self.calls[call.stream]
+        self._remove(call)
+
+    def _remove(self, call: Call) -> None:
+        self.calls.pop(call.stream, None)
+        self._blocked.pop(call.stream, None)
         call.body = None
-        self._account(call)
+        self._release(call)
+
+    def _release(self, call: Call) -> None:
+        self._host.unfinished_bytes -= call.counted
+        self._held_bytes -= call.counted
+        call.counted = 0
 
     def _account(self, call: Call) -> None:
-        held = call.held_bytes()
-        self._host.unfinished_bytes += held - call.counted
-        call.counted = held
+        """Count what a call that is under way holds."""
+        if call.stream in self.calls:
+            more = call.held_bytes() - call.counted
+            call.counted += more
+            self._held_bytes += more
+            self._host.unfinished_bytes += more
+
+    def _too_much(self) -> bool:
+        return self._held_bytes > limits.HELD_BYTES_MAX or self._host.unfinished_bytes > limits.UNFINISHED_BYTES_MAX
 
     def _end(self, reason: Reason, text: str) -> None:
         """Say why, and close."""
@@ -260,12 +307,18 @@ class Connection(asyncio.Protocol):
         self._write(frame(frames.GOAWAY, 0, 0, numbers + text.encode()[: frames.FRAME_BYTES - 8]))
         self._flush()
         if reason is Reason.NO_ERROR:
-            self._transport.close()
             return
         # Closed at once, with bytes of the peer unread, the kernel would take back what we have just said.
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
-        self._patience = self._loop.call_later(limits.GOODBYE_MS_MAX / 1e3, self._transport.close)
+        self._patience = self._loop.call_later(limits.GOODBYE_MS_MAX / 1e3, self._transport.abort)
+
+    def _hang_up(self) -> None:
+        """Close when everything is sent; a peer that does not read does not keep the connection."""
+        self._closing = True
+        self._patience.cancel()
+        self._transport.close()
+        self._patience = self._loop.call_later(limits.GOODBYE_MS_MAX / 1e3, self._transport.abort)
 
     # --- in ----------------------------------------------------------------------------------------------------------
     def _read(self, data: bytes) -> None:
@@ -362,7 +415,6 @@ class Connection(asyncio.Protocol):
             _expect(stream != 0, Reason.PROTOCOL_ERROR, "PRIORITY without a stream")
             if len(payload) != 5:
                 raise StreamFailed(Reason.FRAME_SIZE_ERROR, "PRIORITY")
-            _independent(stream, payload)
         elif kind == frames.GOAWAY:
             _expect(stream == 0, Reason.PROTOCOL_ERROR, "GOAWAY in a stream")  # it will open no more streams
         elif kind == frames.PUSH_PROMISE:
@@ -375,8 +427,7 @@ class Connection(asyncio.Protocol):
             payload = _unpadded(payload)
         if flags & frames.WITH_PRIORITY:
             _expect(len(payload) >= 5, Reason.FRAME_SIZE_ERROR, "HEADERS without the priority that they have")
-            _independent(stream, payload)
-            payload = payload[5:]
+            payload = payload[5:]  # RFC 9113 does away with priorities
         if flags & frames.END_HEADERS:
             self._headers_of(stream, flags, payload)
         else:
@@ -411,7 +462,7 @@ class Connection(asyncio.Protocol):
             call = StreamingCall(self, stream, route, self._call_window)
         self.calls[stream] = call
         if route.refusal is not None:
-            call.refuse(*refused(*route.refusal))
+            call.cut(*refused(*route.refusal))
         elif self._host.stopping:
             call.refuse(grpc.StatusCode.UNAVAILABLE, "the server is stopping; ask another one")
         elif isinstance(call, StreamingCall) and route.stream is not None:
@@ -428,28 +479,31 @@ class Connection(asyncio.Protocol):
             raise StreamFailed(Reason.PROTOCOL_ERROR, "headers within a call")
         call.ended = True
         call.take(b"")
+        self._account(call)
 
     def _learn(self, block: bytes) -> Route:
         """What a block says; kept if it always says so: for as long as the table of the packing does not change."""
-        table = self._decoder.header_table.dynamic_entries
-        before = len(table), table[0] if table else None
-        headers = self._decode(block)
-        after = len(table), table[0] if table else None
-        if after[0] != before[0] or after[1] is not before[1]:
-            self._known.clear()
-            return self._host.route(headers)
+        headers, moved = self._decode(block)
         route = self._host.route(headers)
-        if len(block) <= limits.HEADER_BLOCK_KEPT_BYTES_MAX:
+        # Nor one that begins with a new size of the table: it has to be taken in each time.
+        if not moved and block[0] & 0xE0 != 0x20 and len(block) <= limits.HEADER_BLOCK_KEPT_BYTES_MAX:
             if len(self._known) >= limits.HEADER_BLOCKS_KEPT_ENTRIES_MAX:
                 self._known.clear()
             self._known[block] = route
         return route
 
-    def _decode(self, block: bytes) -> Sequence[tuple[bytes, bytes]]:
+    def _decode(self, block: bytes) -> tuple[Sequence[tuple[bytes, bytes]], bool]:
+        """The headers of a block, and whether it moved the table: what is known of blocks is forgotten then."""
+        table = self._decoder.header_table.dynamic_entries
+        length, first = len(table), table[0] if table else None
         try:
-            return self._decoder.decode(block, raw=True)  # type: ignore[return-value]  # raw: bytes
+            headers: Any = self._decoder.decode(block, raw=True)
         except HPACKError as error:
             raise ConnectionFailed(Reason.COMPRESSION_ERROR, f"headers that cannot be unpacked: {error}") from error
+        moved = len(table) != length or (table[0] if table else None) is not first
+        if moved:
+            self._known.clear()
+        return headers, moved
 
     def _data(self, stream: int, flags: int, payload: bytes) -> None:
         """DATA."""
@@ -469,10 +523,9 @@ class Connection(asyncio.Protocol):
             self._offend()
         call.take(payload)
         self._account(call)
-        if self._host.unfinished_bytes > limits.UNFINISHED_BYTES_MAX:
-            text = f"more than {limits.UNFINISHED_BYTES_MAX} bytes of unfinished messages; send it again in a moment"
-            call.body = None
-            call.refuse(*refused(grpc.StatusCode.RESOURCE_EXHAUSTED, text))
+        if not call.ended and self._too_much():
+            text = "too much is held of unfinished messages; send it again in a moment"
+            call.cut(*refused(grpc.StatusCode.RESOURCE_EXHAUSTED, text))
         self.credit(call, received - len(payload))
 
     def _window_update(self, stream: int, payload: bytes) -> None:
@@ -503,23 +556,32 @@ class Connection(asyncio.Protocol):
             _expect(not payload, Reason.FRAME_SIZE_ERROR, "SETTINGS in an acknowledgement")
             return
         _expect(len(payload) % 6 == 0, Reason.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
+        self._offend(limits.SETTINGS_OFFENCES)
+        window = self._call_window
         for name, value in frames.SETTING.iter_unpack(payload):
             if name == frames.SETTINGS_INITIAL_WINDOW_SIZE:
-                fits = value <= frames.WINDOW_BYTES_MAX
-                _expect(fits, Reason.FLOW_CONTROL_ERROR, f"a window of {value} bytes")
-                more, self._call_window = value - self._call_window, value
-                for call in self.calls.values():
-                    fits = call.window + more <= frames.WINDOW_BYTES_MAX
-                    _expect(fits, Reason.FLOW_CONTROL_ERROR, "the window is too large")
-                    call.window += more
-                self._unblock()
+                _expect(value <= frames.WINDOW_BYTES_MAX, Reason.FLOW_CONTROL_ERROR, f"a window of {value} bytes")
+                window = value
             elif name == frames.SETTINGS_MAX_FRAME_SIZE:
                 fits = frames.FRAME_BYTES <= value < 1 << 24
                 _expect(fits, Reason.PROTOCOL_ERROR, f"frames of up to {value} bytes")
                 self._frame_bytes = value
             elif name == frames.SETTINGS_ENABLE_PUSH:
                 _expect(value <= 1, Reason.PROTOCOL_ERROR, f"ENABLE_PUSH of {value}, expected 0 or 1")
+            elif name == frames.SETTINGS_HEADER_TABLE_SIZE and value < frames.TABLE_BYTES and not self._table_told:
+                self._table_due = True
         self._write(frame(frames.SETTINGS, frames.ACK, 0, b""))
+        if window != self._call_window:
+            self._new_call_window(window)
+
+    def _new_call_window(self, window: int) -> None:
+        more, self._call_window = window - self._call_window, window
+        for call in list(self.calls.values()):
+            fits = call.window + more <= frames.WINDOW_BYTES_MAX
+            _expect(fits, Reason.FLOW_CONTROL_ERROR, "the window is too large")
+            call.window += more
+            if call.unsent:
+                self._pump(call)
 
     def _reset_by_peer(self, stream: int, payload: bytes) -> None:
         _expect(len(payload) == 4, Reason.FRAME_SIZE_ERROR, f"RST_STREAM of {len(payload)} bytes, expected 4")
@@ -537,19 +599,17 @@ class Connection(asyncio.Protocol):
         self._write(_reset(stream, reason))
         self._offend()
 
-    def _offend(self) -> None:
+    def _offend(self, times: int = 1) -> None:
         """A call was taken back, or something came that makes no sense: nobody does that without end."""
         now_s = self._loop.time()
         forgiven = (now_s - self._offended_s) * limits.OFFENCES_PER_S_MAX
-        self._offences, self._offended_s = max(0.0, self._offences - forgiven) + 1, now_s
+        self._offences, self._offended_s = max(0.0, self._offences - forgiven) + times, now_s
         text = f"more than {limits.OFFENCES_PER_S_MAX} calls a second taken back, or frames without sense"
         _expect(self._offences <= limits.OFFENCES_MAX, Reason.ENHANCE_YOUR_CALM, text)
 
     def _drop(self, call: Call) -> None:
-        self.calls.pop(call.stream, None)
-        self._blocked.pop(call.stream, None)
+        self._remove(call)
         call.dropped()
-        self._account(call)
 
 
 def _reset(stream: int, reason: Reason) -> bytes:
@@ -565,8 +625,3 @@ def _unpadded(payload: bytes) -> bytes:
     _expect(len(payload) > 0 and payload[0] < len(payload), Reason.PROTOCOL_ERROR, "more padding than there is")
     return payload[1 : len(payload) - payload[0]]
 
-
-def _independent(stream: int, payload: bytes) -> None:
-    """Check a priority; nothing else is done with it: RFC 9113 does away with them."""
-    if frames.NUMBER.unpack_from(payload)[0] & _STREAM == stream:
-        raise StreamFailed(Reason.PROTOCOL_ERROR, "a stream that depends on itself")

@@ -30,6 +30,8 @@ CONNECTION_WINDOW_BYTES: Final = 16 * 1024 * 1024
 """What may be on its way on one connection."""
 UNFINISHED_BYTES_MAX: Final = 256 * 1024 * 1024
 """What a server holds of messages of which a part has come, and of answers of which a part was sent."""
+HELD_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Of these, what is held for one connection."""
 HEADER_BYTES_MAX: Final = 16 * 1024
 """All headers of a call, packed and unpacked."""
 HEADER_BLOCKS_KEPT_ENTRIES_MAX: Final = 256
@@ -44,6 +46,8 @@ GOODBYE_MS_MAX: Final = 1_000
 OFFENCES_MAX: Final = 1_024
 OFFENCES_PER_S_MAX: Final = 5_000
 """Calls that a connection may take back, and frames without sense that it may send: so many at once, then a second."""
+SETTINGS_OFFENCES: Final = 16
+"""What new settings count for: each takes a walk over all calls."""
 TIME_MS_MAX: Final = 253_402_300_799_999
 """The last millisecond of the year 9999: nothing later is a time."""
 
@@ -351,7 +355,8 @@ assert EVENT_BACKLOG_MAX + EVENTS_PER_CALL_MAX * 64 <= EVENT_LOG_ENTRIES_MAX
 assert BACKFILL_LETTERS_MAX * 10 <= DEAD_LETTERS_MAX
 # A message of the largest kind can be sent without waiting for credit, and a connection carries several.
 assert MESSAGE_BYTES_MAX + 5 <= CALL_WINDOW_BYTES
-assert CALL_WINDOW_BYTES * 2 <= CONNECTION_WINDOW_BYTES < UNFINISHED_BYTES_MAX
+assert CALL_WINDOW_BYTES * 2 <= CONNECTION_WINDOW_BYTES <= HELD_BYTES_MAX
+assert HELD_BYTES_MAX * 4 <= UNFINISHED_BYTES_MAX
 # A worker drains within the time that everything together has, and the store still has time to write its file.
 assert DRAIN_MS_MAX + 5_000 <= STOP_MS_MAX
 # What a customer remembers of links is enough to recognise a request to link everything that may be linked.
