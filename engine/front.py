@@ -66,7 +66,7 @@ class FrontServer:
             lambda: Connection(self),
             host.strip("[]"),
             int(port),
-            backlog=limits.CONNECTIONS_WAITING_MAX,
+            backlog=limits.CONNECTION_QUEUE_MAX,
             reuse_port=True,
         )
         bound: int = self._server.sockets[0].getsockname()[1]

@@ -34,7 +34,7 @@ from engine.status import refused
 log = logging.getLogger(__name__)
 
 _SETTINGS: Final = {
-    frames.SETTINGS_MAX_CONCURRENT_STREAMS: limits.CALLS_PER_CONNECTION_MAX,
+    frames.SETTINGS_MAX_CONCURRENT_STREAMS: limits.CONNECTION_CALL_ENTRIES_MAX,
     frames.SETTINGS_INITIAL_WINDOW_SIZE: limits.CALL_WINDOW_BYTES,
     frames.SETTINGS_MAX_HEADER_LIST_SIZE: limits.HEADER_BYTES_MAX,
 }
@@ -386,7 +386,7 @@ class Connection(asyncio.Protocol):
             and stream & ~_STREAM == 0
             and stream & 1 == 1
             and self._headers is None
-            and len(self.calls) < limits.CALLS_PER_CONNECTION_MAX
+            and len(self.calls) < limits.CONNECTION_CALL_ENTRIES_MAX
             and not self._host.stopping
         )
 
@@ -454,7 +454,7 @@ class Connection(asyncio.Protocol):
             return
         self._last = stream
         route = self._known.get(block) or self._learn(block)
-        if len(self.calls) >= limits.CALLS_PER_CONNECTION_MAX:
+        if len(self.calls) >= limits.CONNECTION_CALL_ENTRIES_MAX:
             raise StreamFailed(Reason.REFUSED_STREAM, "too many calls")
         if route.stream is None:
             call = Call(self, stream, route, self._call_window)
@@ -556,7 +556,7 @@ class Connection(asyncio.Protocol):
             _expect(not payload, Reason.FRAME_SIZE_ERROR, "SETTINGS in an acknowledgement")
             return
         _expect(len(payload) % 6 == 0, Reason.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
-        self._offend(limits.SETTINGS_OFFENCES)
+        self._offend(limits.SETTINGS_OFFENCE_TIMES)
         window = self._call_window
         for name, value in frames.SETTING.iter_unpack(payload):
             if name == frames.SETTINGS_INITIAL_WINDOW_SIZE:
@@ -602,10 +602,10 @@ class Connection(asyncio.Protocol):
     def _offend(self, times: int = 1) -> None:
         """A call was taken back, or something came that makes no sense: nobody does that without end."""
         now_s = self._loop.time()
-        forgiven = (now_s - self._offended_s) * limits.OFFENCES_PER_S_MAX
+        forgiven = (now_s - self._offended_s) * limits.SECOND_OFFENCE_ENTRIES_MAX
         self._offences, self._offended_s = max(0.0, self._offences - forgiven) + times, now_s
-        text = f"more than {limits.OFFENCES_PER_S_MAX} calls a second taken back, or frames without sense"
-        _expect(self._offences <= limits.OFFENCES_MAX, Reason.ENHANCE_YOUR_CALM, text)
+        text = f"more than {limits.SECOND_OFFENCE_ENTRIES_MAX} calls a second taken back, or frames without sense"
+        _expect(self._offences <= limits.OFFENCE_ENTRIES_MAX, Reason.ENHANCE_YOUR_CALM, text)
 
     def _drop(self, call: Call) -> None:
         self._remove(call)

@@ -22,7 +22,7 @@ SLATE_MAX: Final = 30
 EVENTS_PER_CALL_MAX: Final = 1_000
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """A larger gRPC message or HTTP body is refused before it is parsed."""
-CALLS_PER_CONNECTION_MAX: Final = 1_024
+CONNECTION_CALL_ENTRIES_MAX: Final = 1_024
 """gRPC calls under way on one connection; one more is refused, and clients send it when another has ended."""
 CALL_WINDOW_BYTES: Final = MESSAGE_BYTES_MAX + 64 * 1024
 """What a caller may send in one call before any of it is read: a message of the largest kind, and a little more."""
@@ -37,16 +37,16 @@ HEADER_BYTES_MAX: Final = 16 * 1024
 HEADER_BLOCKS_KEPT_ENTRIES_MAX: Final = 256
 """Headers that a connection remembers the meaning of, as most calls send the same again."""
 HEADER_BLOCK_KEPT_BYTES_MAX: Final = 1_024
-CONNECTIONS_WAITING_MAX: Final = 1_024
+CONNECTION_QUEUE_MAX: Final = 1_024
 """New connections that the kernel keeps until the server looks at them."""
 PREFACE_MS_MAX: Final = 10_000
 """How long a new connection may take to say that it speaks HTTP/2."""
 GOODBYE_MS_MAX: Final = 1_000
 """How long a connection that broke the protocol may take to hear so and hang up."""
-OFFENCES_MAX: Final = 1_024
-OFFENCES_PER_S_MAX: Final = 5_000
+OFFENCE_ENTRIES_MAX: Final = 1_024
+SECOND_OFFENCE_ENTRIES_MAX: Final = 5_000
 """Calls that a connection may take back, and frames without sense that it may send: so many at once, then a second."""
-SETTINGS_OFFENCES: Final = 16
+SETTINGS_OFFENCE_TIMES: Final = 16
 """What new settings count for: each takes a walk over all calls."""
 TIME_MS_MAX: Final = 253_402_300_799_999
 """The last millisecond of the year 9999: nothing later is a time."""

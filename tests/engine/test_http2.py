@@ -484,11 +484,11 @@ WRONG_FOR_ALL: dict[str, tuple[bytes, Reason]] = {
     "calls taken back without end": (
         b"".join(
             frame(1, 4, n, Encoder().encode(to(NEVER))) + frame(3, 0, n, bytes(4))
-            for n in range(1, 8 * limits.OFFENCES_MAX, 2)
+            for n in range(1, 8 * limits.OFFENCE_ENTRIES_MAX, 2)
         ),
         Reason.ENHANCE_YOUR_CALM,
     ),
-    "empty data without end": (FIRST + frame(0, 0, 1, b"") * (4 * limits.OFFENCES_MAX), Reason.ENHANCE_YOUR_CALM),
+    "empty data without end": (FIRST + frame(0, 0, 1, b"") * (4 * limits.OFFENCE_ENTRIES_MAX), Reason.ENHANCE_YOUR_CALM),
 }
 
 
@@ -609,7 +609,7 @@ def test_what_is_no_message_is_refused_with_a_reason(name: str) -> None:
 
 
 def test_calls_beyond_the_limit_wait_at_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CALLS_PER_CONNECTION_MAX", 3)
+    monkeypatch.setattr(limits, "CONNECTION_CALL_ENTRIES_MAX", 3)
 
     async def work() -> None:
         async with opened() as (site, peer):
