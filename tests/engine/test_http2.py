@@ -488,7 +488,10 @@ WRONG_FOR_ALL: dict[str, tuple[bytes, Reason]] = {
         ),
         Reason.ENHANCE_YOUR_CALM,
     ),
-    "empty data without end": (FIRST + frame(0, 0, 1, b"") * (4 * limits.OFFENCE_ENTRIES_MAX), Reason.ENHANCE_YOUR_CALM),
+    "empty data without end": (
+        FIRST + frame(0, 0, 1, b"") * (4 * limits.OFFENCE_ENTRIES_MAX),
+        Reason.ENHANCE_YOUR_CALM,
+    ),
 }
 
 
