@@ -253,7 +253,9 @@ class Connection(asyncio.Protocol):
             if call.trailers is not None:
                 self._conclude(call)
         elif self._too_much():
-            self._fail(call.stream, Reason.ENHANCE_YOUR_CALM)
+            # No offence is counted: whoever answers here must not hear that the connection ends.
+            self._drop(call)
+            self._write(_reset(call.stream, Reason.ENHANCE_YOUR_CALM))
         elif call.window > 0:
             self._blocked[call.stream] = call
         else:

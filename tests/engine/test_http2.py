@@ -827,6 +827,8 @@ def test_who_takes_no_answers_holds_no_more_than_a_limit(monkeypatch: pytest.Mon
             await peer.until(lambda: len(peer.resets) == 2)
             assert peer.resets == dict.fromkeys(streams[6:], Reason.ENHANCE_YOUR_CALM)
             assert site.front.unfinished_bytes == 6 * 15_005
+            # None of it counts as an offence: who gives an answer must not be told that the connection ends.
+            assert peer.connection._offences <= 2 * limits.SETTINGS_OFFENCE_TIMES
             large = other.call(message(bytes(40_000)))
             await other.flush()
             assert await other.answer(large) == message(bytes(40_000))
