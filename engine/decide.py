@@ -86,12 +86,6 @@ def decide(
             elsewhere = linked[at] if linked else ()
             results[at] = go_on(catalogue, asks[at], states[at], elsewhere, one, rolled[at] if rolled else ())
     facts = facts or PolicyFacts.none(len(catalogue.ladder.offers))
-    if asks and not results:
-        return list(
-            _decide_new(
-                catalogue, policy, asks, states, ledgers, rolled, policy_known, facts, prices, linked, left, found
-            )
-        )
     todo = [at for at in range(len(asks)) if at not in results]
     if todo:
         drafts = _decide_new(
@@ -99,7 +93,7 @@ def decide(
             policy,
             [asks[at] for at in todo],
             [states[at] for at in todo],
-            ledgers.only(todo),
+            ledgers.only(todo) if results else ledgers,
             [rolled[at] for at in todo] if rolled else (),
             policy_known,
             facts,

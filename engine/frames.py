@@ -37,7 +37,6 @@ SETTINGS_INITIAL_WINDOW_SIZE: Final = 4
 SETTINGS_MAX_FRAME_SIZE: Final = 5
 SETTINGS_MAX_HEADER_LIST_SIZE: Final = 6
 
-FRAME_HEADER_BYTES: Final = 9
 FRAME_BYTES: Final = 16_384
 """The largest frame that is taken, and that is sent unless the peer takes larger ones."""
 WINDOW_BYTES: Final = 65_535
@@ -46,6 +45,7 @@ WINDOW_BYTES_MAX: Final = 2**31 - 1
 
 FRAME_HEADER: Final = Struct(">IBI")
 """Length and kind in one (24 and 8 bits), flags, stream."""
+FRAME_HEADER_BYTES: Final = FRAME_HEADER.size
 NUMBER: Final = Struct(">I")
 SETTING: Final = Struct(">HI")
 SMALLEST_TABLE: Final = b"\x20"
@@ -78,25 +78,35 @@ class Reason(IntEnum):
     ENHANCE_YOUR_CALM = 11
 
 
-class ConnectionFailed(Exception):
-    """The peer broke the protocol so that nothing after it can be understood; the connection ends."""
+class PeerFailed(Exception):
+    """The peer broke the protocol."""
 
     def __init__(self, reason: Reason, text: str) -> None:
         super().__init__(text)
         self.reason = reason
 
 
-class StreamFailed(Exception):
-    """The peer broke the protocol in one stream; the others go on."""
+class ConnectionFailed(PeerFailed):
+    """Nothing that comes after it can be understood: the connection ends."""
 
-    def __init__(self, reason: Reason, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
+
+class StreamFailed(PeerFailed):
+    """It did so in one stream; the others go on."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     """A frame as it is sent."""
     return FRAME_HEADER.pack(len(payload) << 8 | kind, flags, stream) + payload
+
+
+def reset(stream: int, reason: Reason) -> bytes:
+    """The frame that ends a stream."""
+    return frame(RST_STREAM, 0, stream, NUMBER.pack(reason))
+
+
+def goaway(last: int, reason: Reason, text: str = "") -> bytes:
+    """The frame that ends a connection: the last stream that counts, and why."""
+    return frame(GOAWAY, 0, 0, NUMBER.pack(last) + NUMBER.pack(reason) + text.encode()[: FRAME_BYTES - 8])
 
 
 def block(*headers: tuple[str, str]) -> bytes:
@@ -109,11 +119,11 @@ RESPONSE_BLOCK: Final = block((":status", "200"), ("content-type", "application/
 OK_BLOCK: Final = block(("grpc-status", "0"))
 
 
-def status_block(code: int, message: str, *more: tuple[str, str]) -> bytes:
+def status_block(code: int, message: str) -> bytes:
     """Trailers of a call that failed. `message` is percent-encoded as gRPC asks for, and cut if it is long."""
     message = message.strip(" ")  # HTTP/2 allows none at either end
     encoded = quote(message, safe=_PRINTABLE, errors="replace")
     while len(encoded) > STATUS_MESSAGE_BYTES_MAX:
         message = message[: len(message) * (STATUS_MESSAGE_BYTES_MAX - 8) // len(encoded)] + "..."
         encoded = quote(message, safe=_PRINTABLE, errors="replace")
-    return block(("grpc-status", str(code)), ("grpc-message", encoded), *more)
+    return block(("grpc-status", str(code)), ("grpc-message", encoded))

@@ -55,6 +55,15 @@ class FrontServer:
     async def start(self, address: str) -> int:
         """Listen on "host:port", which several servers may share, and return the port. Raises OSError."""
         host, _, port = address.rpartition(":")
+        # The port first, for it may be taken; callers are let in when there is somebody to hand them on to.
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self),
+            host.strip("[]"),
+            int(port),
+            backlog=limits.CONNECTION_QUEUE_MAX,
+            reuse_port=True,
+            start_serving=False,
+        )
         self._fallback_folder = tempfile.mkdtemp(prefix="opportune-grpc-")
         path = f"unix:{Path(self._fallback_folder) / 'fallback.sock'}"
         self._fallback.add_insecure_port(path)
@@ -62,13 +71,7 @@ class FrontServer:
         self._channel = grpc.aio.insecure_channel(
             path, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         )
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self),
-            host.strip("[]"),
-            int(port),
-            backlog=limits.CONNECTION_QUEUE_MAX,
-            reuse_port=True,
-        )
+        await self._server.start_serving()
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 

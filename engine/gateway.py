@@ -120,7 +120,7 @@ def plain(value: common_pb2.Value, field: str) -> Plain:
         return value.number
     if kind == "text":
         text = value.text
-        if len(text) * 4 > limits.TEXT_BYTES_MAX and len(text.encode()) > limits.TEXT_BYTES_MAX:
+        if len(text.encode()) > limits.TEXT_BYTES_MAX:
             raise InvalidArgument(f"{field}: {len(text.encode())} bytes, at most {limits.TEXT_BYTES_MAX} are allowed")
         return text
     if kind == "flag":
@@ -165,11 +165,7 @@ def placed(catalogue: Catalogue, channel: str, placement: str) -> tuple[int, int
 
 def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: int) -> Ask:
     """A checked Decide request."""
-    customer_id = request.customer_id
-    if customer_id:
-        customer = text_id(customer_id, "customer_id")
-    else:
-        customer = customer_of("", request.identities, catalogue)
+    customer = customer_of(request.customer_id, request.identities, catalogue)
     request_id = text_id(request.request_id, "request_id", empty_ok=True)
     channel, placement = placed(catalogue, request.channel, request.placement)
     if request.limit > limits.SLATE_MAX:

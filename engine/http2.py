@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
         try:
             self._read(self._rest + data if self._rest else data)
         except ConnectionFailed as failure:
-            self._end(failure.reason, str(failure))
+            self._end(failure)
 
     def pause_writing(self) -> None:
         """The peer does not read: do not read from it either."""
@@ -149,16 +149,14 @@ class Connection(asyncio.Protocol):
     # --- for the host ------------------------------------------------------------------------------------------------
     def leave(self) -> None:
         """Ask the peer for no more calls. Those that come nevertheless are refused."""
-        if self._closing:
-            return
-        goodbye = frames.NUMBER.pack(_STREAM) + frames.NUMBER.pack(Reason.NO_ERROR)
-        self._write(frame(frames.GOAWAY, 0, 0, goodbye))
+        if not self._closing:
+            self._write(frames.goaway(_STREAM, Reason.NO_ERROR))
 
     def close(self) -> None:
         """Cut the calls that are under way, send what is to be sent, and close."""
         for call in list(self.calls.values()):
             call.cut(grpc.StatusCode.UNAVAILABLE, "the server has stopped")
-        self._end(Reason.NO_ERROR, "")
+        self._goodbye(Reason.NO_ERROR, "")
         self._hang_up()
 
     # --- for calls ---------------------------------------------------------------------------------------------------
@@ -176,17 +174,11 @@ class Connection(asyncio.Protocol):
         if call.counted:
             self._release(call)
         self._window -= framed
-        out = self._out
-        out.append(
-            _ANSWER.pack(
-                _RESPONSE, frames.END_HEADERS, stream, frames.RESPONSE_BLOCK, framed << 8, 0, stream, 0, length
-            )
+        head = _ANSWER.pack(
+            _RESPONSE, frames.END_HEADERS, stream, frames.RESPONSE_BLOCK, framed << 8, 0, stream, 0, length
         )
-        out.append(data)
-        out.append(_TRAILERS.pack(_TRAILED, _END, stream, frames.OK_BLOCK))
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        self._out += (head, data)
+        self._write(_TRAILERS.pack(_TRAILED, _END, stream, frames.OK_BLOCK))
 
     def send(self, call: Call, data: bytes) -> bool:
         """Send a message of an answer; whether all of it left. Flow control may keep some, the rest follows."""
@@ -255,7 +247,7 @@ class Connection(asyncio.Protocol):
         elif self._too_much():
             # No offence is counted: whoever answers here must not hear that the connection ends.
             self._drop(call)
-            self._write(_reset(call.stream, Reason.ENHANCE_YOUR_CALM))
+            self._write(frames.reset(call.stream, Reason.ENHANCE_YOUR_CALM))
         elif call.window > 0:
             self._blocked[call.stream] = call
         else:
@@ -270,7 +262,7 @@ class Connection(asyncio.Protocol):
         assert call.trailers is not None
         self._write_headers(_END, call.stream, call.trailers)
         if not call.ended:
-            self._write(_reset(call.stream, Reason.NO_ERROR))  # the rest of the message is not wanted
+            self._write(frames.reset(call.stream, Reason.NO_ERROR))  # the rest of the message is not wanted
         self._remove(call)
 
     def _remove(self, call: Call) -> None:
@@ -295,31 +287,35 @@ class Connection(asyncio.Protocol):
     def _too_much(self) -> bool:
         return self._held_bytes > limits.HELD_BYTES_MAX or self._host.unfinished_bytes > limits.UNFINISHED_BYTES_MAX
 
-    def _end(self, reason: Reason, text: str) -> None:
-        """Say why, and close."""
+    def _goodbye(self, reason: Reason, text: str) -> None:
+        """The last that is said. What is under way is dropped."""
         if self._closing:
             return
         self._closing = True
-        self._patience.cancel()
         for call in list(self.calls.values()):
             self._drop(call)
-        if reason is not Reason.NO_ERROR:
-            log.info("a connection was ended: %s, %s", reason.name, text)
-        numbers = frames.NUMBER.pack(self._last) + frames.NUMBER.pack(reason)
-        self._write(frame(frames.GOAWAY, 0, 0, numbers + text.encode()[: frames.FRAME_BYTES - 8]))
+        self._write(frames.goaway(self._last, reason, text))
         self._flush()
-        if reason is Reason.NO_ERROR:
-            return
-        # Closed at once, with bytes of the peer unread, the kernel would take back what we have just said.
+
+    def _end(self, failure: ConnectionFailed) -> None:
+        """Say why, and leave the peer a moment to hear it.
+
+        Closed at once, with bytes of the peer unread, the kernel would take back what was just said.
+        """
+        log.info("a connection was ended: %s, %s", failure.reason.name, failure)
+        self._goodbye(failure.reason, str(failure))
         if self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
-        self._patience = self._loop.call_later(limits.GOODBYE_MS_MAX / 1e3, self._transport.abort)
+        self._abort_later()
 
     def _hang_up(self) -> None:
         """Close when everything is sent; a peer that does not read does not keep the connection."""
         self._closing = True
-        self._patience.cancel()
         self._transport.close()
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        self._patience.cancel()
         self._patience = self._loop.call_later(limits.GOODBYE_MS_MAX / 1e3, self._transport.abort)
 
     # --- in ----------------------------------------------------------------------------------------------------------
@@ -516,7 +512,7 @@ class Connection(asyncio.Protocol):
         call = self.calls.get(stream)
         if call is None:
             # After an early refusal the rest of a large message is on its way: no offence.
-            self._write(_reset(stream, Reason.STREAM_CLOSED))
+            self._write(frames.reset(stream, Reason.STREAM_CLOSED))
             return
         if call.ended:
             raise StreamFailed(Reason.STREAM_CLOSED, "DATA after the end")
@@ -598,24 +594,20 @@ class Connection(asyncio.Protocol):
         call = self.calls.get(stream)
         if call is not None:
             self._drop(call)
-        self._write(_reset(stream, reason))
+        self._write(frames.reset(stream, reason))
         self._offend()
 
     def _offend(self, times: int = 1) -> None:
         """A call was taken back, or something came that makes no sense: nobody does that without end."""
         now_s = self._loop.time()
-        forgiven = (now_s - self._offended_s) * limits.SECOND_OFFENCE_ENTRIES_MAX
+        forgiven = (now_s - self._offended_s) * limits.OFFENCE_PER_S_ENTRIES_MAX
         self._offences, self._offended_s = max(0.0, self._offences - forgiven) + times, now_s
-        text = f"more than {limits.SECOND_OFFENCE_ENTRIES_MAX} calls a second taken back, or frames without sense"
-        _expect(self._offences <= limits.OFFENCE_ENTRIES_MAX, Reason.ENHANCE_YOUR_CALM, text)
+        text = f"more than {limits.OFFENCE_PER_S_ENTRIES_MAX} calls a second taken back, or frames without sense"
+        _expect(self._offences <= limits.OFFENCE_BURST_ENTRIES_MAX, Reason.ENHANCE_YOUR_CALM, text)
 
     def _drop(self, call: Call) -> None:
         self._remove(call)
         call.dropped()
-
-
-def _reset(stream: int, reason: Reason) -> bytes:
-    return frame(frames.RST_STREAM, 0, stream, frames.NUMBER.pack(reason))
 
 
 def _expect(true: bool, reason: Reason, text: str) -> None:

@@ -43,8 +43,8 @@ PREFACE_MS_MAX: Final = 10_000
 """How long a new connection may take to say that it speaks HTTP/2."""
 GOODBYE_MS_MAX: Final = 1_000
 """How long a connection that broke the protocol may take to hear so and hang up."""
-OFFENCE_ENTRIES_MAX: Final = 1_024
-SECOND_OFFENCE_ENTRIES_MAX: Final = 5_000
+OFFENCE_BURST_ENTRIES_MAX: Final = 1_024
+OFFENCE_PER_S_ENTRIES_MAX: Final = 5_000
 """Calls that a connection may take back, and frames without sense that it may send: so many at once, then a second."""
 SETTINGS_OFFENCE_TIMES: Final = 16
 """What new settings count for: each takes a walk over all calls."""
