@@ -23,9 +23,11 @@ import grpc
 from engine import limits
 from engine.calls import ENCODINGS, Call, DirectHandler, Route, StreamingCall
 from engine.frames import Reason, StreamFailed
+from engine.headers import Header
 from engine.http2 import Connection
 
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_ANY_TIMEOUT: Final = (b"grpc-timeout", b"")
 _UNIT_S: Final = {b"H": 3_600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _WITHIN_S_MAX: Final = 10 * 366 * 86_400.0
 """More is as long as it takes, and more than some clocks can hold."""
@@ -47,6 +49,8 @@ class FrontServer:
         self.unfinished_bytes = 0
         self._handlers = {path.encode(): handle for path, handle in direct.items()}
         self._handlers |= {path.encode(): partial(_start, handle) for path, handle in tasks.items()}
+        self._routes: dict[tuple[Header, ...], Route] = {}
+        """By headers but for how long the caller waits, which many callers say anew with each call."""
         self._fallback = fallback
         self._fallback_folder = ""
         self._channel: grpc.aio.Channel | None = None
@@ -95,29 +99,44 @@ class FrontServer:
             await self._channel.close(None)
         shutil.rmtree(self._fallback_folder, ignore_errors=True)
 
-    def route(self, headers: Sequence[tuple[bytes, bytes]]) -> Route:
+    def route(self, headers: Sequence[Header]) -> Route:
         """Where a call with these headers goes. Raises StreamFailed for those that HTTP/2 does not allow."""
-        found = _checked(headers)
-        path = found[b":path"]
-        method, kind = found[b":method"], found.get(b"content-type", b"")
+        timeout = b""
+        others = list(headers)
+        for at, (name, value) in enumerate(headers):
+            if name == b"grpc-timeout":
+                timeout, others[at] = value, _ANY_TIMEOUT
+        known = tuple(others)
+        route = self._routes.get(known)
+        if route is None:
+            route = self._route(_checked(headers))
+            if len(self._routes) >= limits.ROUTES_KEPT_ENTRIES_MAX:
+                self._routes.clear()
+            self._routes[known] = route
+        if not timeout or route.refusal is not None:
+            return route
+        parts = _TIMEOUT.fullmatch(timeout)
+        if parts is None:
+            text = f"grpc-timeout: {timeout!r:.40}, expected up to 8 digits and one of H, M, S, m, u and n"
+            return Route(refusal=(grpc.StatusCode.INVALID_ARGUMENT, text))
+        within_s = min(int(parts[1]) * _UNIT_S[parts[2]], _WITHIN_S_MAX)
+        return Route(route.message, route.stream, None, within_s, route.encoding)
+
+    def _route(self, headers: dict[bytes, bytes]) -> Route:
+        """The same of headers by name, for a caller that waits as long as it takes."""
+        path = headers[b":path"]
+        method, kind = headers[b":method"], headers.get(b"content-type", b"")
         if method != b"POST" or not kind.startswith(b"application/grpc"):
             text = f"{method!r:.20} of {kind!r:.40}, expected POST of application/grpc"
             return Route(refusal=(grpc.StatusCode.INVALID_ARGUMENT, text))
-        within_s = None
-        if timeout := found.get(b"grpc-timeout"):
-            parts = _TIMEOUT.fullmatch(timeout)
-            if parts is None:
-                text = f"grpc-timeout: {timeout!r:.40}, expected up to 8 digits and one of H, M, S, m, u and n"
-                return Route(refusal=(grpc.StatusCode.INVALID_ARGUMENT, text))
-            within_s = min(int(parts[1]) * _UNIT_S[parts[2]], _WITHIN_S_MAX)
-        encoding = found.get(b"grpc-encoding", b"identity").decode("latin-1")
+        encoding = headers.get(b"grpc-encoding", b"identity").decode("latin-1")
         if encoding not in ENCODINGS:
             text = f"grpc-encoding: {encoding!r:.40}, expected one of {', '.join(ENCODINGS)}"
             return Route(refusal=(grpc.StatusCode.UNIMPLEMENTED, text))
         handle = self._handlers.get(path)
         if handle is not None:
-            return Route(message=handle, within_s=within_s, encoding=encoding)
-        return Route(stream=partial(self._hand_on, path.decode("latin-1")), within_s=within_s, encoding=encoding)
+            return Route(message=handle, encoding=encoding)
+        return Route(stream=partial(self._hand_on, path.decode("latin-1")), encoding=encoding)
 
     def _hand_on(self, path: str, call: StreamingCall) -> None:
         call.task = asyncio.create_task(self._relay(path, call))
@@ -158,7 +177,7 @@ async def _run(handle: AsyncHandler, data: bytes, call: Call) -> None:
             call.fail(error)
 
 
-def _checked(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def _checked(headers: Sequence[Header]) -> dict[bytes, bytes]:
     """The headers by name. Raises StreamFailed for what HTTP/2 does not allow, or what is no call of gRPC."""
     found: dict[bytes, bytes] = {}
     for name, value in headers:

@@ -37,6 +37,8 @@ HEADER_BYTES_MAX: Final = 16 * 1024
 HEADER_BLOCKS_KEPT_ENTRIES_MAX: Final = 256
 """Headers that a connection remembers the meaning of, as most calls send the same again."""
 HEADER_BLOCK_KEPT_BYTES_MAX: Final = 1_024
+ROUTES_KEPT_ENTRIES_MAX: Final = 256
+"""Headers that a server remembers the way of, however long their callers wait: 4 MiB at most."""
 CONNECTION_QUEUE_MAX: Final = 1_024
 """New connections that the kernel keeps until the server looks at them."""
 PREFACE_MS_MAX: Final = 10_000
