@@ -20,7 +20,7 @@ from bench import peerenv
 from bench.load import METHOD
 from bench.workload import Size, config_text
 from engine.children import WorkerSpec
-from engine.cli import shared_port
+from engine.cli_serve import shared_port
 from engine.datafolder import DataFolder, read_state
 from engine.embedded import EmbeddedStore
 from engine.supervisor import Supervisor, worker_spec

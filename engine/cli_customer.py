@@ -1,20 +1,62 @@
 """A customer as a page in a terminal."""
 
+import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from engine.cli_parts import address_option, call
+from engine.cli_parts import show as show_message
 from engine.lifecycle import OPEN, Stage
 from engine.timeline import Kind, text_of
-from opportune.v1 import common_pb2, customers_pb2, decisions_pb2
+from opportune.v1 import common_pb2, customers_pb2, customers_pb2_grpc, decisions_pb2
 
 _KIND_NAMES: Final[dict[int, str]] = {kind: kind.name.lower() for kind in Kind}
 KINDS: Final = tuple(_KIND_NAMES.values())
 _UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000))
+_TABLE_COLUMNS_MIN: Final = 160
+
+
+@click.command()
+@address_option
+@click.option("--customer", required=True)
+@click.option(
+    "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only these entries; repeat for more."
+)
+@click.option("--channel", "channels", multiple=True, help="Only entries of this channel; repeat for more.")
+@click.option("--page-size", type=click.IntRange(min=0), default=0, help="Entries of the timeline.  [default: 50]")
+@click.option("--page", "page_token", default="", help="Token of the next page, as the page before told it.")
+@click.option("--json", "as_json", is_flag=True, help="The message as it came.")
+def customer(
+    address: str,
+    customer: str,
+    kinds: tuple[str, ...],
+    channels: tuple[str, ...],
+    page_size: int,
+    page_token: str,
+    as_json: bool,
+) -> None:
+    """Show what the engine knows of a customer: profile, features, complaint cases, timeline."""
+    request = customers_pb2.GetCustomerRequest(
+        customer_id=customer,
+        kinds=[f"TIMELINE_KIND_{kind.upper()}" for kind in kinds],
+        channels=channels,
+        page_size=page_size,
+        page_token=page_token,
+    )
+    found = call(address, customers_pb2_grpc.CustomersStub, "Get", request)
+    if as_json:
+        show_message(found)
+    else:
+        # In a pipe rich would cut what does not fit 80 columns.
+        console = Console(width=None if sys.stdout.isatty() else _TABLE_COLUMNS_MIN)
+        show(console, found, time.time_ns() // 1_000_000)
 
 
 def show(console: Console, customer: customers_pb2.Customer, now_ms: int) -> None:

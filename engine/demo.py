@@ -11,17 +11,20 @@ have answered is in the file, and not to pitch is worth 0, so value and regret a
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
+import click
 import grpc
 import orjson
 from rich.console import Console
 
 from engine.catalogue import Catalogue
+from engine.cli_parts import told
 from engine.demo_calls import Call, read_calls
 from engine.demo_engine import Engine, running_engine
 from engine.demo_replay import Replay
@@ -36,6 +39,20 @@ CALLS: Final = EXAMPLE / "bank-additional-full.csv.gz"
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as shells give it."""
 _REFRESH_S: Final = 0.2
+
+
+@click.command()
+@click.option("--calls", type=click.IntRange(min=1), help="Only the first so many calls.  [default: all 41,188]")
+@click.option("--data", "data_path", type=click.Path(path_type=Path), help="Empty folder to keep the engine's data in.")
+@click.option(
+    "--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Calls under way at a time."
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the results there.")
+def demo(calls: int | None, data_path: Path | None, concurrency: int, json_path: Path | None) -> None:
+    """Replay a bank's real call log through an engine of its own and show what that was worth."""
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    with told():
+        sys.exit(run(console, calls, data_path, concurrency, json_path))
 
 
 def run(console: Console, calls_max: int | None, data: Path | None, concurrency: int, json_path: Path | None) -> int:

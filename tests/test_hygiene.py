@@ -149,7 +149,7 @@ def test_every_opportune_command_in_the_documents_exists() -> None:
         if words and words[0].startswith("-"):
             assert words[0] in ("--help", "--version"), f"{document}: opportune {' '.join(words)}"
             continue
-        command = main.commands.get(words[0])
+        command = main.get_command(click.Context(main), words[0])
         assert command is not None, f"{document}: there is no command {words[0]!r}"
         try:
             command.make_context(words[0], words[1:])
@@ -161,7 +161,7 @@ def test_every_opportune_command_in_the_documents_exists() -> None:
 
 def test_every_command_is_documented() -> None:
     documented = {words[0] for document, words in commands("opportune") if document == "docs/commands.md"}
-    assert set(main.commands) - documented == set()
+    assert set(main.list_commands(click.Context(main))) - documented == set()
 
 
 def test_every_make_target_in_the_documents_exists() -> None:

@@ -1,0 +1,105 @@
+"""Trying it by hand: ask for a decision, report what became of it."""
+
+from typing import Any
+
+import click
+
+from engine.cli_parts import address_option, call, show
+from engine.lifecycle import REPORTABLE
+from opportune.v1 import decisions_pb2, decisions_pb2_grpc, feedback_pb2, feedback_pb2_grpc
+
+
+@click.command()
+@address_option
+@click.option("--customer", required=True)
+@click.option("--channel", required=True)
+@click.option("--placement", default="")
+@click.option("--context", multiple=True, metavar="NAME=VALUE", help="A fact of the conversation; repeat for more.")
+@click.option("--limit", type=int, default=0)
+@click.option("--resume", default="", metavar="DECISION", help="Go on with an open offer of that decision.")
+@click.option("--offer", default="", help="Which, with --resume.  [default: its only one]")
+@click.option("--explain", is_flag=True, help="Show the whole record behind the answer, too.")
+def decide(
+    address: str,
+    customer: str,
+    channel: str,
+    placement: str,
+    context: tuple[str, ...],
+    limit: int,
+    resume: str,
+    offer: str,
+    explain: bool,
+) -> None:
+    """Ask for the next best offer and show it."""
+    if offer and not resume:
+        raise click.UsageError("--offer says which one is resumed: expected --resume, too")
+    request = decisions_pb2.DecideRequest(
+        customer_id=customer, channel=channel, placement=placement, limit=max(limit, 0)
+    )
+    if resume:
+        request.resume.CopyFrom(decisions_pb2.Resume(decision_id=resume, offer_id=offer))
+    for entry in context:
+        name, separator, value = entry.partition("=")
+        if not separator:
+            raise click.BadParameter(f"{entry!r}, expected NAME=VALUE", param_hint="--context")
+        _fill(request.context[name], value)
+    response = call(address, decisions_pb2_grpc.DecisionsStub, "Decide", request)
+    show(response)
+    if explain and response.decision_id:
+        asked = decisions_pb2.ExplainRequest(decision_id=response.decision_id)
+        show(call(address, decisions_pb2_grpc.DecisionsStub, "Explain", asked))
+
+
+@click.command()
+@address_option
+@click.option("--decision", default="", help="The decision; or --customer.")
+@click.option("--customer", default="", help="Whose open instance of the offer it is about; needs --outcome.")
+@click.option("--offer", required=True)
+@click.option("--stage", required=True, type=click.Choice([stage.name.lower() for stage in sorted(REPORTABLE)]))
+@click.option(
+    "--outcome", help="Id of this outcome; reporting it again changes nothing.  [default: made from the others]"
+)
+@click.option("--value", type=float, help="What it was worth in the catalogue's currency.  [default: as declared]")
+@click.option("--reward", type=(str, float), multiple=True, help="An objective and its reward; may be repeated.")
+@click.option("--corrects", default="", help="Id of an earlier outcome that this one replaces; needs --outcome.")
+def report(
+    address: str,
+    decision: str,
+    customer: str,
+    offer: str,
+    stage: str,
+    outcome: str | None,
+    value: float | None,
+    reward: tuple[tuple[str, float], ...],
+    corrects: str,
+) -> None:
+    """Report what became of an offer."""
+    if bool(decision) == bool(customer):
+        raise click.UsageError("expected --decision or --customer, one of them")
+    if customer and not outcome:
+        raise click.UsageError("--customer: expected --outcome, too: who sends it again must mean the same one")
+    if not outcome:
+        from engine.ledger import hash_of  # not before it is needed: it brings the compiled kernels along
+
+        outcome = f"{stage}-{hash_of(f'{decision} {offer}'):016x}"
+    request = feedback_pb2.ReportRequest(
+        outcome_id=outcome,
+        decision_id=decision,
+        customer_id=customer,
+        offer_id=offer,
+        stage=f"STAGE_{stage.upper()}",
+        value=value,
+        rewards=dict(reward),
+        corrects=corrects,
+    )
+    show(call(address, feedback_pb2_grpc.FeedbackStub, "Report", request))
+
+
+def _fill(value: Any, text: str) -> None:
+    if text in ("true", "false"):
+        value.flag = text == "true"
+        return
+    try:
+        value.number = float(text)
+    except ValueError:
+        value.text = text
