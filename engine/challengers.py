@@ -85,7 +85,8 @@ class _Model:
         self._inputs = rivermodel.Inputs(catalogue)
         self.options = options_of(challenger, catalogue)
         self._policy = _prior(catalogue, self.options)
-        self._strengths: Strengths | None = None
+        self.strengths: Strengths | None = None
+        """None: to be learnt from the sums alone."""
 
     @property
     def imitates(self) -> bool:
@@ -116,7 +117,7 @@ class _Model:
 
     def renew(self, learner: Learner) -> dict[str, bytes]:
         """Ours: believe what the sums say now; returns the beliefs by offer."""
-        self._strengths, beliefs = learner.beliefs(self.options, self._strengths)
+        self.strengths, beliefs = learner.beliefs(self.options, self.strengths)
         packed = {offer: pack_offer(one) for offer, one in beliefs.items()}
         self._policy = self._policy.replaced(packed, learner.policy_version)
         return packed
@@ -364,11 +365,18 @@ class Challengers:
         self._champion = self._champion.replaced(offers, learner.policy_version)
         for name, model in self._models.items():
             if whole and name in self._catalogue.sharing.names:
-                # Whatever time it takes: people are served with it, and what is forgotten leaves it with the others.
+                # Whatever time it takes: people are served with it.
                 serving |= fields_of(name, model.renew(learner))
+            elif whole and model.is_ours and model.strengths is None:
+                model.renew(learner)  # what was forgotten leaves it with the others, whatever time it takes
             elif whole and model.is_ours:
                 self._timed(model, model.renew, learner)
         return serving
+
+    def believe_anew(self) -> None:
+        """Have the beliefs of ours made from the sums alone: lessons were taken back that must leave nothing behind."""
+        for model in self._models.values():
+            model.strengths = None
 
     def _timed(self, model: _Model, work: Callable[..., Any], *arguments: Any) -> Any:
         """What the work gives; None if the model is out, or has used up its time."""

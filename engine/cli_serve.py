@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,9 @@ from engine.rpc import TRANSPORTS
 from engine.signing import KeyFolder
 from engine.store.wire import Address
 from engine.supervisor import Supervisor, worker_spec
+from engine.worker import main as work
+
+_worker = partial(worker_spec, main=work)
 
 _prefix_option = click.option(
     "--prefix", default="opportune", show_default=True, help="What the names of the Kafka topics begin with."
@@ -111,8 +115,8 @@ def serve(
                 settings |= _kafka_settings(kafka, prefix, sources, topic_partitions, folder)
             serving = settings | {"grpc": grpc_at, "http": http_at, "transport": transport}
             serving["keys"] = str(folder.path / "keys")
-            workers = [worker_spec(f"serve-{n}", "serve", serving, stop_order=0) for n in range(servers)]
-            workers += [worker_spec(role, role, settings, stop_order=1) for role in ("ingest", "learn")]
+            workers = [_worker(f"serve-{n}", "serve", serving, stop_order=0) for n in range(servers)]
+            workers += [_worker(role, role, settings, stop_order=1) for role in ("ingest", "learn")]
 
             def ready() -> None:
                 http = f", HTTP on {http_at}" if http_at else ""
@@ -157,7 +161,7 @@ def ingest(
                 "config": str(config_path.absolute()), "version": catalogue.version, "redis": redis_url
             }  # fmt: skip
             settings |= _kafka_settings(kafka, prefix, sources, topic_partitions, folder)
-            specs = [worker_spec(f"ingest-{n}", "ingest", settings, stop_order=0) for n in range(workers)]
+            specs = [_worker(f"ingest-{n}", "ingest", settings, stop_order=0) for n in range(workers)]
 
             def ready() -> None:
                 what = f"configuration {catalogue.config.name} {catalogue.version}"

@@ -9,6 +9,7 @@ from engine.contact_schema import problems_of_contacts
 from engine.defaults_schema import fallback_problems
 from engine.experiments_schema import problems as problems_of_experiments
 from engine.rules_check import rule_problems
+from engine.terms import MILLIONTHS
 from features import ExpressionError, FeatureSpec, clock_of, compile_cel
 from features import validate as validate_features
 from models import OPTIMISM_MAX
@@ -118,8 +119,9 @@ def _misworth(offer: Offer) -> list[tuple[Location, str]]:
         found.append((place, f"expected no less than the {offer.answer_window} ms in which the customer may answer"))
     if offer.rewards is not None:
         low, high = offer.rewards
-        if not low <= 0 < offer.value <= high:
-            expected = f"expected [low, high] with low ≤ 0 and the value, {offer.value:g}, above 0 and at most high"
+        # Rewards are counted in millionths.
+        if not (low <= 0 < round(offer.value * MILLIONTHS) and offer.value <= high):
+            expected = f"expected [low, high] with low ≤ 0 and the value, {offer.value:g}, from 0.000001 to high"
             found.append((("rewards",), f"{[low, high]}: {expected}"))
     return found
 

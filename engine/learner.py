@@ -19,6 +19,7 @@ import orjson
 from engine.attribution import Attribution, AttributionError, Forgotten, Lesson
 from engine.catalogue import Catalogue
 from engine.cohorts import DriftError
+from engine.config_schema import Learning as LearningConfig
 from engine.config_schema import key_of
 from engine.driftwatch import DriftWatch
 from engine.explain.reference import average_input
@@ -94,6 +95,13 @@ def posterior_options(catalogue: Catalogue) -> PosteriorOptions:
         prior_rate=learning.prior_rate,
         half_life_periods=None if half_life is None else half_life / learning.period,
     )
+
+
+def checkpoint_prefix(catalogue: Catalogue) -> str:
+    """Begins the fields of the learner's checkpoints: sums of other inputs or of other periods never mix."""
+    period_ms = catalogue.config.learning.period
+    of_period = "" if period_ms == LearningConfig.model_fields["period"].default else f"-{period_ms}"
+    return f"{catalogue.transform.version:08x}{of_period}:"
 
 
 def prior_policy(catalogue: Catalogue) -> Policy:
@@ -320,10 +328,15 @@ class Learner:
     def beliefs(
         self, options: PosteriorOptions, start: Strengths | None
     ) -> tuple[Strengths, dict[str, OfferPosterior]]:
-        """What would be believed now about all offers under other options, with the strengths learnt a step further."""
+        """What would be believed now about all offers under other options, with the strengths learnt a step further.
+
+        Without strengths to start from, those that the sums say, whatever was believed before.
+        """
         now_period, structure = self._now_period, self._structure
         if not self.statistics.offers:
             strengths = Strengths.declared(options)
+        elif start is None:
+            strengths = learn_strengths(self._sums, now_period, options, structure)
         else:
             strengths = learn_strengths(self._sums, now_period, options, structure, start, rounds=1)
         return strengths, Beliefs(self._sums, now_period, options, structure, strengths).of(self.catalogue.offer_ids)
@@ -381,21 +394,16 @@ class Learner:
         fresh._saved_offers = set(self._saved_offers)
         fresh._unsaved = set(self._saved_offers)
         fresh._changed = set(self._saved_offers)
+        fresh._calibration_saved = self._calibration_saved
+        fresh._offer_calibration_saved = self._offer_calibration_saved
         return fresh
 
     # --- checkpoint -------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> tuple[dict[str, bytes], list[str]]:
         """(fields to replace, fields to drop) since the last checkpoint; together with the older fields, the state."""
-        prefix = f"{self.catalogue.transform.version:08x}:"
-        head: dict[str, Any] = {
-            "policy_version": self.policy_version,
-            "lessons": self.lessons,
-            "lost": self.lost,
-            "strengths": self._strengths.to_json(),
-            "lessons_weighed": self._lessons_weighed,
-        }
-        fields = {prefix + _HEAD: orjson.dumps(head)}
+        prefix = checkpoint_prefix(self.catalogue)
+        fields = {}
         for at, attribution in enumerate(self.attributions):
             # Rows repeat each other: a quarter is left, and the store, where others wait, has less to take.
             fields[f"{prefix}{_ATTRIBUTION}{at}"] = compress(attribution.to_bytes(), 1)
@@ -421,7 +429,17 @@ class Learner:
                 removed.append(name)
                 self._saved_offers.discard(offer)
         self._unsaved.clear()
-        return fields, removed
+        head: dict[str, Any] = {
+            "policy_version": self.policy_version,
+            "lessons": self.lessons,
+            "lost": self.lost,
+            "strengths": self._strengths.to_json(),
+            "lessons_weighed": self._lessons_weighed,
+            # Whoever reads it again knows by these whether it is whole.
+            "offers": len(self._saved_offers),
+            "calibration": self._calibration_saved,
+        }
+        return fields | {prefix + _HEAD: orjson.dumps(head)}, removed
 
     @classmethod
     def restore(
@@ -431,18 +449,19 @@ class Learner:
         fields: Mapping[str, bytes],
         former: Mapping[int, Former] = _NONE,
     ) -> "Learner":
-        """The learner that a checkpoint describes; a new one where there is none for this transform.
+        """The learner that a checkpoint describes; a new one where there is none of these inputs and this period.
 
         Raises CheckpointError if the checkpoint is damaged: starting afresh silently would forget what was learnt.
         """
         self = cls(catalogue, partitions, former)
-        prefix = f"{catalogue.transform.version:08x}:"
+        prefix = checkpoint_prefix(catalogue)
         own = {name.removeprefix(prefix): data for name, data in fields.items() if name.startswith(prefix)}
-        if _HEAD not in own:
-            # A changed transform begins anew, behind the log that the last one has read: its lessons are of other x.
+        if not own:
             return self
         try:
             head = orjson.loads(own[_HEAD])
+            if head.get("calibration", _CALIBRATION in own) != (_CALIBRATION in own):
+                raise CheckpointError(f"the learner's checkpoint cannot be read: {_CALIBRATION} is missing")
             self.policy_version, self.lessons, self.lost = head["policy_version"], head["lessons"], head["lost"]
             if "strengths" in head:  # a checkpoint of 0.0 has none
                 self._strengths = Strengths.from_json(head["strengths"])
@@ -464,8 +483,16 @@ class Learner:
             raise CheckpointError(f"the learner's checkpoint cannot be read: {error}") from error
         for name, data in sorted(own.items()):
             if name.startswith(_STATISTICS):
-                self.statistics.merge(Statistics.from_bytes(data))
+                of_one = Statistics.from_bytes(data)
+                if list(of_one.offers) != [name.removeprefix(_STATISTICS)]:
+                    raise CheckpointError(f"the learner's checkpoint cannot be read: {name} is of {of_one.offers}")
+                self.statistics.merge(of_one)
         self._saved_offers = set(self.statistics.offers)
+        if head.get("offers", len(self._saved_offers)) != len(self._saved_offers):
+            raise CheckpointError(
+                f"the learner's checkpoint cannot be read: it has the sums of {len(self._saved_offers)} offers, "
+                f"not of {head['offers']}"
+            )
         # Whatever the servers have, they get it whole after a restart.
         self._changed = set(self.statistics.offers)
         return self

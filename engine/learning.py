@@ -19,7 +19,7 @@ from engine.challengers import Challengers
 from engine.explain.archive import keep_in_store
 from engine.explorewatch import ExplorationWatch
 from engine.forget.unlearning import Unlearning, outlived
-from engine.learner import Due, Former, Learner
+from engine.learner import Due, Former, Learner, checkpoint_prefix
 from engine.limits import (
     CHECKPOINT_INTERVAL_MS,
     LEARN_BATCH_MAX,
@@ -91,6 +91,8 @@ class Learning:
                     raise
             learner = Learner.restore(self._catalogue, self._store.partitions, fields, self._former)
             self._unlearning.terms = learner.terms
+            if fields and not any(name.startswith(checkpoint_prefix(self._catalogue)) for name in fields):
+                log.warning("what was learnt is of other inputs or another learning.period: learning anew from the log")
             if outlived(learner.offsets, await self._store.forgets()):
                 log.error("the checkpoint is older than people who were forgotten since: learning anew from the log")
                 learner = learner.anew()
@@ -179,6 +181,7 @@ class Learning:
             await self._teach(learner, due)
         if due or any(entry.lessons for _, entry in forgotten):
             learner.believe_anew()
+            self._challengers.believe_anew()
             self._keeps_alone = True
         await self.publish()
         await self.save()

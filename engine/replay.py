@@ -27,7 +27,7 @@ from engine.course import Told, same_id, standing, tag_of, taken
 from engine.forget.entry import ForgetRecord
 from engine.identity import FORGET, EntityKind, Stored, advance, concerns
 from engine.ingest import logged_event
-from engine.learner import DRIFT, OF_SNAPSHOTS, OFFER_CALIBRATION, Learner
+from engine.learner import DRIFT, OF_SNAPSHOTS, OFFER_CALIBRATION, Learner, checkpoint_prefix
 from engine.ledger import Ledger, LedgerError, hash_of
 from engine.links import LinksError, position_of
 from engine.record import DecisionRecord, OutcomeRecord, RecordError, decision_id, unpack
@@ -362,7 +362,7 @@ class DecisionReplay:
 def learning_differences(kept: Mapping[str, bytes], made: Learner) -> list[str]:
     """Where the checkpoint that is kept is not that of the learner that read the log again up to its offsets."""
     wanted, _ = made.checkpoint()
-    prefix = f"{made.catalogue.transform.version:08x}:"
+    prefix = checkpoint_prefix(made.catalogue)
     if not any(name.startswith(prefix) for name in kept):
         return []  # none was written yet
     found = []

@@ -91,7 +91,8 @@ def main(role: str, settings_json: str) -> None:
 
 def run(role: Role, settings_json: str) -> None:
     """Run a role until it is stopped; exits with 1 and a message if it cannot start."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr, force=True)  # the supervisor's may be there
     try:
         _run(_work(role, Settings.model_validate_json(settings_json)))
     except _Reload:

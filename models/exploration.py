@@ -308,16 +308,32 @@ def thompson_probabilities(
     candidates_max: int = CANDIDATES_MAX,
     floor: float = 0.0,
     optimism: float = 0.0,
+    gates: Floats | None = None,
+    keeps: Floats | None = None,
 ) -> Floats:
-    """The distribution (B, n) from which `choose` draws the first position; for tests and explanations.
+    """The distribution (B, n) from which `choose` draws the first position; for tests, explanations and evaluation.
 
     Rows sum to 1, or to 0 where nothing is eligible. Arguments and errors as for `choose`.
 
     >>> mean, sd = np.array([[0.0, 1.0, 9.0]]), np.ones((1, 3))
-    >>> thompson_probabilities(mean, sd, np.array([[True, True, False]])).round(1).tolist()  # exact: Φ(-1/√2) = 0.24
+    >>> eligible = np.array([[True, True, False]])
+    >>> thompson_probabilities(mean, sd, eligible).round(1).tolist()  # exact: Φ(-1/√2) = 0.24
     [[0.2, 0.8, 0.0]]
+    >>> thompson_probabilities(mean, sd, eligible, gates=np.array([0.5])).round(2).tolist()
+    [[0.12, 0.88, 0.0]]
     """
-    shares: Floats = first_shares(*_checked(mean, sd, eligible, floor, optimism), max(candidates_max, 1), floor)
+    checked = _checked(mean, sd, eligible, floor, optimism)
+    shares: Floats = first_shares(*checked, max(candidates_max, 1), floor)
+    if gates is None and keeps is None:
+        return shares
+    rows, columns = shares.shape
+    possible = checked[2] & ~np.isnan(checked[0])
+    hoped = np.where(possible, np.clip(checked[0], -VALUE_MAX, VALUE_MAX), -np.inf)
+    best = np.zeros(shares.shape, np.bool_)
+    best[np.arange(rows), hoped.argmax(axis=1)] = possible.any(axis=1)
+    shares *= _shares("gates", gates, rows)[:, None] * _shares("keeps", keeps, columns)
+    shares[best] = 0.0
+    shares += best * (1.0 - shares.sum(axis=1))[:, None]
     return shares
 
 

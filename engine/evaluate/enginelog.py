@@ -95,11 +95,16 @@ class EngineLog(Log):
         Raises InvalidArgument where the record does not hold what that takes.
         """
         shares = np.zeros((len(rows), len(self.names)))
-        exploration = target.config.exploration
+        exploration, explorer = target.config.exploration, target.explorer
         explores = _EXPLORES.get(exploration.method)
         if explores is None:
             raise InvalidArgument(f"configuration {target.config.name}: {exploration.method} cannot be recomputed here")
         greedy = greedy or not explores
+        if exploration.budget.customer is not None and not greedy:
+            raise InvalidArgument(
+                f"configuration {target.config.name}: exploration.budget.customer cannot be recomputed here, as it "
+                "depends on what the policy itself would have shown before"
+            )
         columns = self._columns(target)
         if target.transform.version != self.catalogues[0].transform.version:
             raise InvalidArgument(
@@ -115,7 +120,7 @@ class EngineLog(Log):
             _, _, _, prices = recorded(bases, len(catalogue.offers))
             likely, unsure = mean[part], sd[part]
             target.silent.surely(likely, unsure)
-            target.explorer.widen(unsure, float("nan"))
+            explorer.widen(unsure, float("nan"))
             score, spread, may, _ = target.arbitration.score(
                 likely,
                 unsure,
@@ -131,12 +136,23 @@ class EngineLog(Log):
             target.holds.keep_back(target.holds.anew(held, situation), may)
             if taken is not None:
                 may &= ~taken[np.ix_(part, columns)]
+            gates: Floats | None = None
+            if not greedy:
+                gates = explorer.gates(where[0], verdicts, (), (), where[1], [True] * len(part))
+                behind = taken is not None and taken.any()
+                if gates is not None and behind and ((gates > 0.0) & (gates < 1.0)).any():
+                    raise InvalidArgument(
+                        f"configuration {target.config.name}: shares of exploration.budget between 0 and 1 cannot be "
+                        "recomputed here for the places behind the first"
+                    )
             shares[np.ix_(part, columns)] = thompson_probabilities(
                 score,
                 np.zeros_like(spread) if greedy else spread,
                 may,
-                **target.explorer.race,
+                **explorer.race,
                 floor=0.0 if greedy else exploration.floor,
+                gates=gates,
+                keeps=None if greedy else explorer.keeps,
             )
         # Where it may offer nothing at all, nothing is what it does.
         shares[:, self.names.index(NOTHING)] += np.maximum(1.0 - shares.sum(axis=1), 0.0)

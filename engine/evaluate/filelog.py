@@ -189,7 +189,10 @@ def _vectors(table: Table, context: Sequence[str]) -> "np.typing.NDArray[np.int8
             low, high = ends
             if low is None or high is None or low == high:
                 continue  # always the same: it tells nothing
-            specs.append(InputSpec(name, "linear", low, high))
+            try:
+                specs.append(InputSpec(name, "linear", low, high))
+            except ValueError as error:
+                raise InvalidArgument(f"{table.path}: column {name} (--context): {error}") from error
             values.append(numbers.fill_null(math.nan).to_numpy())
             continue
         counts = column.drop_nulls().value_counts(sort=True)

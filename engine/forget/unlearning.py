@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from engine.attribution import Attribution, Forgotten, Lesson
 from engine.forget.entry import ForgetRecord
-from engine.learner import Due, Learner
+from engine.learner import Due, Learner, checkpoint_prefix
 from engine.limits import LEARN_BATCH_MAX
 from engine.store.base import Forgets, Store
 from engine.terms import Terms
@@ -77,7 +77,7 @@ class Unlearning:
         ]
         if due:
             # Sums of inputs that are no longer in use have these lessons, too. Nobody will take them out of there.
-            own = f"{learner.catalogue.transform.version:08x}:"
+            own = checkpoint_prefix(learner.catalogue)
             former = [name for name in await self._store.load_checkpoint() if not name.startswith(own)]
             if former:
                 await self._store.save_checkpoint({}, former)

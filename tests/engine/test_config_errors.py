@@ -54,8 +54,9 @@ OFFER = b"  - {id: extra, value: 1, treatments: [{text: x}]}\nfallback: [card]"
          "outcomes.fulfilled.window: expected no less than the 604800000 ms"),
         (b"value: 40", b"value: 40\n    outcomes: {clicked: {reward: 2}}", "outcomes", "clicked.reward: expected"),
         (b"value: 40", b"value: 40\n    outcomes: {fulfilled: {reward: 0.5}}", "outcomes", "expected presented ≤"),
-        (b"value: 40", b"value: 40\n    rewards: [0, 30]", "rewards", "with low ≤ 0 and the value, 40, above"),
-        (b"value: 40", b"value: 40\n    rewards: [1, 50]", "rewards", "with low ≤ 0 and the value, 40, above"),
+        (b"value: 40", b"value: 40\n    rewards: [0, 30]", "rewards", "with low ≤ 0 and the value, 40, from 0.000001"),
+        (b"value: 40", b"value: 1e-7\n    rewards: [-1, 1]", "rewards", "and the value, 1e-07, from 0.000001 to high"),
+        (b"value: 40", b"value: 40\n    rewards: [1, 50]", "rewards", "with low ≤ 0 and the value, 40, from 0.000001"),
         (b"offers:\n", b"objectives: {revenue: .inf}\noffers:\n", "revenue", "objectives.revenue: expected a finite"),
         # several fields
         (b"fallback: [card]", OFFER.replace(b"extra", b"card"), "id: card, value: 1", "offer 'card' is already there"),

@@ -167,6 +167,43 @@ def test_a_missing_part_of_a_checkpoint_is_noticed() -> None:
         Learner.restore(CATALOGUE, PARTITIONS, {other: data for other, data in fields.items() if other != name})
 
 
+@pytest.mark.parametrize("part", ["head", "statistics:card", "calibration"])
+def test_no_part_of_a_checkpoint_goes_unmissed(part: str) -> None:
+    fields, _ = learnt(one_yes()).checkpoint()
+    assert [name for name in fields if name.endswith(part)]
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Learner.restore(CATALOGUE, PARTITIONS, {n: data for n, data in fields.items() if not n.endswith(part)})
+
+
+def test_sums_under_another_name_are_noticed() -> None:
+    fields, _ = learnt(one_yes()).checkpoint()
+    moved = {name.replace("statistics:card", "statistics:loan"): data for name, data in fields.items()}
+    with pytest.raises(CheckpointError, match="statistics:loan is of"):
+        Learner.restore(CATALOGUE, PARTITIONS, moved)
+
+
+def test_sums_of_another_period_are_left_alone_and_found_again() -> None:
+    """The number of a period means another time then: what was taught in one would be taken back in another."""
+    log = one_yes()
+    fields, _ = learnt(log).checkpoint()
+    halved = catalogue_of(CONFIG + b"learning: {period: 12h}\n")
+    anew = Learner.restore(halved, PARTITIONS, fields)
+    assert (anew.lessons, anew.offsets) == (0, Learner(halved, PARTITIONS).offsets)
+    take_in(anew, log, log)
+    others, _ = anew.checkpoint()
+    assert not fields.keys() & others.keys()
+    assert Learner.restore(CATALOGUE, PARTITIONS, fields | others).checkpoint()[0].keys() <= fields.keys()
+    assert Learner.restore(halved, PARTITIONS, fields | others).statistics.to_bytes() == anew.statistics.to_bytes()
+
+
+def test_who_begins_anew_leaves_nothing_of_the_old_checkpoint() -> None:
+    stored, _ = learnt(one_yes()).checkpoint()
+    fields, removed = Learner.restore(CATALOGUE, PARTITIONS, stored).anew().checkpoint()
+    empty, _ = Learner(CATALOGUE, PARTITIONS).checkpoint()
+    assert {name for name in stored if name not in removed} == fields.keys()
+    assert {name for name in fields if "drift:" not in name} == empty.keys(), "of drift it is said that there is none"
+
+
 def test_a_taken_back_lesson_leaves_the_checkpoint_as_if_it_never_was() -> None:
     """ignored, then withdrawn: the no is taken back, and what was counted of it is removed from the store."""
     log = one_yes()[:1]

@@ -82,6 +82,40 @@ async def test_with_the_beliefs_of_then_the_recomputed_propensity_is_the_logged_
     assert {log.names[action] for action in log.actions} == {"card", "loan", "helpline", NOTHING}
 
 
+GOVERNED = [
+    b"{floor: 0.05, budget: {share: 0.5}}",
+    b"{floor: 0.05, budget: {share: 0}}",
+    b"{floor: 0.05, never: ['minutes > 30.0']}",
+    b"{floor: 0.05, never: ['minutes > 40.0'], budget: {share: 0.8, channels: {web: 0.25}, offers: {card: 0.3}}}",
+]
+
+
+@pytest.mark.parametrize("exploration", GOVERNED)
+async def test_governed_exploration_is_recomputed_too(exploration: bytes) -> None:
+    text = SHOP.replace(b"{floor: 0.05}", exploration).replace(b"value: 30\n", b"value: 30\n    explore: false\n")
+    engine = SmallEngine(text)
+    await engine.store.save_config(engine.catalogue.version, text)
+    await a_past(engine, 300)
+    log = await log_of(engine)
+    log.__dict__["beliefs"] = prior(engine, log)
+    rows = np.arange(len(log))
+    shares = log.configured(engine.catalogue, rows, 0)
+    assert shares.sum(axis=1) == pytest.approx(np.ones(len(log)))
+    assert shares[rows, log.actions] == pytest.approx(log.propensities, rel=1e-5)
+    greedy = log.configured(engine.catalogue, rows, 0, greedy=True)
+    assert (shares == greedy).all() == (b"share: 0}" in exploration)
+
+
+async def test_a_budget_a_customer_is_refused(engine: SmallEngine) -> None:
+    """What it leaves open depends on what the policy itself would have shown before."""
+    text = SHOP.replace(b"{floor: 0.05}", b"{budget: {customer: {answers: 2, within: 7d}}}")
+    target = Catalogue.compile(parse(text), version_of(text), text)
+    log = await log_of(engine, target)
+    with pytest.raises(InvalidArgument, match=r"exploration\.budget\.customer cannot be recomputed"):
+        log.configured(target, np.arange(5), 0)
+    assert log.configured(target, np.arange(5), 0, greedy=True).sum() == pytest.approx(5.0)
+
+
 async def test_the_log_has_the_first_offer_what_came_of_it_and_what_else_was_possible(engine: SmallEngine) -> None:
     log = await log_of(engine)
     assert len(log) == 600, "but for the decision whose window is open"

@@ -147,6 +147,12 @@ def test_context_becomes_columns_of_numbers_and_of_common_values(tmp_path: Path)
         )
 
 
+def test_numbers_of_which_no_range_can_be_made_are_told(csv: Path) -> None:
+    csv.write_text(csv.read_text().replace(",20,", ",1.7e308,").replace(",21,", ",-1.7e308,"))
+    result = run(csv, "uniform", *COLUMNS, "--context", "age")
+    assert (result.exit_code, "column age (--context)" in result.output) == (1, True), result.output
+
+
 def test_a_log_whose_propensities_are_not_its_own_is_refused(tmp_path: Path, csv: Path) -> None:
     words = ["--action", "did", "--reward", "got", "--propensity", "1/2"]
     found = figures(tmp_path, csv, "constant:right", *words)

@@ -130,6 +130,10 @@ async def test_what_cannot_be_said_of_whole_answers_is_refused(log: EngineLog) -
     shaped = catalogue_of(SHOP + b"slate: {most_per: {kind: 1}}\n")
     with pytest.raises(InvalidArgument, match="what may stand beside what"):
         judge_slates(log, target_of("greedy", log, None), shaped)
+    halved = catalogue_of(SHOP.replace(b"exploration: {", b"exploration: {budget: {share: 0.5}, "))
+    assert halved.explorer.gates is not None and not halved.explorer.open
+    with pytest.raises(InvalidArgument, match="between 0 and 1 cannot be recomputed here for the places behind"):
+        judge_slates(log, target_of("shop.yaml", log, halved), halved)
 
 
 def run(*words: object) -> Result:

@@ -1,5 +1,6 @@
 """What rests on a person beside plain lessons goes, too: rewards, beliefs, policies kept, copies for a household."""
 
+import numpy as np
 import pytest
 
 from engine.attribution import Attribution
@@ -173,3 +174,29 @@ async def test_copies_for_a_household_go_and_its_sums_stay() -> None:
     await buys(engine, 5, "bob")
     assert features_of(await engine.customer("bob"))["house_spent"] == 145
     assert sum((await engine.store.backlog()).values()) == 0
+
+
+@pytest.mark.parametrize("serves", [b"serves: 0.3, ", b""])
+async def test_beliefs_of_a_challenger_are_made_of_the_sums_that_are_left(serves: bytes) -> None:
+    """Its strengths are learnt step by step, and each step leans on the one before."""
+    text = CONFIG + b"challengers: [{name: calm, " + serves + b"model: {ours: {prior_rate: 0.2}}}]\n"
+    engine = SmallEngine(text)
+    await engine.store.save_config(engine.catalogue.version, text)
+    dice = np.random.default_rng(3)
+    for step in range(200):
+        name, minutes = ("ann" if step % 7 else f"x{step}"), int(dice.integers(0, 60))
+        answer = await engine.decide(name, limit=1, context={"minutes": minutes, "intent": ["pay", "leave"][step % 2]})
+        likes = (minutes > 30) == (answer.offers[0].offer_id == "card") if name == "ann" else dice.random() < 0.2
+        await engine.report(answer.decision_id, answer.offers[0].offer_id, "accepted" if likes else "declined")
+        engine.now_ms += 60_000
+        if step % 7 == 0:
+            await engine.learn()
+    await engine.learn()
+    model = engine.learning._challengers._models["calm"]
+    before = model.strengths
+    await forget(engine, "ann")
+    learner = await engine.learning.learner()
+    alone, beliefs = learner.beliefs(model.options, None)
+    assert model.strengths == alone != before
+    packed = {offer: pack_offer(belief) for offer, belief in beliefs.items()}
+    assert model._policy.mean_weights.tobytes() == model._policy.replaced(packed, 1).mean_weights.tobytes()

@@ -266,3 +266,25 @@ def test_with_less_exploration_the_same_is_shown_or_the_best(method: str) -> Non
     narrow = crowd(rows, 1, gate=0.3, keeps=KEEPS, method=method, floor=0.4).picks[:, 0]
     assert ((narrow == wide) | (narrow == 1)).all()
     assert 0 < (narrow != 1).sum() < (wide != 1).sum()
+
+
+@settings(max_examples=200)
+@given(
+    mean=hnp.arrays(np.float64, (4, 6), elements=ANY),
+    sd=hnp.arrays(np.float64, (4, 6), elements=ANY),
+    eligible=hnp.arrays(np.bool_, (4, 6)),
+    gates=hnp.arrays(np.float64, 4, elements=st.floats(0, 1)),
+    keeps=hnp.arrays(np.float64, 6, elements=st.floats(0, 1)),
+    floor=st.sampled_from([0.0, 0.2]),
+)
+def test_the_distribution_of_the_first_place_is_what_is_drawn_from(
+    mean: np.ndarray, sd: np.ndarray, eligible: np.ndarray, gates: np.ndarray, keeps: np.ndarray, floor: float
+) -> None:
+    governed: dict[str, Any] = {"gates": gates, "keeps": keeps, "floor": floor}
+    shares = thompson_probabilities(mean, sd, eligible, **governed)
+    there = (eligible & ~np.isnan(mean)).any(axis=1)
+    assert shares.sum(axis=1) == pytest.approx(there.astype(float))
+    for seed in range(5):
+        slates = choose(mean, sd, eligible, np.ones(4, np.int64), draws(4, 1, seed), **governed)
+        for row in np.flatnonzero(there):
+            assert slates.propensities[row, 0] == pytest.approx(shares[row, slates.picks[row, 0]], abs=1e-9)
