@@ -1,11 +1,14 @@
 """Learning as a process: what it leaves behind when it stops."""
 
 import asyncio
+import logging
 
+import pytest
 from faulty_store import FaultyStore
 
+from engine.learning import Learning
 from engine.store import StoreUnavailable
-from tests.small_engine import PARTITIONS, SmallEngine
+from tests.small_engine import CONFIG, DAY_MS, PARTITIONS, SmallEngine, catalogue_of
 
 
 async def test_a_stop_while_the_store_is_away_does_not_serve_an_older_policy() -> None:
@@ -25,3 +28,35 @@ async def test_a_stop_while_the_store_is_away_does_not_serve_an_older_policy() -
     engine.learning.stop()
     await running
     assert await store.read_policy() == served
+
+
+async def month(engine: SmallEngine) -> None:
+    for number in range(30):
+        answer = await engine.decide(f"c{number}")
+        for offer in answer.offers:
+            await engine.report(answer.decision_id, offer.offer_id, "accepted", f"{number} {offer.offer_id}")
+        engine.now_ms += DAY_MS // 5
+
+
+async def test_with_another_period_the_log_is_learnt_again(caplog: pytest.LogCaptureFixture) -> None:
+    halved = CONFIG + b"learning: {half_life: 3d, period: 12h}\n"
+    engine, always = SmallEngine(), SmallEngine(halved)
+    for one in (engine, always):
+        await month(one)
+        await one.learn()
+    await engine.learning.save()
+
+    async def learnt() -> tuple[int, bytes]:
+        learning = Learning(catalogue_of(halved), engine.store, now_s=lambda: engine.now_ms / 1e3)
+        while await learning.round(0):
+            pass
+        await learning.save()
+        learner = await learning.learner()
+        return learner.lessons, learner.statistics.to_bytes()
+
+    with caplog.at_level(logging.WARNING):
+        anew = await learnt()
+    assert "another learning.period: learning anew from the log" in caplog.text
+    assert anew == ((await always.learning.learner()).lessons, await always.statistics())
+    assert anew[0] > 30
+    assert await learnt() == anew, "and goes on from its own checkpoint then"
