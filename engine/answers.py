@@ -1,6 +1,6 @@
 """From what the engine kept to the messages that callers get; a fresh decision's answer is in engine.answerwire."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -48,8 +48,11 @@ def repeated(
     position: Offset,
     ask: Ask,
     curve: NDArray[np.float64],
+    reasons: Mapping[int, Sequence[decisions_pb2.Reason]],
 ) -> decisions_pb2.DecideResponse:
-    """The answer to a request that was answered before, from its record; `curve` is that of its policy."""
+    """The answer to a request that was answered before, from its record; `curve` is that of its policy, `reasons` are
+    by offer.
+    """
     same = record.config_version == catalogue.version
     # The channel of a record is an index of its own configuration: in another one it may be another channel.
     channel = record.channel if same else ask.channel
@@ -86,6 +89,7 @@ def repeated(
             expires_ms=choice.window_end_ms,
             asks=asked(offer),
             bundles=offer.bundle.offers if offer.bundle is not None else (),
+            reasons=reasons.get(at, ()),
         )
         if same and (kept_ms := int(catalogue.budgets.reserved_ms[at])):
             added.reserved_until_ms = record.time_ms + kept_ms

@@ -206,7 +206,8 @@ def _of_picks(picks: Any, score: Any, mean: Any, sd: Any, curve: Any, plain: Any
         for place in range(places):
             pick = picks[row, place]
             if 0 <= pick < offers:
-                found[row, place, 0] = score[row, pick]
+                # As the record keeps it: an answer that is repeated says the same number.
+                found[row, place, 0] = np.float32(score[row, pick])
                 found[row, place, 1] = mean[row, pick]
                 found[row, place, 2] = sd[row, pick]
                 shown = min(max(np.float64(mean[row, pick]), 0.0), 1.0)

@@ -22,7 +22,7 @@ from engine.decide import decide
 from engine.decider import Decider
 from engine.drafts import Ask, Draft, Repeat
 from engine.errors import ConfigError, InvalidArgument, NotFound, OpportuneError, Overloaded, Unavailable
-from engine.explain.answer import explained
+from engine.explain.answer import explained, reasons_again
 from engine.explain.finding import BeliefFinder
 from engine.gateway import Clock, ask_of, linkable, shown, text_id, traces_of
 from engine.gateway_instances import resume_of
@@ -263,7 +263,11 @@ class Service:
         if ask.language not in catalogue.languages:
             ask = ask._replace(language=catalogue.config.language)
         curve = self.decider.kept.curve(record.policy_version, record.transform_version)
-        response = answers.repeated(catalogue, record, partition, answer.position, ask, curve)
+        reasons = {}
+        if record.config_version == catalogue.version:
+            belief, now = await self._beliefs.of(record, catalogue), self.decider.policy
+            reasons = reasons_again(catalogue, record, belief, now, self.decider.facts, ask.language)
+        response = answers.repeated(catalogue, record, partition, answer.position, ask, curve, reasons)
         with store_errors():
             begun = await self.instances.begun(catalogue, ask, answer.seen)
         writer = self._writers.get(catalogue.version) or self._writers[self.catalogue.version]

@@ -7,6 +7,7 @@ from typing import Final
 import orjson
 
 from engine.answers import fill_freshness, plain_value
+from engine.answerwire import reason
 from engine.catalogue import Catalogue
 from engine.explain.case import Case
 from engine.explain.contributions import REST
@@ -99,6 +100,26 @@ async def explained(
     return response
 
 
+def reasons_again(
+    catalogue: Catalogue, record: DecisionRecord, belief: Belief | None, now: Policy, facts: PolicyFacts, language: str
+) -> dict[int, list[decisions_pb2.Reason]]:
+    """By offer of its slate, the reasons that the answer to a decision had. Arguments as of `explained`.
+
+    What the estimate rests on is as exact as `belief`, and left out where that is not known.
+    """
+    case = Case(catalogue, record, belief)
+    standing = Standing.of(case, now, facts)
+    found = {}
+    for at in case.chosen:
+        reasons = found[at] = [reason("best" if case.better(at) is None else "explored", language)]
+        if standing is not None and at not in catalogue.silent.offers:
+            foothold = standing.footholds[at]
+            reasons += [reason("cold_start", language)] * foothold.cold
+            reasons.append(reason(foothold.rung.code, language))
+            reasons[-1].weight = foothold.weight
+    return found
+
+
 def _candidate(case: Case, story: Story, at: int, sds: dict[str, float]) -> decisions_pb2.Candidate:
     catalogue = case.catalogue
     offer = catalogue.offers[at]
@@ -118,12 +139,12 @@ def _candidate(case: Case, story: Story, at: int, sds: dict[str, float]) -> deci
         candidate.rank, choice = case.chosen[at]
         candidate.propensity, candidate.acceptance_probability_sd = choice.propensity, choice.sd
     _fill_parts(case, story, at, candidate)
-    reason = story.reason(at)
-    candidate.reasons.add(code=reason.code, text=reason.text, weight=reason.worth)
+    why = story.reason(at)
+    candidate.reasons.add(code=why.code, text=why.text, weight=why.worth)
     rung = story.rung(at)
     if rung is not None and not case.unmet[at]:
         candidate.reasons.add(code=rung.code, text=rung.text, weight=rung.worth)
-    candidate.text = story.of_offer(at, reason)
+    candidate.text = story.of_offer(at, why)
     held = case.held[at] if at not in case.chosen else []
     candidate.held_by.extend(dict.fromkeys(catalogue.holds.names[hold.limit] for hold in held))
     candidate.free_again_ms = free_again_ms(held)

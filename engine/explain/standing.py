@@ -26,6 +26,8 @@ class Foothold:
     own: float
     others: float
     """Lessons of the offer, and of the others of its category."""
+    cold: bool
+    """Whether there are too few of its own."""
     points: float = 0.0
     rate: float = 0.0
     strength: float = 0.0
@@ -66,7 +68,7 @@ class Standing:
         footholds = []
         for at in range(len(catalogue.offers)):
             rung, weight = ladder.rung(at, 0, awarded, record)
-            found = rung, weight, record.own[at], record.category[at]
+            found = rung, weight, record.own[at], record.category[at], bool(record.cold[at])
             k = ladder.place.get(at)
             if k is None or awarded is None or rates is None:
                 footholds.append(Foothold(*found))

@@ -45,20 +45,18 @@ async def test_a_repeat_after_a_change_of_configuration_has_the_texts_of_its_cha
 
 async def test_an_answer_and_its_repeat_say_the_same() -> None:
     """The first answer is written while the decision is made, the repeat from the record: two ways to one message."""
-    engine = await lived()
+    engine, seen = await lived(), set[str]()
     for n in range(20):
         customer = "ann" if n % 2 else f"customer-{n}"
         first = await engine.decide(customer, "branch", request_id=f"call-{n}", language="cs", context={"vip": True})
         again = await engine.decide(customer, "branch", request_id=f"call-{n}", language="cs", context={"vip": True})
         assert (first.repeated, again.repeated) == (False, True)
         for one, other in zip(first.offers, again.offers, strict=True):
-            assert [reason.code for reason in one.reasons] != []
-            # The record keeps these as float32.
-            assert other.score == pytest.approx(one.score, rel=1e-6)
+            seen |= {reason.code for reason in one.reasons}
+            # The record keeps it as float32.
             assert other.acceptance_probability == pytest.approx(one.acceptance_probability, rel=1e-6)
             for offer in (one, other):
-                for name in ("reasons", "score", "acceptance_probability"):
-                    offer.ClearField(name)
+                offer.ClearField("acceptance_probability")
         # The repeat also shows what the decision itself has opened since.
         opened = {(found.decision_id, found.offer_id) for found in again.open_offers}
         before = {(found.decision_id, found.offer_id) for found in first.open_offers}
@@ -67,6 +65,7 @@ async def test_an_answer_and_its_repeat_say_the_same() -> None:
             answer.ClearField("repeated")
             answer.ClearField("open_offers")
         assert first == again
+    assert seen == {"best", "explored", "cold_start", "category"}
 
 
 async def test_an_answer_is_made_of_known_fields_only() -> None:
