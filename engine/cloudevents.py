@@ -17,7 +17,16 @@ import orjson
 
 from engine.catalogue import Catalogue
 from engine.errors import InvalidArgument
-from engine.gateway import CheckedEvent, Plain, checked_event, customer_of, identities_in, shown, text_id, with_traces
+from engine.gateway import (
+    CheckedEvent,
+    Plain,
+    checked_event,
+    customer_named,
+    customer_of,
+    identities_in,
+    shown,
+    with_traces,
+)
 from engine.limits import CONTEXT_ENTRIES_MAX, EVENTS_PER_CALL_MAX, TEXT_BYTES_MAX
 
 ONE: Final = "application/cloudevents+json"
@@ -71,7 +80,7 @@ def event_of(event: Any, catalogue: Catalogue, now_ms: int) -> CheckedEvent:
     attributes = {name: _plain(name, value) for name, value in data.items() if value is not None}
     identities = identities_in(texts["identities"])
     if texts["subject"] or not identities:
-        customer = text_id(texts["subject"], "subject")
+        customer = customer_named(texts["subject"], "subject")
     else:
         customer = customer_of("", identities, catalogue)
     checked = checked_event(

@@ -49,12 +49,21 @@ def text_id(value: str, field: str, bytes_max: int = limits.ID_BYTES_MAX, *, emp
     return value
 
 
+def customer_named(value: str, field: str, *, empty_ok: bool = False) -> str:
+    """A customer by id, or by the name that answers give an anonymous one, "kind=value", which may be longer.
+
+    Raises InvalidArgument.
+    """
+    anonymous = "=" in value[1 : limits.ID_BYTES_MAX + 1]
+    return text_id(value, field, limits.CUSTOMER_BYTES_MAX if anonymous else limits.ID_BYTES_MAX, empty_ok=empty_ok)
+
+
 def customer_of(
     customer_id: str, identities: Sequence[common_pb2.Identity], catalogue: Catalogue, where: str = ""
 ) -> str:
     """The customer a caller means: its id, or an anonymous customer named by its strongest trace."""
     if customer_id:
-        return text_id(customer_id, f"{where}customer_id")
+        return customer_named(customer_id, f"{where}customer_id")
     if not identities:
         raise InvalidArgument(f"{where}customer_id: empty, expected a customer id or at least one entry of identities")
     return traces_of(identities, catalogue, f"{where}identities")[0]

@@ -10,6 +10,8 @@ from typing import Final
 ID_BYTES_MAX: Final = 64
 """Customer, request, outcome, event and catalogue ids."""
 SOURCE_BYTES_MAX: Final = 128
+CUSTOMER_BYTES_MAX: Final = ID_BYTES_MAX + 1 + SOURCE_BYTES_MAX
+"""Of the name of an anonymous customer: the kind of an identity, an equals sign and its value."""
 """Source of an event and value of an identity."""
 TEXT_BYTES_MAX: Final = 256
 """One text value of a context or an attribute."""

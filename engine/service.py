@@ -24,7 +24,7 @@ from engine.drafts import Ask, Draft, Repeat
 from engine.errors import ConfigError, InvalidArgument, NotFound, OpportuneError, Overloaded, Unavailable
 from engine.explain.answer import explained, reasons_again
 from engine.explain.finding import BeliefFinder
-from engine.gateway import Clock, ask_of, linkable, shown, text_id, traces_of
+from engine.gateway import Clock, ask_of, customer_named, linkable, shown, traces_of
 from engine.gateway_instances import resume_of
 from engine.instances import Instances
 from engine.limits import DECIDE_PUBLISH_WAIT_MS_MAX, WRITES_QUEUED_MAX
@@ -292,7 +292,7 @@ class Service:
 
     async def explain(self, request: decisions_pb2.ExplainRequest) -> decisions_pb2.ExplainResponse:
         """Decisions.Explain."""
-        customer = text_id(request.customer_id, "customer_id", empty_ok=True)
+        customer = customer_named(request.customer_id, "customer_id", empty_ok=True)
         partition, position, record = await self.lookups.first(request.decision_id)
         with store_errors():
             if customer and (await self.lookups.whose(customer))[0] != (await self.lookups.whose(record.customer))[0]:

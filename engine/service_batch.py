@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from engine import limits
 from engine.drafts import Ask
 from engine.errors import CallerError, InvalidArgument, OpportuneError, Overloaded, ServerError
-from engine.gateway import ask_of, shown, text_id
+from engine.gateway import ask_of, customer_named, shown
 from engine.serving import Answer
 from opportune.v1 import decisions_pb2
 
@@ -152,7 +152,7 @@ class BatchService:
         self, common: decisions_pb2.DecideRequest, base: Ask, customer: decisions_pb2.BatchCustomer
     ) -> Ask:
         """The checked request of one customer. Raises InvalidArgument."""
-        name = text_id(customer.customer_id, "customer_id")
+        name = customer_named(customer.customer_id, "customer_id")
         now_ms = self._service.clock()
         if not customer.context:
             return base._replace(customer=name, time_ms=base.time_ms if common.time_ms else now_ms)
@@ -178,6 +178,6 @@ class BatchService:
 def _failed(place: _Place, error: OpportuneError) -> decisions_pb2.DecideManyResponse:
     return decisions_pb2.DecideManyResponse(
         index=place.index,
-        customer_id=place.customer[: limits.ID_BYTES_MAX],
+        customer_id=place.customer[: limits.CUSTOMER_BYTES_MAX],
         error=decisions_pb2.BatchError(status=error.grpc_status.name, message=str(error)),
     )

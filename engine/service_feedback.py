@@ -14,7 +14,7 @@ from engine.config_schema import Channel, key_of
 from engine.contact_rows import Contact
 from engine.course import Told, is_known, problem, standing, tag_of, taken
 from engine.errors import ConfigError, InvalidArgument, NotAllowed, NotFound, OpportuneError, Unavailable
-from engine.gateway import CheckedOutcome, outcome_of, shown, text_id
+from engine.gateway import CheckedOutcome, customer_named, outcome_of, shown
 from engine.instances import ENDS, answered_beside, open_beside
 from engine.ledger import CAS_BYTES, Ledger, LedgerError, hash_of
 from engine.lifecycle import NEUTRAL, OPEN, Stage
@@ -113,7 +113,7 @@ class FeedbackService:
         named.decision_id = "-"  # for the checks of all other fields, before anything is looked up
         checked = outcome_of(named, self._service.catalogue, self._service.clock())
         with store_errors():
-            customer, _ = await self._lookups.whose(text_id(request.customer_id, "customer_id"))
+            customer, _ = await self._lookups.whose(customer_named(request.customer_id, "customer_id"))
             names = [customer, *await identities_of(self._service.store, customer)]
             named.decision_id = await self._service.instances.addressed(
                 self._service.catalogue, names, checked.offer_id, checked.stage, checked.outcome_hash, checked.time_ms

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from engine import limits
 from engine.catalogue import Catalogue
 from engine.errors import InvalidArgument
-from engine.gateway import shown, text_id, traces_of
+from engine.gateway import customer_named, shown, text_id, traces_of
 from engine.identity import EntityKind
 from engine.linking import Entries, Request, entries_to_link, entries_to_unlink, links_of, targets_of
 from engine.links import Links, Status
@@ -54,7 +54,7 @@ class IdentityService:
     async def lineage(self, request: identities_pb2.LineageRequest) -> identities_pb2.LineageResponse:
         """Identities.Lineage."""
         if request.customer_id:
-            name = text_id(request.customer_id, "customer_id")
+            name = customer_named(request.customer_id, "customer_id")
         elif request.HasField("identity"):
             [name] = traces_of([request.identity], self._service.catalogue, "identity")
         else:

@@ -13,7 +13,7 @@ from engine.linking import identities_of
 from engine.links import moved
 from engine.store import FeatureWrite, StoreUnavailable, partition_of
 from features import Offset
-from opportune.v1 import common_pb2, customers_pb2, decisions_pb2, events_pb2, identities_pb2
+from opportune.v1 import common_pb2, customers_pb2, decisions_pb2, events_pb2, feedback_pb2, identities_pb2
 from tests.identity_shop import COOKIE, PHONE, SHOP, ask, link, spent, unlink
 from tests.small_engine import PARTITIONS, START_MS, SmallEngine, value_of
 
@@ -229,3 +229,20 @@ async def test_a_decision_is_not_explained_to_whom_it_is_not_about() -> None:
     await link(engine, "l1", "ann", identities=[COOKIE])
     assert await explained(visitors.decision_id, "ann") == "cookie=c7", "the visitor was she"
     assert await explained(hers.decision_id, "cookie=c7") == "ann"
+
+
+async def test_the_name_that_an_answer_gives_is_taken_everywhere() -> None:
+    """A kind and a value may be longer together than the id of a customer."""
+    engine = SmallEngine(SHOP)
+    first = await ask(engine, "", Identity(kind="email_sha256", value="2d" * 32))
+    name = first.customer_id
+    assert name == "email_sha256=" + "2d" * 32
+    assert (await engine.customer(name)).customer_id == name
+    explain = decisions_pb2.ExplainRequest(decision_id=first.decision_id, customer_id=name)
+    assert (await engine.service.explain(explain)).customer_id == name
+    offer = first.offers[0].offer_id
+    report = feedback_pb2.ReportRequest(outcome_id="o1", customer_id=name, offer_id=offer, stage="STAGE_ACCEPTED")
+    assert not (await engine.service.feedback.report(report)).duplicate
+    assert (await ask(engine, name)).customer_id == name
+    with pytest.raises(InvalidArgument, match="customer_id: 194 bytes, expected 1 to 193"):
+        await ask(engine, "k=" + "v" * 192)
