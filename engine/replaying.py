@@ -24,7 +24,7 @@ from engine.errors import DataFolderError, Unavailable
 from engine.learner import Learner, Position
 from engine.ledger import DecisionEntry, Ledger, LedgerError
 from engine.replay import DecisionReplay, FeatureReplay, Findings, learning_differences
-from engine.store.base import PARTS, Store, StoreError, StoreUnavailable
+from engine.store.base import EVENTS_IN_KAFKA, PARTS, Store, StoreError, StoreUnavailable
 from engine.store.redis import RedisStore
 from engine.versions_former import former_offers
 from features import Offset
@@ -51,7 +51,7 @@ async def replay(
     """Compare all that a store keeps with its logs. Raises StoreError, CheckpointError for an unreadable checkpoint."""
     findings = Findings()
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    if await store.remember("events") is not None:
+    if await store.remember(EVENTS_IN_KAFKA) is not None:
         findings.caveats.append("the events are in Kafka: state was not folded again")
     folded = await store.folded()
     if away := set(range(store.partitions)) - set(folded):

@@ -41,8 +41,9 @@ class Report:
     """The time at which features were read and silences measured."""
     records: RecordFigures
     features: list[FeatureFigures]
-    events: list[TypeFigures]
-    rejected: list[RejectedFigures]
+    events: list[TypeFigures] | None
+    rejected: list[RejectedFigures] | None
+    """Both None where the events are in Kafka, whose topics are not looked at."""
     decisions: dict[str, int]
     """Decisions read for drift, and why some were not compared."""
     drift: list[DriftFigures]
@@ -55,7 +56,7 @@ class Report:
         """FINDINGS from level WARNING on; CANNOT_TELL if there was nothing to look at."""
         if any(finding.level >= Level.WARNING for finding in self.findings):
             return Verdict.FINDINGS
-        if not (self.records.customers or self.drift or any(figures.events for figures in self.events)):
+        if not (self.records.customers or self.drift or any(figures.events for figures in self.events or ())):
             return Verdict.CANNOT_TELL
         return Verdict.CLEAN
 
@@ -96,7 +97,9 @@ class Report:
         console.print()
         table.title = title
         table.title_justify = "left"
-        console.print(table if table.row_count else f"[italic]{title}[/italic]: none")
+        unknown = section in ("events", "rejected") and getattr(self, section) is None
+        words = "not looked at, they are in Kafka" if unknown else "none"
+        console.print(table if table.row_count else f"[italic]{title}[/italic]: {words}")
         for finding in self.of(section):
             colour = _COLOURS[finding.level]
             text = escape(finding.sentence)
@@ -149,7 +152,7 @@ class Report:
             "type", "events", "last 14 days", "median interval", "longest silence", "silent for", "late by 50 %",
             "late by 99 %", "too late",
         )  # fmt: skip
-        for figures in sorted(self.events, key=lambda row: self._rank("events", row.type)):
+        for figures in sorted(self.events or (), key=lambda row: self._rank("events", row.type)):
             times = [figures.interval_ms_median, figures.gap_ms, figures.silent_ms]
             shown = map(_age, [*times, figures.lateness_ms_p50, figures.lateness_ms_p99])
             table.add_row(
@@ -160,7 +163,7 @@ class Report:
     def _rejected(self) -> Table:
         table = _table("type", "refused", "recently", "last", "reason")
         table.columns[-1].justify = "left"
-        for group in self.rejected[:_ROWS_MAX]:
+        for group in (self.rejected or [])[:_ROWS_MAX]:
             counts = (f"{group.letters:,}", f"{group.recent:,}")
             table.add_row(escape(group.type), *counts, moment(group.newest_ms), escape(group.pattern))
         return table

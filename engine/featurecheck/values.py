@@ -233,10 +233,11 @@ def record_findings(figures: RecordFigures) -> list[Finding]:
     return found
 
 
-def feature_findings(figures: FeatureFigures, feature: Feature) -> list[Finding]:
-    """What is wrong with one feature."""
+def feature_findings(figures: FeatureFigures, feature: Feature, *, in_kafka: bool = False) -> list[Finding]:
+    """What is wrong with one feature. `in_kafka`: the log was not looked at."""
     if _never_written(figures):
-        measured = f"never written: of {figures.event} there is no event in the log and no customer has a value"
+        there_is = "" if in_kafka else f"of {figures.event} there is no event in the log and "
+        measured = f"never written: {there_is}no customer has a value"
         advice = f"publish {figures.event}, or take the feature out"
         text = (figures.name, "never_written", 1.0, measured, "events of its type", advice)
         return [Finding(Level.WARNING, "features", *text)]

@@ -39,7 +39,16 @@ from engine.errors import InvalidArgument, NotAllowed, Overloaded, Unavailable
 from engine.ingest import logged_event
 from engine.links import moved_to
 from engine.rollups import is_entity
-from engine.store.base import PARTS, FeatureWrite, LogEntry, Store, StoreError, StoreFull, StoreUnavailable
+from engine.store.base import (
+    EVENTS_IN_KAFKA,
+    PARTS,
+    FeatureWrite,
+    LogEntry,
+    Store,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
 from features import HEADER_CAS_BYTES, Event, FoldResult, Layout, Offset, Part, RecordError, RecordHeader, VersionError
 
 log = logging.getLogger(__name__)
@@ -89,7 +98,7 @@ async def fill(store: Store, layout: Layout, names: Collection[str], told: Told 
         )
     report = Report(tuple(dict.fromkeys(name for part in parts for name in part.features)))
     try:
-        if await store.remember("events") is not None:
+        if await store.remember(EVENTS_IN_KAFKA) is not None:
             raise NotAllowed("the events of this store are in Kafka: new features cannot be filled from there")
         folded = await store.folded()
         if away := set(range(store.partitions)) - set(folded):

@@ -30,7 +30,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from engine.errors import BrokerError
 from engine.kafka.metadata import TopicsRequest, topics_of
 from engine.limits import KAFKA_START_MS_MAX
-from engine.store.base import Store
+from engine.store.base import EVENTS_IN_KAFKA, Store
 from features import Offset
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,6 @@ TOPIC_PARTITIONS: Final = 32
 REPLICAS_MAX: Final = 3
 REQUEST_MS_MAX: Final = 10_000
 
-_NOTE: Final = "events"
 _RETRY_S: Final = 0.5
 
 
@@ -171,7 +170,7 @@ async def attach(brokers: Brokers, topics: Topics, store: Store, now_ms: int, pa
 
     Raises BrokerError if the topic is another one than the store was filled from, StoreError if the store is away.
     """
-    note = await store.remember(_NOTE)
+    note = await store.remember(EVENTS_IN_KAFKA)
     known = None if note is None else Incarnation(**orjson.loads(note))
     there = await brokers.look(topics.events, topics.decisions, topics.outcomes, topics.dead)
     if known is not None:
@@ -188,7 +187,7 @@ async def attach(brokers: Brokers, topics: Topics, store: Store, now_ms: int, pa
         count, topic_id = (await brokers.look(topics.events))[topics.events]
         folded_ms = max(position.ms for position in (await store.folded()).values())
         met = Incarnation(topics.events, count, topic_id, max(now_ms, folded_ms + 1))
-        note = await store.remember(_NOTE, orjson.dumps(asdict(met)))
+        note = await store.remember(EVENTS_IN_KAFKA, orjson.dumps(asdict(met)))
         assert note is not None
         known = Incarnation(**orjson.loads(note))
         _compare(known, topics.events, (count, topic_id))
@@ -202,18 +201,18 @@ async def check(brokers: Brokers, known: Incarnation) -> None:
 
 async def refuse_other_broker(store: Store) -> None:
     """Raise BrokerError if the store takes its events from Kafka: its streams must not be folded beside that."""
-    note = await store.remember(_NOTE)
+    note = await store.remember(EVENTS_IN_KAFKA)
     if note is not None:
         raise BrokerError(
             f"this store takes its events from the Kafka topic {Incarnation(**orjson.loads(note)).topic}: start with "
             f"--kafka. To go back to the streams of the store, stop everything when all events are folded and delete "
-            f"the field {_NOTE!r} of the hash 'kafka' in the store"
+            f"the field {EVENTS_IN_KAFKA!r} of the hash 'kafka' in the store"
         )
 
 
 _REMEDY: Final = (
     "nothing was folded. Offsets of the two cannot be compared. To go on with what is there now: stop all servers and "
-    f"workers cleanly, delete the field {_NOTE!r} of the hash 'kafka' in the store, and start again"
+    f"workers cleanly, delete the field {EVENTS_IN_KAFKA!r} of the hash 'kafka' in the store, and start again"
 )
 
 

@@ -16,7 +16,7 @@ from engine.ingest import logged_event
 from engine.lift.reading import Floats, Ints
 from engine.links import moved_to
 from engine.rollups import is_entity
-from engine.store.base import LogEntry, Store
+from engine.store.base import EVENTS_IN_KAFKA, LogEntry, Store
 from features import Offset
 
 _NAMES_A_READ: Final = 500
@@ -51,7 +51,7 @@ async def count(
         NotCovered: if the log cannot tell.
         StoreError: if the store is away.
     """
-    if await store.remember("events") is not None:
+    if await store.remember(EVENTS_IN_KAFKA) is not None:
         raise NotCovered("the events of this store are in Kafka: what people did on their own cannot be counted there")
     number = {name: at for at, name in enumerate(names)}
     found = np.zeros(len(names))

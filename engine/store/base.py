@@ -136,6 +136,8 @@ PARTS: Final = "g"
 LINKS: Final = "e"
 TIMELINE: Final = "t"
 """Kinds of values that stand beside a customer's features: the letters of their keys."""
+EVENTS_IN_KAFKA: Final = "events"
+"""What is noted (`remember`) where events come from Kafka, and not from the store's own log: the topic."""
 
 
 class Beside(NamedTuple):

@@ -23,6 +23,8 @@ from engine.featurecheck import thresholds
 from engine.featurecheck.reading import client_of
 from engine.limits import PARTITIONS
 from engine.store import FeatureWrite, RedisStore, partition_of
+from engine.store.base import EVENTS_IN_KAFKA
+from engine.store.keys import Keys
 from features import HEADER_CAS_BYTES
 from opportune.v1 import events_pb2
 from tests.engine_process import EngineProcess, free_port
@@ -181,6 +183,20 @@ def test_what_producers_send_twice_is_counted(filled: Filled) -> None:
     assert result.exit_code == 1
     assert found_in(report) == {("records", "duplicates"): "warning"}
     assert report["records"]["duplicates"] == 400
+
+
+def test_of_events_in_kafka_nothing_is_said_but_that_they_were_not_looked_at(filled: Filled) -> None:
+    filled.fill()
+    with filled.store() as url, redis.Redis.from_url(url) as client:
+        client.hset("kafka", EVENTS_IN_KAFKA, b"{}")
+        client.delete(*Keys(PARTITIONS).events)
+    result, found = filled.check()
+    assert result.exit_code == 0, result.output
+    assert "Event types: not looked at, they are in Kafka" in result.output
+    assert "Refused events: not looked at, they are in Kafka" in result.output
+    assert (found["events"], found["rejected"]) == (None, None)
+    assert not any(finding["section"] in ("events", "rejected") for finding in found["findings"])
+    assert found["records"]["customers"] == CUSTOMERS
 
 
 def test_drift_of_what_decisions_saw_is_named(filled: Filled) -> None:
