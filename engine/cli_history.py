@@ -145,6 +145,8 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
     before = f", {report.done_before:,} of them in an earlier run" if report.done_before else ""
     click.echo(f"loaded {report.events:,} events{before}; {report.customers:,} customers written")
     _tell_rolled(catalogue, "were not filled")
+    if catalogue.keeper.shapes:
+        click.echo("the timeline and the complaint cases of customers begin with live events", err=True)
     if report.duplicates:
         click.echo(f"left out {report.duplicates:,} events whose id the customer had already")
     if report.damaged:
@@ -153,11 +155,10 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
 
 
 def _tell_rolled(catalogue: Catalogue, what: str) -> None:
-    """Features of households and the like: history does not say who belonged to what and when."""
+    """Features of households and the like: they change with who belongs to what and when, in the order of events."""
     for rollup in catalogue.rollups:
         names = ", ".join(rollup.layout.names)
-        why = "history does not say who belonged to it"
-        click.echo(f"features of each {rollup.kind} {what}, as {why}: {names}", err=True)
+        click.echo(f"features of each {rollup.kind} {what}, only those of customers: {names}", err=True)
 
 
 def _only_from_log(context: click.Context) -> None:

@@ -66,6 +66,17 @@ def test_backfill_loads_tells_and_passes_over(folder: Path, server: Server) -> N
     assert catalogue.layout.values(asyncio.run(record()), 1_714_780_800_000)["spent"] == 30.0
 
 
+def test_what_files_do_not_fill_is_told(folder: Path, server: Server) -> None:
+    text = SHOP.replace("events:\n", "entities: [{kind: household, attribute: home}]\nevents:\n", 1)
+    text = text.replace("events:\n", "events:\n  - {type: move, timeline: {}, attributes: {home: {type: text}}}\n", 1)
+    home = "  - {name: house_spent, entity: household, event: purchase, function: sum, attribute: amount}\n"
+    (folder / "past.yaml").write_text(text.replace("features:\n", f"features:\n{home}", 1))
+    result = run(folder, "backfill", *COLUMNS, "--redis", server.url, "--work", folder / "w", folder / "purchases.csv")
+    assert result.exit_code == 0, result.output
+    assert "features of each household were not filled, only those of customers: house_spent" in result.output
+    assert "the timeline and the complaint cases of customers begin with live events" in result.output
+
+
 def test_a_mapping_file_says_the_same(folder: Path) -> None:
     (folder / "mapping.yaml").write_text(
         "sources:\n  - {files: [purchases.csv], type: purchase, customer: client, time: sold_at,"
