@@ -13,7 +13,9 @@ from engine.catalogue import Catalogue
 from engine.cli_parts import config_option, told
 from engine.featurecheck.command import check_features
 from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_MAX
+from engine.recordsize import record_size
 from engine.registry import hashed_into, lacking_told, registry_of
+from features.record import EVENT_IDS_REMEMBERED_MAX, HEADER_BYTES, ID_BYTES
 
 _TABLE_COLUMNS_MIN: Final = 160
 
@@ -43,7 +45,7 @@ def features(
     with told():
         catalogue = Catalogue.of_file(config_path)
     config = catalogue.config
-    table = Table(title=f"{config.name}: {len(config.features)} features, layout {catalogue.layout.version:08x}")
+    table = Table(title=f"{config.name}: {len(config.all_features)} features, layout {catalogue.layout.version:08x}")
     headings = ("feature", "entity", "function", "event", "value", "window", "keeps", "tiles", "bytes a tile")
     for heading in (*headings, "unit", "meaning", "owner"):
         table.add_column(heading, justify="right" if heading in ("tiles", "bytes a tile") else "left")
@@ -67,6 +69,12 @@ def features(
         )
     # A table of ten columns needs room: in a pipe or a narrow terminal rich would cut every word of it.
     Console(width=max(Console().width, _TABLE_COLUMNS_MIN)).print(table)
+    size = record_size(catalogue)
+    click.echo(
+        f"a customer's record: {size.one_each_bytes:,} bytes after one event of each type, {size.hourly_bytes:,} after "
+        f"one an hour for {size.hourly_days:.3g} days; {HEADER_BYTES} of them are its header, "
+        f"{ID_BYTES} the id of each of the last {EVENT_IDS_REMEMBERED_MAX} events"
+    )
     for line in lacking_told(config):
         click.echo(f"note: {line}", err=True)
     if json_path is not None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from engine.catalogue import Catalogue
 from engine.config_schema import Config, Feature
+from engine.recordsize import record_size
 
 
 def registry_of(catalogue: Catalogue) -> dict[str, Any]:
@@ -18,6 +19,7 @@ def registry_of(catalogue: Catalogue) -> dict[str, Any]:
             | {"keeps": places[feature.name].keeps, "bytes_a_tile": places[feature.name].bytes_typical}
             for feature in catalogue.config.all_features
         ],
+        "record": record_size(catalogue)._asdict(),
         "lacking": lacking(catalogue.config),
     }
 

@@ -1,6 +1,7 @@
 """The engine as its callers see it: started by `opportune serve`, asked over gRPC, HTTP and the command line."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -155,6 +156,7 @@ def test_commands_on_the_configuration(engine: EngineProcess) -> None:
     listed = engine.run("features", "--config", str(engine.config))
     assert listed.returncode == 0
     assert "spent" in listed.stdout
+    assert re.search(r"record: \d+ bytes after one event of each type, \d+ after one an hour", listed.stdout)
     wrong = engine.folder / "wrong.yaml"
     wrong.write_text(CONFIG.replace("value: 90", "value: much"))
     done = engine.run("validate", str(wrong))
