@@ -4,20 +4,23 @@ from typing import Any
 
 import click
 
-from engine.cli_parts import address_option, call, show
+from engine.cli_parts import TEXT, address_option, call, show
 from engine.lifecycle import REPORTABLE
+from engine.limits import SLATE_MAX
 from opportune.v1 import decisions_pb2, decisions_pb2_grpc, feedback_pb2, feedback_pb2_grpc
 
 
 @click.command()
 @address_option
-@click.option("--customer", required=True)
-@click.option("--channel", required=True)
-@click.option("--placement", default="")
-@click.option("--context", multiple=True, metavar="NAME=VALUE", help="A fact of the conversation; repeat for more.")
-@click.option("--limit", type=int, default=0)
-@click.option("--resume", default="", metavar="DECISION", help="Go on with an open offer of that decision.")
-@click.option("--offer", default="", help="Which, with --resume.  [default: its only one]")
+@click.option("--customer", type=TEXT, required=True)
+@click.option("--channel", type=TEXT, required=True)
+@click.option("--placement", type=TEXT, default="")
+@click.option(
+    "--context", type=TEXT, multiple=True, metavar="NAME=VALUE", help="A fact of the conversation; repeat for more."
+)
+@click.option("--limit", type=click.IntRange(0, SLATE_MAX), default=0, help="Offers at most.  [default: as configured]")
+@click.option("--resume", type=TEXT, default="", metavar="DECISION", help="Go on with an open offer of that decision.")
+@click.option("--offer", type=TEXT, default="", help="Which, with --resume.  [default: its only one]")
 @click.option("--explain", is_flag=True, help="Show the whole record behind the answer, too.")
 def decide(
     address: str,
@@ -34,7 +37,7 @@ def decide(
     if offer and not resume:
         raise click.UsageError("--offer says which one is resumed: expected --resume, too")
     request = decisions_pb2.DecideRequest(
-        customer_id=customer, channel=channel, placement=placement, limit=max(limit, 0)
+        customer_id=customer, channel=channel, placement=placement, limit=limit
     )
     if resume:
         request.resume.CopyFrom(decisions_pb2.Resume(decision_id=resume, offer_id=offer))
@@ -52,16 +55,22 @@ def decide(
 
 @click.command()
 @address_option
-@click.option("--decision", default="", help="The decision; or --customer.")
-@click.option("--customer", default="", help="Whose open instance of the offer it is about; needs --outcome.")
-@click.option("--offer", required=True)
+@click.option("--decision", type=TEXT, default="", help="The decision; or --customer.")
+@click.option(
+    "--customer", type=TEXT, default="", help="Whose open instance of the offer it is about; needs --outcome."
+)
+@click.option("--offer", type=TEXT, required=True)
 @click.option("--stage", required=True, type=click.Choice([stage.name.lower() for stage in sorted(REPORTABLE)]))
 @click.option(
-    "--outcome", help="Id of this outcome; reporting it again changes nothing.  [default: made from the others]"
+    "--outcome",
+    type=TEXT,
+    help="Id of this outcome; reporting it again changes nothing.  [default: made from the others]",
 )
 @click.option("--value", type=float, help="What it was worth in the catalogue's currency.  [default: as declared]")
-@click.option("--reward", type=(str, float), multiple=True, help="An objective and its reward; may be repeated.")
-@click.option("--corrects", default="", help="Id of an earlier outcome that this one replaces; needs --outcome.")
+@click.option("--reward", type=(TEXT, float), multiple=True, help="An objective and its reward; may be repeated.")
+@click.option(
+    "--corrects", type=TEXT, default="", help="Id of an earlier outcome that this one replaces; needs --outcome."
+)
 def report(
     address: str,
     decision: str,

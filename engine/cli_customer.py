@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.cli_parts import address_option, call
+from engine.cli_parts import TEXT, address_option, call
 from engine.cli_parts import show as show_message
 from engine.lifecycle import OPEN, Stage
 from engine.timeline import Kind, text_of
@@ -25,13 +25,13 @@ _TABLE_COLUMNS_MIN: Final = 160
 
 @click.command()
 @address_option
-@click.option("--customer", required=True)
+@click.option("--customer", type=TEXT, required=True)
 @click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only these entries; repeat for more."
 )
-@click.option("--channel", "channels", multiple=True, help="Only entries of this channel; repeat for more.")
+@click.option("--channel", "channels", type=TEXT, multiple=True, help="Only entries of this channel; repeat for more.")
 @click.option("--page-size", type=click.IntRange(min=0), default=0, help="Entries of the timeline.  [default: 50]")
-@click.option("--page", "page_token", default="", help="Token of the next page, as the page before told it.")
+@click.option("--page", "page_token", type=TEXT, default="", help="Token of the next page, as the page before told it.")
 @click.option("--json", "as_json", is_flag=True, help="The message as it came.")
 def customer(
     address: str,

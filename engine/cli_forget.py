@@ -6,7 +6,7 @@ from uuid import uuid4
 import click
 
 from engine.cli_identity import pair
-from engine.cli_parts import address_option, call, show
+from engine.cli_parts import TEXT, address_option, call, show
 from opportune.v1 import common_pb2, customers_pb2, customers_pb2_grpc
 
 _WAIT_S: Final = 120.0
@@ -15,10 +15,12 @@ _WAIT_S: Final = 120.0
 
 @click.command()
 @address_option
-@click.option("--customer", default="", help="The customer id.")
-@click.option("--identity", "trace", default="", metavar="KIND=VALUE", help="Or a trace.")
+@click.option("--customer", type=TEXT, default="", help="The customer id.")
+@click.option("--identity", "trace", type=TEXT, default="", metavar="KIND=VALUE", help="Or a trace.")
 @click.option(
-    "--request", help="Id of this request; asking again with the same one goes on with it.  [default: a new one]"
+    "--request",
+    type=TEXT,
+    help="Id of this request; asking again with the same one goes on with it.  [default: a new one]",
 )
 def forget(address: str, customer: str, trace: str, request: str | None) -> None:
     """Forget a person: state, events, decisions, and what the model learnt from them. Prints what was removed."""

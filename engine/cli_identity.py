@@ -5,7 +5,7 @@ from uuid import uuid4
 import click
 from google.protobuf.message import Message
 
-from engine.cli_parts import address_option, call, show
+from engine.cli_parts import TEXT, address_option, call, show
 from opportune.v1 import common_pb2, identities_pb2, identities_pb2_grpc
 
 
@@ -14,12 +14,18 @@ def identity() -> None:
     """Say which identities and ids are one customer, take that back, and see how it came about."""
 
 
-_customer = click.option("--customer", required=True, help="The customer id.")
-_identities = click.option("--identity", "identities", multiple=True, metavar="KIND=VALUE", help="A trace.")
-_same = click.option("--same-customer", "same", multiple=True, metavar="ID", help="Another id of the same customer.")
-_entities = click.option("--entity", "entities", multiple=True, metavar="KIND=ID", help="A household, an account, …")
+_customer = click.option("--customer", type=TEXT, required=True, help="The customer id.")
+_identities = click.option("--identity", "identities", type=TEXT, multiple=True, metavar="KIND=VALUE", help="A trace.")
+_same = click.option(
+    "--same-customer", "same", type=TEXT, multiple=True, metavar="ID", help="Another id of the same customer."
+)
+_entities = click.option(
+    "--entity", "entities", type=TEXT, multiple=True, metavar="KIND=ID", help="A household, an account, …"
+)
 _request = click.option(
-    "--request", help="Id of this request; asking again with the same one changes nothing.  [default: a new one]"
+    "--request",
+    type=TEXT,
+    help="Id of this request; asking again with the same one changes nothing.  [default: a new one]",
 )
 
 
@@ -63,8 +69,8 @@ def unlink(
 
 @identity.command()
 @address_option
-@click.option("--customer", default="", help="The customer id.")
-@click.option("--identity", "trace", default="", metavar="KIND=VALUE", help="Or a trace.")
+@click.option("--customer", type=TEXT, default="", help="The customer id.")
+@click.option("--identity", "trace", type=TEXT, default="", metavar="KIND=VALUE", help="Or a trace.")
 def lineage(address: str, customer: str, trace: str) -> None:
     """Show what a customer or a trace is linked to and how that came about."""
     request = identities_pb2.LineageRequest(customer_id=customer)

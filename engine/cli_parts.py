@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import grpc
@@ -12,6 +12,22 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from engine.errors import OpportuneError
+
+
+class _Text(click.ParamType):
+    """A text that a message can hold; Python hands on arguments of any bytes."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!r} is not UTF-8", param, ctx)
+        return value
+
+
+TEXT: Final = _Text()
 
 config_option = click.option(
     "--config",
