@@ -36,7 +36,7 @@ def shown(value: object) -> str:
 
 
 def text_id(value: str, field: str, bytes_max: int = limits.ID_BYTES_MAX, *, empty_ok: bool = False) -> str:
-    """An id as it came. Raises InvalidArgument if it is empty, too long or has control characters."""
+    """An id as it came. Raises InvalidArgument if it is empty, too long or has what str.isprintable has not."""
     if not value:
         if empty_ok:
             return value
@@ -45,7 +45,8 @@ def text_id(value: str, field: str, bytes_max: int = limits.ID_BYTES_MAX, *, emp
     if size > bytes_max:
         raise InvalidArgument(f"{field}: {size} bytes, expected 1 to {bytes_max}")
     if not value.isprintable():
-        raise InvalidArgument(f"{field}: {shown(value)} has control characters, expected printable text")
+        odd = next(letter for letter in value if not letter.isprintable())
+        raise InvalidArgument(f"{field}: {shown(value)} has U+{ord(odd):04X}, expected printable text without it")
     return value
 
 

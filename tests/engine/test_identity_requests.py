@@ -30,7 +30,7 @@ TRACES = [Identity(kind="cookie", value=f"c{n}") for n in range(9)]
         ({"request_id": LONG}, "request_id: 65 bytes"),
         ({"customer_id": ""}, "customer_id: empty"),
         ({"customer_id": LONG}, "customer_id: 65 bytes"),
-        ({"customer_id": "a\nb"}, "customer_id: 'a\\nb' has control characters"),
+        ({"customer_id": "a\nb"}, "customer_id: 'a\\nb' has U+000A"),
         ({"identities": []}, "identities: empty, expected an entry of identities, same_customer_ids or entities"),
         ({"identities": TRACES}, "identities: 9 entries, at most 8"),
         ({"identities": [Identity(kind="cooky", value="c")]}, "identities[0].kind: no identity kind 'cooky'"),
