@@ -45,6 +45,10 @@ CONNECTION_QUEUE_MAX: Final = 1_024
 """New connections that the kernel keeps until the server looks at them."""
 PREFACE_MS_MAX: Final = 10_000
 """How long a new connection may take to say that it speaks HTTP/2."""
+HTTP_REQUEST_MS_MAX: Final = 10_000
+"""How long an HTTP caller may take for the headers of its first request, and for the body of each."""
+HTTP_IDLE_MS_MAX: Final = 75_000
+"""How long an HTTP connection stays without a whole request. Most proxies hang up after 60 s: they shall be first."""
 GOODBYE_MS_MAX: Final = 1_000
 """How long a connection that broke the protocol may take to hear so and hang up."""
 OFFENCE_BURST_ENTRIES_MAX: Final = 1_024

@@ -28,6 +28,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeVar
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from aiohttp import web
@@ -39,7 +40,7 @@ from engine import metrics
 from engine.cloudevents import events_in
 from engine.errors import InvalidArgument, OpportuneError, Overloaded
 from engine.gateway import shown
-from engine.limits import MESSAGE_BYTES_MAX
+from engine.limits import CONNECTION_QUEUE_MAX, HTTP_IDLE_MS_MAX, HTTP_REQUEST_MS_MAX, MESSAGE_BYTES_MAX
 from engine.service import Service
 from opportune.v1 import (
     customers_pb2,
@@ -59,10 +60,14 @@ Call = Callable[[Any], Awaitable[Message]]
 MessageT = TypeVar("MessageT", bound=Message)
 Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_SILENT: Final = web.AppKey("silent", dict[web.RequestHandler, asyncio.TimerHandle])
+"""Connections on which no request has begun, with what closes them when their time is over."""
+
 
 def application(service: Service) -> web.Application:
     """The routes on a service."""
     app = web.Application(client_max_size=MESSAGE_BYTES_MAX, middlewares=[_errors])
+    app[_SILENT] = {}
     for path, request_type, call in (
         ("/v1/decide", decisions_pb2.DecideRequest, service.decide),
         ("/v1/explain", decisions_pb2.ExplainRequest, service.explain),
@@ -100,19 +105,48 @@ class WebServer:
     """The application, listening."""
 
     def __init__(self, service: Service) -> None:
-        self._runner = web.AppRunner(application(service), access_log=None, shutdown_timeout=1.0)
+        app = application(service)
+        self._silent = app[_SILENT]
+        self._listener: asyncio.Server | None = None
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=1.0,
+            keepalive_timeout=HTTP_IDLE_MS_MAX / 1e3,
+            lingering_time=HTTP_REQUEST_MS_MAX / 1e3,
+        )
 
     async def start(self, host: str, port: int) -> int:
-        """Listen on an address that several servers may share, and return the port. Raises OSError."""
-        sock = socket.create_server((host, port), reuse_port=True, backlog=1024)
+        """Listen on an address that several servers may share, IPv6 in brackets; return the port. Raises OSError."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        at = (host.strip("[]"), port)
+        sock = socket.create_server(at, family=family, reuse_port=True, backlog=CONNECTION_QUEUE_MAX)
         await self._runner.setup()
-        await web.SockSite(self._runner, sock).start()
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._connection, sock=sock, backlog=CONNECTION_QUEUE_MAX)
         bound: int = sock.getsockname()[1]
         return bound
 
     async def stop(self) -> None:
         """Close the port and let requests under way finish."""
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
+        for timer in self._silent.values():
+            timer.cancel()
+        self._silent.clear()
+
+    def _connection(self) -> web.RequestHandler:
+        """What serves a new connection. aiohttp waits for its first request as long as for the next one."""
+        assert self._runner.server is not None
+        connection = self._runner.server()
+        loop = asyncio.get_running_loop()
+        self._silent[connection] = loop.call_later(HTTP_REQUEST_MS_MAX / 1e3, self._hang_up, connection)
+        return connection
+
+    def _hang_up(self, connection: web.RequestHandler) -> None:
+        del self._silent[connection]
+        connection.force_close()
 
 
 def _json_route(request_type: type[Message], call: Call) -> Route:
@@ -122,9 +156,26 @@ def _json_route(request_type: type[Message], call: Call) -> Route:
     return route
 
 
+async def _body(request: web.Request) -> bytes:
+    """The whole body. Raises InvalidArgument, and the HTTPException of one that is too large or too slow."""
+    if (request.content_length or 0) > MESSAGE_BYTES_MAX:
+        raise web.HTTPRequestEntityTooLarge(MESSAGE_BYTES_MAX)
+    try:
+        async with asyncio.timeout(HTTP_REQUEST_MS_MAX / 1e3):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
+    except web.RequestPayloadError as error:
+        encoding = request.headers.get("Content-Encoding")
+        how = "in the chunks that it came in" if encoding is None else f"in Content-Encoding {shown(encoding)}"
+        raise InvalidArgument(f"body: cannot be read, expected one {how}: {error}") from error
+    except ConnectionError as error:  # nobody is there to read this; it only is no fault of the engine
+        raise InvalidArgument("body: the caller left before all of it had come") from error
+
+
 async def _message(request: web.Request, request_type: type[Message]) -> Message:
-    """The message that the body is. Raises InvalidArgument."""
-    body = await request.read()
+    """The message that the body is. Raises InvalidArgument and what `_body` does."""
+    body = await _body(request)
     try:
         # orjson first: it refuses NaN and invalid UTF-8, and says where.
         given = orjson.loads(body)
@@ -142,9 +193,9 @@ def _text_route(request_type: type[Message], call: Call) -> Route:
 
     async def route(request: web.Request) -> web.Response:
         if request.content_type in _YAML:
-            return _json(await call(_of_query(request, request_type(text=await request.read()))))
+            return _json(await call(_of_query(request, request_type(text=await _body(request)))))
         message = await _message(request, request_type)
-        given = orjson.loads(await request.read()).get("text") or ""
+        given = orjson.loads(await _body(request)).get("text") or ""
         # What is no base64 would be left out of it, and something else be read than was sent.
         if _base64(given) != _base64(base64.b64encode(message.text).decode()):  # type: ignore[attr-defined]
             raise InvalidArgument("text: no base64; the text as it is goes into a body of application/yaml")
@@ -198,8 +249,8 @@ def _lines_route(request_type: type[Message], call: Callable[[Any], AsyncIterato
         messages = call(await _message(request, request_type))
         first = await anext(messages, None)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        await response.prepare(request)
         try:
+            await response.prepare(request)
             if first is not None:
                 await response.write(_line(first))
             async for message in messages:
@@ -263,7 +314,7 @@ def _forget_route(service: Service) -> Route:
 
 def _events_route(service: Service) -> Route:
     async def route(request: web.Request) -> web.Response:
-        body = await request.read()
+        body = await _body(request)
         response = await service.events.take(events_in(body, request.content_type, service.catalogue, service.clock()))
         # Nothing of a body was good: that is the sender's error, and the answer says which and why.
         return _json(response, status=400 if response.rejected and not response.accepted else 200)
@@ -286,13 +337,21 @@ async def _healthz(_: web.Request) -> web.Response:
 
 @web.middleware
 async def _errors(request: web.Request, handler: Route) -> web.StreamResponse:
+    if (timer := request.app[_SILENT].pop(request.protocol, None)) is not None:
+        timer.cancel()
     try:
+        if not _is_text(request.raw_path):
+            raise InvalidArgument(f"path: {shown(request.raw_path)}, expected UTF-8 behind its percent signs")
         return await handler(request)
     except OpportuneError as error:
         return _error(error.http_status, error.grpc_status.name, str(error))
     except web.HTTPRequestEntityTooLarge:
         too_large = f"body: larger than {MESSAGE_BYTES_MAX} bytes"
         return _error(413, Overloaded.grpc_status.name, too_large)
+    except web.HTTPRequestTimeout:
+        response = _error(408, "DEADLINE_EXCEEDED", f"body: not all of it came within {HTTP_REQUEST_MS_MAX} ms")
+        response.force_close()
+        return response
     except web.HTTPException as error:
         return _error(error.status, "NOT_FOUND" if error.status == 404 else "INVALID_ARGUMENT", error.reason)
     except asyncio.CancelledError:
@@ -300,6 +359,17 @@ async def _errors(request: web.Request, handler: Route) -> web.StreamResponse:
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
         return _error(500, "INTERNAL", "an error of the engine; its log has the details")
+
+
+def _is_text(path: str) -> bool:
+    """Whether a path means a text: what does not would be taken as it stands, and "%FF" is a name like others."""
+    if "%" not in path and path.isascii():
+        return True
+    try:
+        unquote_to_bytes(path.encode(errors="surrogateescape")).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _error(status: int, name: str, message: str) -> web.Response:

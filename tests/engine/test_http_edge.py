@@ -1,12 +1,16 @@
 """HTTP: the same services as JSON, CloudEvents one by one and in batches, and what is no request of ours."""
 
+import asyncio
 import json
+import logging
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
 from engine.cloudevents import BATCH, ONE
 from engine.limits import MESSAGE_BYTES_MAX
@@ -92,6 +96,13 @@ async def test_an_event_without_a_time_happens_now(client: TestClient, engine: S
     assert (await engine.customer()).state.latest_event_ms == START_MS
 
 
+@pytest.mark.parametrize("time", ["2025-06-15t15:00:00z", "2025-06-15T17:00:00.0000000+02:00", "2025-06-15 15:00:00Z"])
+async def test_a_time_is_written_as_the_standard_has_it(client: TestClient, engine: SmallEngine, time: str) -> None:
+    assert (await post(client, "/v1/events", EVENT | {"time": time}, ONE))[0] == 200
+    await engine.fold()
+    assert (await engine.customer()).state.latest_event_ms == 1_749_999_600_000
+
+
 async def test_the_good_events_of_a_batch_are_kept(client: TestClient, engine: SmallEngine) -> None:
     batch = [EVENT, EVENT | {"id": ""}, 7, EVENT | {"id": "e3", "data": {"amount": "much"}}, EVENT | {"id": "e4"}]
     status, receipt = await post(client, "/v1/events", batch, BATCH)
@@ -113,7 +124,13 @@ async def test_the_good_events_of_a_batch_are_kept(client: TestClient, engine: S
         ({"source": ""}, "source: empty"),
         ({"type": "moon"}, "type: no event type 'moon' is declared; there are purchase, complaint"),
         ({"subject": ""}, "subject: empty"),
-        ({"subject": "a\u0000b"}, "subject: 'a\\x00b' has control characters"),
+        ({"subject": "a\u0000b"}, "subject: 'a\\x00b' has U+0000"),
+        ({"subject": "a\u00a0b"}, "subject: 'a\\xa0b' has U+00A0, expected printable text without it"),
+        ({"data_base64": "YQ=="}, "data_base64: bytes have no attributes, expected data, an object"),
+        ({"time": "2025-W24-7T15:00:00Z"}, "it is of another form"),
+        ({"time": "20250615T150000Z"}, "it is of another form"),
+        ({"time": "2025-06-15T15:00:00,5Z"}, "it is of another form"),
+        ({"time": "2025-06-15T15:00:60Z"}, "second must be in 0..59"),
         ({"time": "yesterday"}, "time: 'yesterday', expected RFC 3339"),
         ({"time": "2025-06-15T15:00:00"}, "it has no time zone"),
         ({"time": "9999-12-31T23:59:59-23:00"}, "time: '9999"),
@@ -267,6 +284,94 @@ async def test_a_body_beyond_the_limit_is_refused(client: TestClient, path: str)
     status, name, message = await refused(client, path, b" " * (10 * 1024 * 1024))
     assert (status, name) == (413, "RESOURCE_EXHAUSTED")
     assert str(MESSAGE_BYTES_MAX) in message
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_body_of_another_encoding_than_it_says_is_refused(client: TestClient, encoding: str) -> None:
+    response = await client.post("/v1/decide", data=b'{"customer_id": "ann"}', headers={"Content-Encoding": encoding})
+    error = (await response.json())["error"]
+    assert (response.status, error["status"]) == (400, "INVALID_ARGUMENT")
+    assert error["message"].startswith(f"body: cannot be read, expected one in Content-Encoding '{encoding}'")
+
+
+async def test_a_path_that_is_no_text_is_nobodys(client: TestClient) -> None:
+    """The customer who is called "%FF" is another matter."""
+    for answer in (
+        await client.get(URL("/v1/customers/%FF", encoded=True)),
+        await client.delete(URL("/v1/customers/%FF?request_id=r", encoded=True)),
+        await client.get(URL("/v1/customers/ann?page_token=%FF", encoded=True)),
+    ):
+        error = (await answer.json())["error"]
+        assert (answer.status, error["status"]) == (400, "INVALID_ARGUMENT")
+        assert "%FF" in error["message"] and "expected UTF-8" in error["message"]
+    answer = await client.get(URL("/v1/customers/%25FF", encoded=True))
+    assert (answer.status, (await answer.json())["customer_id"]) == (200, "%FF")
+
+
+@pytest.fixture
+async def port(engine: SmallEngine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    """Of a server that waits for 200 ms."""
+    monkeypatch.setattr("engine.web.HTTP_REQUEST_MS_MAX", 200)
+    monkeypatch.setattr("engine.web.HTTP_IDLE_MS_MAX", 400)
+    server = WebServer(engine.service)
+    yield await server.start("127.0.0.1", 0)
+    await server.stop()
+
+
+async def said(port: int, request: bytes) -> bytes:
+    """What the server says to a caller who sends this and no more, until it hangs up."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    try:
+        async with asyncio.timeout(2.0):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("request_", [b"", b"POST /v1/decide HTTP/1.1\r\nHost: engine\r\n"], ids=["silent", "headers"])
+async def test_who_never_asks_is_not_waited_for(port: int, request_: bytes) -> None:
+    assert await said(port, request_) == b""
+
+
+async def test_who_does_not_ask_again_is_not_waited_for(port: int) -> None:
+    assert (await said(port, b"GET /healthz HTTP/1.1\r\nHost: engine\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(port: int) -> None:
+    headers = b"POST /v1/decide HTTP/1.1\r\nHost: engine\r\nContent-Length: 100\r\n\r\n"
+    answer = await said(port, headers + b'{"cust')
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b'"DEADLINE_EXCEEDED","message":"body: not all of it came within 200 ms"' in answer
+
+
+async def test_a_body_that_says_it_is_too_large_is_refused_before_it_comes(port: int) -> None:
+    headers = b"POST /v1/decide HTTP/1.1\r\nHost: engine\r\nContent-Length: 10000000000\r\n\r\n"
+    answer = await said(port, headers + b"{}")
+    assert answer.startswith(b"HTTP/1.1 413")
+
+
+async def test_a_caller_who_leaves_within_a_body_is_no_fault(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST /v1/decide HTTP/1.1\r\nHost: engine\r\nContent-Length: 100\r\n\r\n{")
+    await asyncio.sleep(0.05)
+    writer.transport.abort()
+    await asyncio.sleep(0.05)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_it_listens_on_ipv6(engine: SmallEngine) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    server = WebServer(engine.service)
+    port = await server.start("[::1]", 0)
+    try:
+        async with aiohttp.ClientSession(f"http://[::1]:{port}") as session:
+            assert (await session.get("/healthz")).status == 200
+    finally:
+        await server.stop()
 
 
 async def test_metrics_and_health_on_a_real_port(engine: SmallEngine) -> None:
