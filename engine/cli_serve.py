@@ -1,5 +1,6 @@
 """Running it: `opportune serve` on one machine, `opportune ingest` on as many more as Kafka needs."""
 
+import asyncio
 import logging
 import re
 import socket
@@ -17,10 +18,13 @@ from engine.cli_parts import config_option, told
 from engine.config import load
 from engine.datafolder import DataFolder
 from engine.embedded import EmbeddedStore
+from engine.errors import Unavailable
+from engine.limits import STORE_ANSWER_MS_MAX
 from engine.rivermodel import check_challengers
 from engine.rpc import TRANSPORTS
 from engine.signing import KeyFolder
-from engine.store.wire import Address
+from engine.store.base import StoreError
+from engine.store.wire import Address, reach
 from engine.supervisor import Supervisor, worker_spec
 from engine.worker import main as work
 
@@ -104,6 +108,8 @@ def serve(
             shared_port(grpc_address) as grpc_at,
             shared_port(http_address) as http_at,
         ):
+            if redis_url:
+                _check_store(redis_url)
             KeyFolder(folder.path / "keys").ensure()
             store = None if redis_url else EmbeddedStore(folder, store_binary, fsync=cast(Any, fsync))
             settings: dict[str, Any] = {
@@ -128,7 +134,7 @@ def serve(
 @click.command()
 @config_option
 @click.option("--kafka", required=True, help="HOST:PORT[,…] of your Kafka.")
-@click.option("--redis", "redis_url", required=True, help="The store of the engine: redis://… or unix://…")
+@click.option("--redis", "redis_url", required=True, callback=_store_url, help="The store of the engine: redis://… or unix://…")
 @click.option(
     "--data",
     "data_path",
@@ -157,6 +163,7 @@ def ingest(
     with told():
         catalogue = Catalogue.of_file(config_path)
         with DataFolder(data_path) as folder:
+            _check_store(redis_url)
             settings: dict[str, Any] = {
                 "config": str(config_path.absolute()), "version": catalogue.version, "redis": redis_url
             }  # fmt: skip
@@ -168,6 +175,14 @@ def ingest(
                 click.echo(f"ready: {workers} workers on {kafka}, {what}", err=True)
 
             sys.exit(Supervisor(folder, None, specs, ready).run())
+
+
+def _check_store(url: str) -> None:
+    """Once, before there are workers that would all wait for it. Raises Unavailable."""
+    try:
+        asyncio.run(reach(url, STORE_ANSWER_MS_MAX / 1e3))
+    except StoreError as error:
+        raise Unavailable(f"--redis: the store cannot be used: {error}") from error
 
 
 def _check_kafka(kafka: str, prefix: str, sources: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import click
 from pydantic import BaseModel, ConfigDict
@@ -42,6 +42,8 @@ from engine.web import WebServer
 from models import CheckpointError
 
 log = logging.getLogger("opportune")
+
+T = TypeVar("T")
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -120,7 +122,9 @@ async def _work(role: Role, settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_reader(sys.stdin.fileno(), _parent_gone, loop, stop)
-    store = await _open(settings)
+    store = await _unless(stop, _open(settings))
+    if store is None:
+        return
     try:
         started = settings.version or load(settings.config)[1]
         versions = Versions(store, wall_clock_ms)
@@ -154,6 +158,19 @@ async def _open(settings: Settings) -> RedisStore:
             if asyncio.get_running_loop().time() > deadline:
                 raise
             await asyncio.sleep(_OPEN_RETRY_S)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What becomes of the work; None if it is stopped before."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+        return None
+    return working.result()
 
 
 def _parent_gone(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -17,6 +17,7 @@ Non-goals: RESP3, push messages, pools; redirections of a cluster are errors her
 
 import asyncio
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -319,7 +320,39 @@ class Connection:
         except TimeoutError:
             raise StoreUnavailable(f"{self.address}: no connection within {timeout_s * 1e3:.0f} ms") from None
         except OSError as error:
-            raise StoreUnavailable(f"{self.address}: {error}") from error
+            raise StoreUnavailable(f"{self.address}: {_reason(error)}") from error
+
+
+async def reach(url: str, wait_s: float) -> None:
+    """Find out whether a store answers at a URL, be it that it is loading its files, and lets us in.
+
+    Of several nodes one is enough. Raises StoreError, StoreUnavailable if none answers in time, ValueError.
+    """
+    addresses = Address.parse_all(url)
+    error: StoreError = StoreUnavailable("no address")
+    for address in addresses:
+        connection = Connection(address)
+        try:
+            [reply] = await connection.pipeline([(b"PING",)], wait_s / len(addresses))
+        except StoreUnavailable as away:
+            error = away
+            continue
+        finally:
+            await connection.close()
+        if isinstance(reply, StoreError) and not isinstance(reply, StoreUnavailable):
+            raise StoreError(f"{address}: {reply}")
+        return
+    raise error
+
+
+def _reason(error: OSError) -> str:
+    """Why there is no connection: asyncio's own words leave out that it was refused.
+
+    >>> _reason(OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 111] Connect call failed"))
+    'Connection refused'
+    """
+    numbers = re.findall(r"\[Errno (\d+)\]", str(error))
+    return os.strerror(int(numbers[0])) if numbers else str(error)
 
 
 async def _dial(address: Address, timeout_s: float) -> _Link:

@@ -1,6 +1,11 @@
 """Commands that read a store refuse the same options in the same words, and tell the same of a store that is away."""
 
 import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,6 +17,7 @@ from engine.cli_store import in_store, write_report
 from engine.errors import InvalidArgument, Unavailable
 from engine.store import RedisStore
 from engine.store.base import StoreError
+from engine.store.wire import reach
 from tests.store.conftest import Server
 
 CONFIG = str(Path(__file__).parents[2] / "examples" / "bank" / "opportune.yaml")
@@ -67,6 +73,32 @@ def test_a_store_that_is_away_and_one_that_fails_are_told_apart(shared_server: S
         in_store(nullcontext(shared_server.url), _fails)
     with pytest.raises(Unavailable, match=r"^the store did not do it: no more of it$"):
         in_store(nullcontext(shared_server.url), _fails, "the store did not do it")
+
+
+@pytest.mark.parametrize("command", [["serve", "--grpc", "127.0.0.1:0", "--http", "off"], ["ingest", "--kafka", "b:1"]])
+def test_nothing_is_started_on_a_store_that_is_away(command: list[str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    url = f"redis://127.0.0.1:{port}"
+    code, output = told(*command, "--config", CONFIG, "--data", str(tmp_path / "data"), "--redis", url)
+    assert (code, output) == (1, f"Error: --redis: the store cannot be used: {url}/0: Connection refused\n")
+
+
+def test_a_store_that_lets_nobody_in_is_told(shared_server: Server) -> None:
+    asyncio.run(reach(shared_server.url, 5.0))
+    asyncio.run(shared_server.say(b"ACL", b"SETUSER", b"guest", b"on", b">secret", b"-@all"))
+    with pytest.raises(StoreError, match=r"NOPERM"):
+        asyncio.run(reach(f"unix://guest:secret@{shared_server.socket}", 5.0))
+
+
+def test_a_worker_that_waits_for_its_store_ends_when_it_is_told_to() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = json.dumps({"config": CONFIG, "redis": f"redis://127.0.0.1:{silent.getsockname()[1]}"})
+        arguments = [sys.executable, "-m", "engine.worker", "serve", "--settings", settings]
+        with subprocess.Popen(arguments, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
+            silent.accept()
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(4.0) == 0  # the supervisor would kill it after five seconds
 
 
 def test_a_report_that_cannot_be_written_says_where(tmp_path: Path) -> None:
