@@ -1,7 +1,7 @@
 """All rules of a catalogue over the rows of a batch, each rule where it is cheapest."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import copysign, inf, nan
+from operator import truediv
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,16 +87,10 @@ def _spread(bits: bytes, places: Sequence[int]) -> int:
     return sum(1 << place for k, place in enumerate(places) if number >> k & 1)
 
 
-def _divide(a: float, b: float) -> float:
-    """Division of doubles as CEL has it: by zero it gives an infinity, or NaN."""
-    if b:
-        return a / b
-    return nan if a == 0.0 or a != a else copysign(inf, a) * copysign(1.0, b)
-
-
 def _on_row(code: RuleCode) -> tuple[OnRow, OnRow]:
     """Where a rule holds and where it does not, as functions of a row."""
-    space: dict[str, Any] = {"divide": _divide, "distance_km": distance_km}
+    # A condition before it keeps `divide` from zero.
+    space: dict[str, Any] = {"divide": truediv, "distance_km": distance_km}
     # Numbers and operators of engine.rulecode, no text of a rule.
     holds, fails = (eval(f"lambda v: {each}", space) for each in (code.holds, code.fails))  # noqa: S307
     return holds, fails

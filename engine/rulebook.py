@@ -139,7 +139,7 @@ class RuleBook:
         """The flag without which an expression cannot hold; "" if it needs none."""
         facts = {fact.name: fact.consent or "" for fact in self._config.context}
         location = self._config.location
-        for name in self._programs[expression].variables():
+        for name in self._programs[expression].names:
             asked = location.latitude if name.startswith(NEAR) and location else name
             if facts.get(asked):
                 return facts[asked]

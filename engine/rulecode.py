@@ -7,8 +7,9 @@ arithmetic on doubles, distance_km, and what a text column starts with, ends wit
 for each of its values beforehand. A property test holds it against the library.
 
 A comparison with a missing number is neither true nor false, as in CEL, where it is an error that && and || absorb if
-the other side decides. So every expression is compiled twice: to where it surely holds, and to where it surely does
-not. Rows without a missing number need the first only.
+the other side decides. So is a comparison of what was divided by zero. So every expression is compiled twice: to where
+it surely holds, and to where it surely does not. Rows without a missing number need the first only, unless there is
+arithmetic.
 
     or      = and { "||" and }                 compared = sum [ op sum | "in" "[" text { "," text } "]" ]
     and     = compared { "&&" compared }       sum      = product { ("+" | "-") product }
@@ -67,6 +68,8 @@ class _Typed:
     """The literal, where it is one."""
     categories: Sequence[str] = ()
     hashed: bool = False
+    divided: tuple[str, ...] = ()
+    """Conditions, inner ones first, without which a number was divided by zero; a flag has them in its code."""
 
 
 class _Beyond(Exception):
@@ -231,9 +234,12 @@ class _Parser:
         if kinds != {"double"}:
             raise _Beyond
         self.calculates = True
+        divided = _divided(left, right)
         if operator == "/":
-            return _Typed("double", f"divide({left.code},{right.code})")
-        return _Typed("double", f"({left.code}{operator}{right.code})")
+            if not right.code[0].isdigit() or right.code == "0.0":
+                divided += (f"{right.code}!=0.0",)
+            return _Typed("double", f"divide({left.code},{right.code})", divided=divided)
+        return _Typed("double", f"({left.code}{operator}{right.code})", divided=divided)
 
     def _unary(self) -> _Typed:
         if self._take("!"):
@@ -242,7 +248,7 @@ class _Parser:
             inner = self._unary()
             if inner.kind not in ("double", "int"):
                 raise _Mismatch
-            return _Typed(inner.kind, f"(-{inner.code})")
+            return _Typed(inner.kind, f"(-{inner.code})", divided=inner.divided)
         return self._primary()
 
     def _primary(self) -> _Typed:
@@ -286,16 +292,16 @@ class _Parser:
         return _Typed("double", f"v[{at}]")
 
     def _distance(self) -> _Typed:
-        codes = []
+        parts = []
         for sign in "(,,,":
             self._expect(sign)
             part = self._sum()
             if part.kind not in ("double", "int"):
                 raise _Beyond
-            codes.append(part.code)
+            parts.append(part)
         self._expect(")")
         self.calculates = True
-        return _Typed("double", f"distance_km({','.join(codes)})")
+        return _Typed("double", f"distance_km({','.join(part.code for part in parts)})", divided=_divided(*parts))
 
     def _asked(self, column: _Typed, kind: str) -> _Typed:
         """What is asked of a text, answered for each of its values by the library itself."""
@@ -340,6 +346,11 @@ def _brackets(code: str) -> int:
     return max(accumulate((character in "([") - (character in ")]") for character in code))
 
 
+def _divided(*parts: _Typed) -> tuple[str, ...]:
+    """The conditions of several numbers, each once."""
+    return tuple(dict.fromkeys(condition for part in parts for condition in part.divided))
+
+
 def _flag(value: bool) -> _Typed:
     """A constant."""
     return _Typed("flag", str(value), str(not value))
@@ -360,7 +371,9 @@ def _either(left: _Typed, right: _Typed) -> _Typed:
 def _comparison(operator: str, left: _Typed, right: _Typed) -> _Typed:
     kinds = {left.kind, right.kind}
     if kinds <= {"double", "int"} and "double" in kinds:
-        return _Typed("flag", f"({left.code}{operator}{right.code})", f"({left.code}{_OPPOSITE[operator]}{right.code})")
+        sure = "".join(f"{condition} and " for condition in _divided(left, right))
+        yes, no = (f"({sure}{left.code}{sign}{right.code})" for sign in (operator, _OPPOSITE[operator]))
+        return _Typed("flag", yes, no)
     if kinds == {"text"} and operator in ("==", "!=") and left.text is not None and right.text is not None:
         equal = left.text == right.text
         return _flag(equal if operator == "==" else not equal)

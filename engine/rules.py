@@ -1,9 +1,9 @@
 """Eligibility in CEL: each distinct expression is compiled once and evaluated once a decision.
 
 Rules see features and facts by their names: numbers as double, texts as string, flags as bool. A missing number is NaN:
-a comparison with it cannot be evaluated. A missing text is "". A rule that cannot be evaluated does not hold, and the
-record keeps that it failed. Offers are bit masks over the rules: one is eligible when all its bits are set, and the
-missing ones are the answer to "why not".
+a comparison with it cannot be evaluated. Nor can what divides by zero: CEL's infinity would be more than anything. A
+missing text is "". A rule that cannot be evaluated does not hold, and the record keeps that it failed. Offers are bit
+masks over the rules: one is eligible when all its bits are set, and the missing ones are the answer to "why not".
 
 Goals: nothing that a file says can hang or crash a server. Bytes, words and nesting of a rule are bounded, there are no
 lists to iterate over, patterns are written out and tried, and what takes long to evaluate is refused when it is read.
@@ -25,10 +25,32 @@ from engine.ruletrial import refuse_slow, try_patterns
 from features import WORDLESS, ExpressionError, compile_cel, first_line
 
 Variable = float | str | bool
-Programs = MutableMapping[str, cel.Program]
-_NUMBERS_TRIED: Final = (float("nan"), 0.0, 1.0, -1.0)
+_NUMBERS_TRIED: Final = ((float("nan"), 0.0), (0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (2.0, 0.625))
+"""(value of the first number, by how much each further one is larger): of equal ones a difference is zero."""
 _WORDS: Final = re.compile(r"\w+|''|[<>=!&|]{1,2}|\S")
 _TYPES: Final = "compares or combines values of different types; a number is a double: write 1.0 for 1 in arithmetic"
+
+
+_DIVISOR: Final = "DIVISOR"
+"""No name in a rule: none of ours but those of the engine begins with a capital."""
+_SIGNS: Final = re.compile(
+    rf"\s*(?:{WORDLESS.pattern}|0[xX]\w+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[uU]?|\w+|\S)", re.DOTALL
+)
+_NOT_ZERO: Final = re.compile(r"\s*[0.]*[1-9]")
+"""A number that is written out."""
+_OPEN: Final = "([{"
+_CLOSE: Final = ")]}"
+
+
+class Compiled(NamedTuple):
+    """A rule, ready to be evaluated."""
+
+    program: cel.Program
+    names: tuple[str, ...]
+    """Features, facts and values of the engine's own that it asks for."""
+
+
+Programs = MutableMapping[str, Compiled]
 
 
 class RuleError(ValueError):
@@ -66,10 +88,10 @@ class Rules:
         for expression in self.expressions:
             if expression not in compiled:
                 compiled[expression] = _compile(expression, samples)
-        self._programs = [compiled[expression] for expression in self.expressions]
+        self._programs = [compiled[expression].program for expression in self.expressions]
         self._compiled = compiled
         self._written = written or {}
-        used = {name for program in self._programs for name in program.variables()}
+        used = {name for expression in self.expressions for name in compiled[expression].names}
         self.variables: Final = tuple(sorted(used))
         """Names that any rule refers to: only these need to be filled in."""
         self._samples = samples
@@ -134,7 +156,7 @@ def _context() -> cel.Context:
     return context
 
 
-def _compile(expression: str, samples: Mapping[str, Variable]) -> cel.Program:
+def _compile(expression: str, samples: Mapping[str, Variable]) -> Compiled:
     try:
         program = compile_cel(expression, RULE_BYTES_MAX, "a rule")
     except ExpressionError as error:
@@ -157,13 +179,16 @@ def _compile(expression: str, samples: Mapping[str, Variable]) -> cel.Program:
         raise RuleError(_explained(error)) from error
     if mismatched(expression, {name: _kind(samples[name]) for name in used}):
         raise RuleError(_TYPES)
+    try:
+        program = cel.compile(_refusing_zero(expression)) if "/" in wordless else program
+    except Exception as error:
+        raise RuleError(f"not an expression of CEL: {first_line(error)}") from error
     context = _context()
     errors: list[Exception] = []
     answers = 0
-    for number in _NUMBERS_TRIED:
+    for number, apart in _NUMBERS_TRIED:
         for flag in (False, True):
-            variables = {name: _tried(samples[name], number, flag) for name in used}
-            context.update(variables)
+            context.update({name: _tried(samples[name], number + at * apart, flag) for at, name in enumerate(used)})
             try:
                 answer = program.execute(context)
             except Exception as error:
@@ -177,12 +202,60 @@ def _compile(expression: str, samples: Mapping[str, Variable]) -> cel.Program:
                 raise RuleError(f"expected a rule that is true or false, this one gives {answer!r}")
     # A rule that fails for some customers is allowed: it does not hold for them. One that fails always is a mistake.
     if not answers:
-        raise RuleError(_explained(errors[0]))
+        by_zero = [error for error in errors if isinstance(error, ZeroDivisionError)]
+        raise RuleError(_explained((by_zero or errors)[0]))
     try:
         refuse_slow("a rule", program, context)
     except ExpressionError as error:
         raise RuleError(str(error)) from error
-    return program
+    return Compiled(program, tuple(used))
+
+
+def _refusing_zero(expression: str) -> str:
+    """A rule whose divisions of doubles by zero cannot be evaluated, as those of whole numbers cannot anyway.
+
+    >>> _refusing_zero("spent / visits > 2.0")
+    'spent / [ visits].map(DIVISOR, DIVISOR == 0.0 ? 1 / 0 : DIVISOR)[0] > 2.0'
+    """
+    signs = [sign for sign in _SIGNS.findall(expression) if not sign.lstrip().startswith("//")]
+    text, _ = _with_divisors(signs, 0)
+    return text
+
+
+def _with_divisors(signs: Sequence[str], at: int) -> tuple[str, int]:
+    """(what stands up to the bracket that closes, or the end, rewritten; place behind)."""
+    text = ""
+    while at < len(signs) and signs[at].strip() not in _CLOSE:
+        if signs[at].strip() != "/":
+            part, at = _group(signs, at)
+            text += part
+            continue
+        divisor, behind = _divisor(signs, at + 1)
+        checked = f" [{divisor}].map({_DIVISOR}, {_DIVISOR} == 0.0 ? 1 / 0 : {_DIVISOR})[0]"
+        checked = divisor if _NOT_ZERO.match(divisor) else checked
+        text, at = f"{text}{signs[at]}{checked}", behind
+    return text, at
+
+
+def _divisor(signs: Sequence[str], at: int) -> tuple[str, int]:
+    """(what a division divides by, place behind): signs, a value or brackets, and what is asked of it."""
+    text = ""
+    while signs[at].strip() in "-!":
+        text, at = text + signs[at], at + 1
+    part, at = _group(signs, at)
+    text += part
+    while at < len(signs) and (sign := signs[at].strip()) in ".([{":
+        part, at = (sign + signs[at + 1], at + 2) if sign == "." else _group(signs, at)
+        text += part
+    return text, at
+
+
+def _group(signs: Sequence[str], at: int) -> tuple[str, int]:
+    """(one sign or what stands in brackets, place behind)."""
+    if signs[at].strip() not in _OPEN:
+        return signs[at], at + 1
+    inner, end = _with_divisors(signs, at + 1)
+    return signs[at] + inner + signs[end], end + 1
 
 
 def _kind(sample: Variable) -> str:

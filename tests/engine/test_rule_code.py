@@ -24,6 +24,8 @@ PLACED = {column.name: (at, column) for at, column in enumerate(COLUMNS)}
 SAMPLES: dict[str, float | str | bool] = {"a": 0.0, "b": 0.0, "job": "clerk", "vip": False}
 
 numbers = st.sampled_from(["a", "b", "1.0", "2.5", "(a + b)", "(a * 2.0)", "(b - 1.0)", "(a / b)",
+                           "(a / -b)", "(1.0 / (b / (a - b)))", "(a / 0.0)", "a / 4.0 / b",
+                           "distance_km(a / b, b, 5.0, 1.0)",
                            "distance_km(a, b, 50.0, 14.0)", "distance_km(50.0, 14.0, 49.0, 16.0)"])  # fmt: skip
 texts = st.sampled_from(["job", "'nurse'", "'clerk'", "''"])
 atoms = st.one_of(
