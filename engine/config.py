@@ -10,10 +10,11 @@ from copy import deepcopy
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from engine import limits
@@ -24,6 +25,7 @@ from engine.errors import ConfigError
 from engine.groups import Expanded, expanded
 
 FormT = TypeVar("FormT", bound=BaseModel)
+_TOO_DEEP: Final = f"lists and mappings nested deeper than {limits.CONFIG_NESTED_ENTRIES_MAX}"
 
 
 def load(path: Path) -> tuple[Config, str, bytes]:
@@ -101,7 +103,7 @@ def _read(text: bytes, name: str, expected: str) -> Any:
     if len(text) > limits.CONFIG_BYTES_MAX:
         raise ConfigError(f"{name}: more than {limits.CONFIG_BYTES_MAX} bytes")
     try:
-        tree = YAML(typ="rt").load(text.decode())
+        tree = _reader().load(text.decode())
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{name}:{line}: byte {error.start} is not UTF-8") from error
@@ -112,7 +114,51 @@ def _read(text: bytes, name: str, expected: str) -> Any:
         raise ConfigError(f"{name}:1: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{name}:1: expected {expected}")
+    _measured(tree, name, {})
     return tree
+
+
+class _Composer(Composer):
+    """Stops where lists and mappings are nested too deep, before Python's own stack ends."""
+
+    _deep = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._deep += 1
+        if self._deep > limits.CONFIG_NESTED_ENTRIES_MAX + 1:  # the innermost is no list, but a value
+            raise ComposerError(None, None, _TOO_DEEP, self.parser.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self._deep -= 1
+        return node
+
+
+def _reader() -> YAML:
+    yaml = YAML(typ="rt")
+    yaml.Composer = _Composer
+    return yaml
+
+
+def _measured(node: Any, name: str, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """(values, depth) of a tree with what its aliases stand for. Raises ConfigError where that is too much.
+
+    `known` has what was measured before, by the identity of lists and mappings: ten aliases of ten aliases of … are
+    looked at once each. None contains itself: the YAML library has nothing there.
+    """
+    if not isinstance(node, (dict, list)):
+        return 1, 0
+    if id(node) in known:
+        return known[id(node)]
+    here = f"{name}:{node.lc.line + 1}"  # type: ignore[union-attr]  # ruamel's lists and mappings carry their lines
+    entries, depth = 1, 0
+    for each in node.values() if isinstance(node, dict) else node:
+        within, deep = _measured(each, name, known)
+        entries, depth = entries + within, max(depth, deep)
+    if entries > limits.CONFIG_ENTRIES_MAX:
+        raise ConfigError(f"{here}: stands for {entries} values with its aliases, at most {limits.CONFIG_ENTRIES_MAX}")
+    if depth >= limits.CONFIG_NESTED_ENTRIES_MAX:
+        raise ConfigError(f"{here}: {_TOO_DEEP}")
+    known[id(node)] = entries, depth + 1
+    return entries, depth + 1
 
 
 class Places:
@@ -123,7 +169,7 @@ class Places:
 
     @cached_property
     def _tree(self) -> Any:
-        return YAML(typ="rt").load(self._text.decode())
+        return _reader().load(self._text.decode())
 
     @cached_property
     def _whole(self) -> Expanded:

@@ -66,6 +66,10 @@ TUNING_STEP_ENTRIES_MAX: Final = 16
 TUNING_COPY_ENTRIES_MAX: Final = 200_000
 """Places of the log of which is remembered how often the second learner took them."""
 CONFIG_BYTES_MAX: Final = 8 * 1024 * 1024
+CONFIG_ENTRIES_MAX: Final = 1_000_000
+"""Settings, values and entries of lists of a configuration, what an alias stands for counted each time."""
+CONFIG_NESTED_ENTRIES_MAX: Final = 64
+"""Lists and mappings within each other, those behind aliases included."""
 HASHED_NAME_ENTRIES_MAX: Final = 4_096
 """Texts of one hashed input that explanations may name."""
 OFFERS_MAX: Final = 1_000

@@ -1,5 +1,7 @@
 """A wrong configuration is refused whole: each problem with its file, its line and what was expected."""
 
+import time
+
 import pytest
 
 from engine.catalogue import Catalogue
@@ -213,6 +215,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         (b"opportune: 1\nname: shop\nname: shop\n", "shop.yaml:3: "),
         (b"opportune: 1\n\tname: shop\n", "shop.yaml:2: "),
         (b"opportune: 1\nname: *nobody\n", "shop.yaml:2: "),
+        (b"opportune: 1\nname: &me [*me]\n", "shop.yaml:2: name: expected"),
         (b"opportune: 1\nname: \xff\xfe\n", "shop.yaml:2: byte 19 is not UTF-8"),
         (b"opportune: 1\nname: a\x00b\n", "shop.yaml:1: unacceptable character"),
         (b"opportune: 1\nname: !!python/object:os.system [x]\n", "shop.yaml:2: name: expected"),
@@ -221,6 +224,35 @@ def test_all_mistakes_are_told_at_once() -> None:
 )
 def test_what_is_no_configuration_at_all(text: bytes, told: str) -> None:
     assert problems(text)[0].startswith(told)
+
+
+BOMB = b"x: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + b"".join(
+    b"a%d: &a%d [%s]\n" % (n, n, b", ".join([b"*a%d" % (n - 1)] * 10)) for n in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (BOMB, "shop.yaml:6: stands for 1111111 values with its aliases, at most 1000000"),
+        (b"opportune: 1\na: " + b"[" * 5_000 + b"]" * 5_000, "shop.yaml:2: lists and mappings nested deeper than 64"),
+        (b"opportune: 1\na: " + b"{b: " * 5_000 + b"1" + b"}" * 5_000, "shop.yaml:2: lists and mappings nested deeper"),
+        (b"opportune: 1\na: " + b"[" * 65 + b"]" * 65, "shop.yaml:2: lists and mappings nested deeper than 64"),
+        (b"opportune: 1\na:\n  - &a0 [x]\n" + b"".join(b"  - &a%d [*a%d]\n" % (n + 1, n) for n in range(100)),
+         "shop.yaml:67: lists and mappings nested deeper than 64"),
+    ],
+)  # fmt: skip
+def test_a_small_file_that_stands_for_a_huge_one_is_refused_at_once(text: bytes, told: str) -> None:
+    began = time.monotonic()
+    [problem] = problems(text)
+    assert problem.startswith(told)
+    assert time.monotonic() - began < 2.0
+
+
+def test_aliases_save_writing_what_is_the_same() -> None:
+    text = CONFIG.replace(b"category: {type: text,", b"category: &text {type: text,").replace(b"{type: flag}", b"*text")
+    events = parse(text).events[0].attributes
+    assert events["abroad"] == events["category"]
 
 
 def test_a_file_of_nine_megabytes_is_not_even_parsed() -> None:
