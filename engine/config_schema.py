@@ -5,6 +5,7 @@ engine.config_check, reading files in engine.config.
 import re
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
+from unicodedata import combining, normalize
 from zlib import crc32
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -195,10 +196,25 @@ class ByValue(Part):
     def suffix(value: str) -> str:
         """What a value adds to the name of the feature.
 
-        >>> ByValue.suffix("Food & Drink")
-        'food_drink'
+        >>> ByValue.suffix("Food & Drink"), ByValue.suffix("Žižkov"), ByValue.suffix("食")
+        ('food_drink', 'zizkov', '')
         """
-        return re.sub(r"[^a-z0-9]+", "_", value.lower()).strip("_")
+        apart = normalize("NFKD", value.lower())  # letters apart from their accents
+        return re.sub(r"[^a-z0-9]+", "_", "".join(one for one in apart if not combining(one))).strip("_")
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> "ByValue":
+        first: dict[str, str] = {}
+        for value in self.values:
+            suffix = self.suffix(value)
+            if not suffix:
+                expected = "expected a value with letters a-z or digits, or a feature of its own with where"
+                raise ValueError(f"values: nothing of {value!r} can stand in the name of a feature; {expected}")
+            if suffix in first:
+                same = f"the names of the features of {first[suffix]!r} and {value!r} both end in _{suffix}"
+                raise ValueError(f"values: {same}; expected values with different letters or digits")
+            first[suffix] = value
+        return self
 
 
 class IdentityKind(Part):

@@ -193,6 +193,22 @@ def test_a_mistake_about_a_segment_is_told(segments: bytes, told: str) -> None:
     assert told in problem
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ("[food, food]", "the features of 'food' and 'food' both end in _food; expected values with different letters"),
+        ("['x y', x_y]", "the features of 'x y' and 'x_y' both end in _x_y"),
+        ("[e, é]", "the features of 'e' and 'é' both end in _e"),
+        ("[Café, 食]", "values: nothing of '食' can stand in the name of a feature; expected a value with letters a-z"),
+    ],
+)
+def test_values_that_make_no_names_of_their_own_are_told(values: str, told: str) -> None:
+    by = f"function: count, by: {{attribute: category, values: {values}}}, window: 7d".encode()
+    [problem] = problems(CONFIG.replace(b"function: count, window: 7d", by))
+    assert told in problem
+    assert problem.startswith(f"shop.yaml:{line_with(CONFIG, 'name: purchases_7d')}: features[1].by: values: ")
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     text = CONFIG.replace(b"value: 40", b"value: x").replace(b"kind: service", b"kind: y")
     text = text.replace(b"window: 3d", b"window: 3y")
