@@ -8,6 +8,7 @@ from engine.config_schema import Config, EventType, Feature, Offer, key_of
 from engine.contact_schema import problems_of_contacts
 from engine.defaults_schema import fallback_problems
 from engine.experiments_schema import problems as problems_of_experiments
+from engine.featuretrial import misasked, misgiven
 from engine.rules_check import rule_problems
 from engine.terms import MILLIONTHS
 from features import ExpressionError, FeatureSpec, clock_of, compile_cel
@@ -29,6 +30,8 @@ _CEL_WORDS = frozenset(
 _SERVING_MAX = 0.5
 """Share of the customers that challengers may serve together: the champion has most of them."""
 _OF_TEXTS = ("one_hot", "hashed")
+_KINDS_COUNTED = ("number", "flag")
+_KINDS_TOLD_APART = ("number", "text", "flag")
 _INPUT_OF_FACT = "expected kind one_hot or hashed for a text, linear or log for the others"
 _HASHED_OF_LISTED = "hashed is for texts of which any may come; these have values: expected kind one_hot"
 
@@ -184,17 +187,23 @@ def _check_features(config: Config) -> list[tuple[Location, str]]:
 
 def _misfits(feature: Feature, event: EventType) -> list[tuple[Location, str]]:
     """Where a feature asks its event for what it does not have."""
-    found: list[tuple[Location, str]] = []
+    found: list[tuple[Location, str]] = list(misasked(feature, event.attributes))
+    distinct = feature.function == "distinct"
     named = [("attribute", feature.attribute), ("by", feature.by.attribute if feature.by else None)]
     named += [("where", name) for name in (feature.where if isinstance(feature.where, dict) else ())]
     for place, expression in (("value", feature.value), ("where", feature.where)):
         if isinstance(expression, str):
             try:
-                variables = compile_cel(expression).variables()
+                program = compile_cel(expression)
             except ExpressionError as error:
                 found.append(((place,), str(error)))
                 continue
-            named += [(place, name) for name in variables if name not in ("hour", "weekday")]
+            variables = [name for name in program.variables() if name not in ("hour", "weekday")]
+            named += [(place, name) for name in variables]
+            if all(name in event.attributes for name in variables):
+                kinds = ("flag",) if place == "where" else _KINDS_TOLD_APART if distinct else _KINDS_COUNTED
+                if problem := misgiven(expression, program, event.attributes, kinds):
+                    found.append(((place,), problem))
     found += [
         ((place,), f"event {event.type!r} has no attribute {name!r}")
         for place, name in named
@@ -203,7 +212,7 @@ def _misfits(feature: Feature, event: EventType) -> list[tuple[Location, str]]:
     attribute = event.attributes.get(feature.attribute or "")
     text = attribute is not None and attribute.type == "text"
     remembered = feature.function in ("last", "first")
-    if text and not remembered and feature.function != "distinct":
+    if text and not remembered and not distinct:
         found.append((("function",), "a text can only be remembered or told apart: expected last, first or distinct"))
     hashed = feature.input is not None and feature.input.kind == "hashed"
     if text and remembered and attribute is not None and not (attribute.values or hashed):

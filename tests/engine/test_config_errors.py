@@ -193,6 +193,53 @@ def test_a_mistake_about_a_segment_is_told(segments: bytes, told: str) -> None:
     assert told in problem
 
 
+FEATURE = "  - {name: tried, event: purchase, %s}\noffers:"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("function: sum, value: amount * 2", "value: compares or combines values of different types; a number is a"),
+        ("function: sum, value: amount * 2", "write 2.0 for 2"),
+        ("function: sum, value: amount + hour", "a number is a double: write double(hour) for hour"),
+        ("function: sum, value: amount % 2.0", "write int(x) % 2 for x % 2.0"),
+        ("function: sum, value: \"abroad && amount > 'a' ? 1.0 : 0.0\"", "value: compares or combines values of"),
+        ("function: sum, value: category", "value: expected an expression that gives a number, this one gives 'food'"),
+        ("function: sum, value: \"category == 'travel' ? 'x' : 1.0\"", "expected an expression that gives a number"),
+        ("function: sum, value: '1 / 0'", "value: cannot be evaluated: division by zero"),
+        ("function: count, where: amount", "where: expected an expression that gives a flag, this one gives 1.0"),
+        ("function: count, where: \"amount > 'a'\"", "where: compares or combines values of different types"),
+        ("function: count, where: {amount: '1'}", "where.amount: 'amount' is a number, which never equals '1'"),
+        ("function: count, where: {abroad: 1}", "where.abroad: 'abroad' is a flag, which never equals 1"),
+        ("function: count, where: {category: foot}", "where.category: expected one of the declared values of"),
+        ("function: count, where: {category: foot}", "got 'foot'; there are food, travel; the nearest is food"),
+        ("function: count, by: {attribute: category, values: [food, rent]}", "by.values[1]: expected one of the"),
+        ("function: count, by: {attribute: amount, values: ['1']}", "'amount' is a number, which never equals '1'"),
+    ],
+)
+def test_a_feature_that_could_take_no_event_is_told(settings: str, told: str) -> None:
+    text = CONFIG.replace(b"offers:", (FEATURE % settings).encode(), 1)
+    found = [problem for problem in problems(text) if told in problem]
+    assert len(found) == 1, problems(text)
+    assert found[0].startswith(f"shop.yaml:{line_with(text, 'name: tried')}: features[4].")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "function: sum, value: amount * 2.0 + double(hour) - double(int(amount) % 7)",
+        "function: mean, value: amount / (amount - 1.0)",
+        "function: max, value: 100 / int(amount)",
+        "function: sum, value: abroad",
+        "function: distinct, value: \"category + '/' + string(hour)\"",
+        "function: count, where: \"amount > 100 && category.startsWith('f') || !abroad && weekday >= 5\"",
+        "function: count, where: {amount: 1, abroad: true, category: food}",
+    ],
+)
+def test_a_feature_that_can_be_evaluated_is_fine(settings: str) -> None:
+    assert parse(CONFIG.replace(b"offers:", (FEATURE % settings).encode(), 1)).features[4].name == "tried"
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
