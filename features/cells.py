@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2s
 from typing import Final
 
+from features.expression import reads_clock
 from features.spec import DISTINCT_BITS, FeatureSpec, validate
 
 COUNT: Final = 0
@@ -162,6 +163,15 @@ def scale_of(resolution: float) -> tuple[float, float]:
     return 1.0, resolution
 
 
+def by_clock(cell: Cell) -> bool:
+    """Whether a cell holds something else in another time zone."""
+    return any(
+        source.form in ("hour", "weekday") or (source.expression is not None and reads_clock(source.expression))
+        for source in (cell.value, cell.condition)
+        if source is not None
+    )
+
+
 def _cells(spec: FeatureSpec) -> Iterator[Cell]:
     """The cells of a feature; a mean has its sum first, hours and weekdays come in their order."""
     condition = Source("condition", None, spec.condition, spec.where) if spec.where or spec.condition else None
@@ -208,12 +218,13 @@ def _canonical(cell: Cell) -> str:
 
 def _version(groups: Sequence[Group], timezone: str) -> int:
     parts = [[group.event, group.tile_ms, group.tiles, *map(_canonical, group.cells)] for group in groups]
-    by_clock = any(cell.value and cell.value.form in ("hour", "weekday") for group in groups for cell in group.cells)
-    by_clock = by_clock or any(
+    # Wider than `by_clock`, and it stays so: another version would send all records through a carrying over.
+    zoned = any(cell.value and cell.value.form in ("hour", "weekday") for group in groups for cell in group.cells)
+    zoned = zoned or any(
         source is not None and source.expression is not None
         for group in groups
         for cell in group.cells
         for source in (cell.value, cell.condition)
     )
-    text = json.dumps([parts, timezone if by_clock else ""], separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps([parts, timezone if zoned else ""], separators=(",", ":"), ensure_ascii=True)
     return int.from_bytes(blake2s(text.encode(), digest_size=4).digest(), "little")

@@ -28,6 +28,7 @@ WORDLESS: Final = re.compile(
 """Comments, raw strings, other strings: what stands in there is no word of the language."""
 _ITERATES: Final = re.compile(r"\b(?:all|exists|exists_one|map|filter)\b")
 """CEL's loops. They are macros: a compiled program no longer names them. Nothing of ours can be called so."""
+_CLOCK: Final = re.compile(r"\b(?:hour|weekday)\b")
 
 
 class ExpressionError(ValueError):
@@ -54,6 +55,15 @@ def compile_cel(expression: str, bytes_max: int = EXPRESSION_BYTES_MAX, what: st
 def first_line(error: Exception) -> str:
     """What an error says, in one line."""
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def reads_clock(expression: str) -> bool:
+    """Whether an expression may look at `hour` or `weekday`, so that what it gives depends on the time zone.
+
+    >>> reads_clock("amount > 5.0 && hour < 6"), reads_clock("kind == 'hour'")
+    (True, False)
+    """
+    return _CLOCK.search(WORDLESS.sub(" '' ", expression)) is not None
 
 
 def evaluator(expression: str) -> Callable[[Attributes, int, int], Scalar | None]:

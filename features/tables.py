@@ -15,7 +15,23 @@ import numpy as np
 import numpy.typing as npt
 
 from features import kernel
-from features.cells import BITS, COUNT, FIRST, HOURS, LAST, MAX, MIN, NEWEST, SUM, WORDS, Cell, Plan, Source, scale_of
+from features.cells import (
+    BITS,
+    COUNT,
+    FIRST,
+    HOURS,
+    LAST,
+    MAX,
+    MIN,
+    NEWEST,
+    SUM,
+    WORDS,
+    Cell,
+    Plan,
+    Source,
+    by_clock,
+    scale_of,
+)
 from features.expression import Attributes, Scalar, evaluator, number
 from features.hashing import shown_hash, text_hash
 from features.spec import DISTINCT_BITS
@@ -313,7 +329,11 @@ def readable(categories: Sequence[str], value: float, hashed: bool = False) -> S
 
 
 def cell_map(here: Tables, there: Tables) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """For each group and each cell of `here` which it is in `there`, -1 where it has none."""
+    """For each group and each cell of `here` which it is in `there`, -1 where it has none.
+
+    What depends on hours or weekdays of another time zone is something else, though its declaration is the same.
+    """
+    moved = here.plan.timezone != there.plan.timezone
     index: Mapping[tuple[str, int], int] = {
         (group.event, group.tile_ms): at for at, group in enumerate(there.plan.groups)
     }
@@ -323,5 +343,7 @@ def cell_map(here: Tables, there: Tables) -> tuple[npt.NDArray[np.int64], npt.ND
         groups.append(at)
         theirs = {} if at < 0 else {cell: k for k, cell in enumerate(there.plan.groups[at].cells)}
         first = 0 if at < 0 else there.first_cell[at]
-        cells += [first + theirs[cell] if cell in theirs else -1 for cell in group.cells]
+        cells += [
+            first + theirs[cell] if cell in theirs and not (moved and by_clock(cell)) else -1 for cell in group.cells
+        ]
     return np.array(groups, np.int64), np.array(cells, np.int64)

@@ -46,6 +46,31 @@ def test_what_is_new_is_what_no_other_layout_keeps_or_not_as_far_back() -> None:
     assert names(Layout.compile([WEEK, QUARTER])) == [], "nothing is new where nothing was before"
 
 
+def test_what_looks_at_the_clock_is_new_in_another_time_zone_and_nothing_else_is() -> None:
+    specs = [
+        FeatureSpec("this_hour", "hour_share", "visit"),
+        FeatureSpec("at_night", "count", "visit", condition="hour < 6"),
+        FeatureSpec("large", "count", "purchase", condition="amount > 5.0 && 'hour' != 'weekday'"),
+        WEEK,
+    ]
+    before = Layout.compile(specs, "UTC")
+    three_at_night = 3 * 3_600_000  # noon in Tokyo
+    events = [
+        Event(0, "visit", three_at_night, {}, Offset(1, 0)),
+        Event(0, "purchase", three_at_night, {"amount": 9.0}, Offset(1, 1)),
+    ]
+    record = before.fold(None, events).record
+    layout = Layout.compile(specs, "Asia/Tokyo")
+    layout.learn(specs, "UTC")
+    found = {"this_hour": None, "at_night": 0.0, "large": 1.0, "week": 1.0}
+    assert layout.values(record, three_at_night) == found
+    assert names(layout) == [("this_hour", "at_night")]
+    always = layout.fold(None, events).record
+    assert layout.refilled(record, always, layout.parts()) == always
+    again = Event(0, "visit", three_at_night, {}, Offset(2, 0))
+    assert layout.values(layout.fold(record, [again]).record, three_at_night)["this_hour"] == 1.0
+
+
 def test_features_can_be_asked_for_whoever_keeps_them() -> None:
     layout = Layout.compile([WEEK, QUARTER, SPENT, SHARE], older=[[WEEK, SPENT]])
     assert names(layout, "spent") == [("spent",)]
