@@ -55,7 +55,7 @@ def validate(config_path: Path) -> None:
     Exit code 0: valid. 1: not.
     """
     with told():
-        catalogue = compiled(load_text(config_path), str(config_path))
+        catalogue = compiled(load_text(config_path), str(config_path), new=True)
     config = catalogue.config
     click.echo(
         f"{config_path}: {config.name}, version {catalogue.version}: {len(catalogue.offers)} offers, "
@@ -124,7 +124,7 @@ def apply(
     """
     with told():
         text = load_text(config_path)
-        catalogue = compiled(text, str(config_path))
+        catalogue = compiled(text, str(config_path), new=True)
 
         async def put(store: RedisStore) -> tuple[Changed, list[Difference] | None, Changes | None, int]:
             versions = Versions(store, _now_ms)
@@ -253,7 +253,7 @@ def _of_file(given: str) -> Catalogue:
     path = Path(given)
     if not path.is_file():
         raise click.UsageError(f"{given!r} is no file; versions need the --data or --redis of an engine")
-    return compiled(load_text(path), given)
+    return compiled(load_text(path), given, new=True)
 
 
 async def _of_either(store: RedisStore, given: str) -> Catalogue:

@@ -19,7 +19,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from engine import limits
 from engine.config_base import NAME_PATTERN
-from engine.config_check import Location, problems_of
+from engine.config_check import Location, problems_of, problems_of_new
 from engine.config_schema import Config, Offer
 from engine.errors import ConfigError
 from engine.groups import Expanded, expanded
@@ -31,7 +31,10 @@ _TOO_DEEP: Final = f"lists and mappings nested deeper than {limits.CONFIG_NESTED
 def load(path: Path) -> tuple[Config, str, bytes]:
     """(configuration, version, text) of a file. Raises ConfigError that names file, line and what was expected."""
     text = load_text(path)
-    return parse(text, str(path)), version_of(text), text
+    config, problems = read(text, str(path), new=True)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config, version_of(text), text
 
 
 def load_text(path: Path) -> bytes:
@@ -49,16 +52,19 @@ def version_of(text: bytes) -> str:
 
 
 def parse(text: bytes, name: str = "configuration") -> Config:
-    """Read and check a configuration. Raises ConfigError with one line a problem."""
+    """Read and check a configuration that may have been in force. Raises ConfigError with one line a problem."""
     config, problems = read(text, name)
     if problems:
         raise ConfigError("\n".join(problems))
     return config
 
 
-def read(text: bytes, name: str = "configuration") -> tuple[Config, list[str]]:
+def read(text: bytes, name: str = "configuration", *, new: bool = False) -> tuple[Config, list[str]]:
     """(configuration, what is wrong with it, a line a problem). Raises ConfigError if so much is wrong that there is no
-    configuration without it."""
+    configuration without it.
+
+    Of a `new` one, which is to be put in force, more is asked than of one that was.
+    """
     tree = _read(text, name, "a mapping that begins with 'opportune: 1'")
     whole = expanded(_plain(tree))
     problems = list(whole.problems)
@@ -73,6 +79,7 @@ def read(text: bytes, name: str = "configuration") -> tuple[Config, list[str]]:
         config, _ = _validated(Config, _without(whole.tree, [place for place, _ in found]))
     if config is not None:
         problems += problems_of(config)
+        problems += problems_of_new(config) if new else []
     # What a group says wrong is wrong in all of its offers, and told once.
     told = dict.fromkeys((whole.origin(loc), what) for loc, what in problems)
     lines = [f"{name}:{_line(tree, loc)}: {_place(loc)}: {what}" for loc, what in told]

@@ -11,7 +11,7 @@ from engine.experiments_schema import problems as problems_of_experiments
 from engine.featuretrial import misasked, misgiven
 from engine.rules_check import rule_problems
 from engine.terms import MILLIONTHS
-from features import ExpressionError, FeatureSpec, clock_of, compile_cel
+from features import ExpressionError, FeatureSpec, clock_of, compile_cel, value_max
 from features import validate as validate_features
 from models import OPTIMISM_MAX
 
@@ -27,6 +27,8 @@ _CEL_WORDS = frozenset(
 )
 
 
+_RESOLUTION_EXPONENTS = range(-6, 7)
+"""Powers of ten that are proposed as a resolution: from the default one to the largest."""
 _SERVING_MAX = 0.5
 """Share of the customers that challengers may serve together: the champion has most of them."""
 _OF_TEXTS = ("one_hot", "hashed")
@@ -83,6 +85,28 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     found += problems_of_contacts(config)
     found += weights_schema.problems(config)
     return found + _check_exploration(config, channels, offers)
+
+
+def problems_of_new(config: Config) -> list[tuple[Location, str]]:
+    """What else is wrong with a configuration that is to be put in force.
+
+    Not with one that was: refused, it would take the state with it that was computed under it.
+    """
+    found: list[tuple[Location, str]] = []
+    events = {event.type: event.attributes for event in config.events}
+    for at, feature in enumerate(config.features):
+        attribute = events.get(feature.event or "", {}).get(feature.attribute or "")
+        if attribute is None or attribute.range is None:
+            continue
+        largest = max(map(abs, attribute.range))
+        most = value_max(feature.function, feature.resolution)
+        if largest > most:
+            fits = [10.0**e for e in _RESOLUTION_EXPONENTS if value_max(feature.function, 10.0**e) >= largest]
+            expected = f"resolution: {fits[0]:g}" if fits else "a smaller range"
+            cut = f"{feature.function} holds values up to {most:g} at a resolution of {feature.resolution:g}"
+            told = f"{cut}, and {feature.attribute} has a range up to {largest:g}: expected {expected}"
+            found.append((("features", at, "resolution"), told))
+    return found
 
 
 def _check_exploration(config: Config, channels: set[str], offers: set[str]) -> list[tuple[Location, str]]:

@@ -13,9 +13,10 @@ from engine.rivermodel import check_challengers
 _LINE: Final = re.compile(r":(\d+): ")
 
 
-def compiled(text: bytes, name: str = "configuration") -> Catalogue:
-    """The catalogue of a text. Raises ConfigError with all problems that can be told at once, by line."""
-    config, problems = read(text, name)
+def compiled(text: bytes, name: str = "configuration", *, new: bool = False) -> Catalogue:
+    """The catalogue of a text, `new` if it is to be put in force. Raises ConfigError with all problems that can be told
+    at once, by line."""
+    config, problems = read(text, name, new=new)
     catalogue: Catalogue | None = None
     try:
         catalogue = Catalogue.compile(config, version_of(text), text, name)

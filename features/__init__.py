@@ -53,6 +53,7 @@ from features.spec import (
     Function,
     parse_duration_ms,
     validate,
+    value_max,
 )
 from features.tables import clock_of
 
@@ -90,4 +91,5 @@ __all__ = [
     "shown_hash",
     "text_hash",
     "validate",
+    "value_max",
 ]

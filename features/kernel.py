@@ -45,7 +45,7 @@ from features.compiled import (
     inlined,
 )
 from features.record import COUNTER_MAX, EVENT_IDS_REMEMBERED_MAX, FORMAT, HEADER_BYTES, ID_BYTES, MAGIC, NEVER_MS
-from features.spec import DISTINCT_BITS
+from features.spec import DECAY_TILE_HALF_LIVES, DISTINCT_BITS, VALUE_UNITS_MAX
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
@@ -94,7 +94,7 @@ _HEADER_BYTES: Final = 36
 _MAGIC: Final = 0x4F
 _FORMAT: Final = 2
 _INCREMENT_UNITS_MAX: Final = 2.0**53
-"""One value of a sum is clamped to ± this many units of the resolution."""
+"""One value of a sum is clamped to ± this many units of the resolution, times its weight if it decays."""
 _SUM_UNITS_MAX: Final = 2**63 - 1
 """A sum stops here. Reading is exact up to 2^53 units, a thousandth of this."""
 _COUNTER_MAX: Final = 2**32 - 1
@@ -109,6 +109,8 @@ assert (_COUNT, _SUM, _MIN, _MAX, _LAST, _FIRST, _NEWEST, _BITS) == (COUNT, SUM,
 assert (_NEVER_MS, _IDS_MAX, _ID_BYTES) == (NEVER_MS, EVENT_IDS_REMEMBERED_MAX, ID_BYTES)
 assert (_HEADER_BYTES, _MAGIC, _FORMAT, _COUNTER_MAX) == (HEADER_BYTES, MAGIC, FORMAT, COUNTER_MAX)
 assert 64 * _BITS_WORDS == DISTINCT_BITS
+assert _INCREMENT_UNITS_MAX == VALUE_UNITS_MAX
+assert _INCREMENT_UNITS_MAX * 2**DECAY_TILE_HALF_LIVES < _SUM_UNITS_MAX
 
 
 def _crc_tables() -> npt.NDArray[np.int64]:
@@ -560,11 +562,15 @@ def _apply(
         if kind == _COUNT:
             scratch[0] = 1
         elif kind == _SUM:
+            most = _INCREMENT_UNITS_MAX
             if scales[u, 2] > 0.0:
-                value *= 2.0 ** ((time - start) / scales[u, 2])
+                # The bound grows with the weight: it is one on the value, wherever in its tile the event falls.
+                weight = 2.0 ** ((time - start) / scales[u, 2])
+                value *= weight
+                most *= weight
             # Clamped before it is rounded: a large value times the scale may have become infinite.
             units = value * scales[u, 0] / scales[u, 1]
-            scratch[0] = np.int64(np.rint(max(-_INCREMENT_UNITS_MAX, min(_INCREMENT_UNITS_MAX, units))))
+            scratch[0] = np.int64(np.rint(max(-most, min(most, units))))
         elif kind <= _MAX:
             scratch_floats[0] = value + 0.0
         elif kind == _BITS:

@@ -55,11 +55,14 @@ DISTINCT_BITS: Final = 1_024
 DECAY_TILE_HALF_LIVES: Final = 8
 """A decayed sum is kept in tiles of so many half-lives, four of them: what drops out weighed less than 2^-24."""
 DECAY_TILES: Final = 4
+VALUE_UNITS_MAX: Final = 2**53
+"""Multiples of the resolution that one value of a sum or mean may be. What is larger is cut; a thousand have room."""
 
 _WITHOUT_WINDOW: Final = ("recency", "decayed", "ratio")
 _NEEDS_VALUE: Final = ("sum", "mean", "min", "max", "last", "first", "distinct")
 _MAY_HAVE_VALUE: Final = (*_NEEDS_VALUE, "decayed")
 _NEVER_MISSING: Final = ("count", "sum", "distinct", "decayed")
+_IN_UNITS: Final = ("sum", "mean", "decayed")
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DURATION_TEXT: Final = re.compile(r"([0-9]{1,15})(ms|s|m|h|d|w)")
 
@@ -145,6 +148,20 @@ class FeatureSpec:
     def missing(self) -> float:
         """What it reads as for a customer without events."""
         return 0.0 if self.function in _NEVER_MISSING else self.default
+
+
+def value_max(function: str, resolution: float) -> float:
+    """The largest value that `sum`, `mean` or `decayed` takes at a resolution; infinite for other functions.
+
+    A decayed sum weighs a value up to 2^DECAY_TILE_HALF_LIVES times within its tile, and of so many it holds fewer.
+
+    >>> value_max("sum", 1e-6), value_max("decayed", 1e-6)
+    (9007199254.740992, 35184372.088832)
+    """
+    if function not in _IN_UNITS:
+        return math.inf
+    weight = 2**DECAY_TILE_HALF_LIVES if function == "decayed" else 1
+    return VALUE_UNITS_MAX // weight * resolution
 
 
 def validate(specs: Sequence[FeatureSpec]) -> None:

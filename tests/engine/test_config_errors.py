@@ -5,7 +5,7 @@ import time
 import pytest
 
 from engine.catalogue import Catalogue
-from engine.config import load, parse, version_of
+from engine.config import load, parse, read, version_of
 from engine.errors import ConfigError
 from engine.limits import CONFIG_BYTES_MAX
 from tests.small_engine import CONFIG
@@ -16,6 +16,31 @@ def problems(text: bytes) -> list[str]:
     with pytest.raises(ConfigError) as refusal:
         Catalogue.compile(parse(text, "shop.yaml"), version_of(text), text, "shop.yaml")
     return str(refusal.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("feature", "told"),
+    [
+        (b"sum", "sum holds values up to 9.0072e+09 at a resolution of 1e-06, and amount has a range up to 1e+11: "
+         "expected resolution: 0.0001"),
+        (b"decayed, half_life: 3d", "decayed holds values up to 3.51844e+07 at a resolution of 1e-06, and amount has "
+         "a range up to 1e+11: expected resolution: 0.01"),
+        (b"mean, resolution: 0.000_01", "mean holds values up to 9.0072e+10 at a resolution of 1e-05, and amount has "
+         "a range up to 1e+11: expected resolution: 0.0001"),
+        (b"sum, resolution: 0.01", ""),
+        (b"max", ""),
+    ],
+)  # fmt: skip
+def test_a_range_that_a_sum_cannot_hold_is_refused_in_a_new_configuration(feature: bytes, told: str) -> None:
+    line = b"  - {name: most, event: purchase, attribute: amount, function: " + feature + b"}\n"
+    text = CONFIG.replace(b"range: [0, 100000]", b"range: [-100000000000, 0]").replace(
+        b"features:\n", b"features:\n" + line
+    )
+    config, found = read(text, "shop.yaml", new=True)
+    at = line_with(text, "name: most")
+    mine = [problem for problem in found if "features[0]" in problem]
+    assert mine == ([f"shop.yaml:{at}: features[0].resolution: {told}"] if told else [])
+    assert config == parse(text), "what was in force is still read, and the state that came of it"
 
 
 def line_with(text: bytes, part: str) -> int:

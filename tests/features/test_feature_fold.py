@@ -11,7 +11,16 @@ from feature_streams import SPECS, offsets, spec_lists, streams
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features import EVENT_IDS_REMEMBERED_MAX, HEADER_BYTES, Event, FeatureSpec, Layout, Offset, RecordError
+from features import (
+    EVENT_IDS_REMEMBERED_MAX,
+    HEADER_BYTES,
+    Event,
+    FeatureSpec,
+    Layout,
+    Offset,
+    RecordError,
+    value_max,
+)
 from features.record import ID_BYTES
 from features.tables import position
 
@@ -137,6 +146,25 @@ def test_sums_are_exact_and_bounded(amounts: list[float], expected: float) -> No
     layout = Layout.compile([FeatureSpec("spent", "sum", "purchase", attribute="amount")])
     events = [Event(0, "purchase", 0, {"amount": a}, at) for a, at in zip(amounts, offsets(len(amounts)), strict=True)]
     assert layout.values(layout.fold(None, events).record, 0) == {"spent": expected}
+
+
+@pytest.mark.parametrize("at_ms", [0, 1, 4_000, 7_999])
+def test_the_bound_of_a_value_that_decays_does_not_depend_on_when_it_came(at_ms: int) -> None:
+    layout = Layout.compile([FeatureSpec("warm", "decayed", "purchase", attribute="amount", half_life_ms=1_000)])
+
+    def found(amount: float) -> float:
+        record = layout.fold(None, [Event(0, "purchase", at_ms, {"amount": amount}, Offset(1, 0))]).record
+        return float(layout.read([record], np.array([at_ms]))[0, 0])
+
+    assert found(value_max("decayed", 1e-6)) == pytest.approx(value_max("decayed", 1e-6), rel=1e-12)
+    assert found(1e308) == pytest.approx(2**53 / 1e6, rel=1e-12)
+
+
+def test_a_tile_has_room_for_a_thousand_of_the_largest_that_is_told() -> None:
+    layout = Layout.compile([FeatureSpec("warm", "decayed", "purchase", attribute="amount", half_life_ms=1_000)])
+    most = value_max("decayed", 1e-6)
+    events = [Event(0, "purchase", 7_999, {"amount": most}, at) for at in offsets(1_000)]
+    assert layout.values(layout.fold(None, events).record, 7_999)["warm"] == pytest.approx(1_000 * most, rel=1e-12)
 
 
 @pytest.mark.parametrize("resolution", [1e-12, 1e-6, 0.01, 0.25, 0.3, 1.0, 5.0, 1e12])
