@@ -713,7 +713,7 @@ def fold(
 @compiled(
     *(BYTES, INTS, INTS, INTS),
     *(INTS_2D, INTS_2D, INT, INTS_2D, INTS_2D, INT, INTS, INTS),
-    *(INTS, INT, INT, BYTES_WRITTEN),
+    *(INTS, FLOATS, INTS, INT, INT, BYTES_WRITTEN),
 )
 def merge(
     data: Bytes,
@@ -728,6 +728,8 @@ def merge(
     other_words_in_all: int,
     group_map: Integers,
     cell_map: Integers,
+    renumbered: Integers,
+    numbers: Floats,
     sources: Integers,
     counted: int,
     version: int,
@@ -735,8 +737,9 @@ def merge(
 ) -> int:
     """One record of records of another layout (or the same): what the union of their events would have given.
 
-    `group_map` and `cell_map` say for each group and cell here which it is there, -1: none; `sources` from which record
-    each cell here is taken, -1: from all. Watermark: of the first. Counters of the first `counted` add up; of their ids
+    `group_map` and `cell_map` say for each group and cell here which it is there, -1: none; `renumbered` where in
+    `numbers` those begin that a cell here has for the categories there, -1: the same; `sources` from which record each
+    cell here is taken, -1: from all. Watermark: of the first. Counters of the first `counted` add up; of their ids
     the newest are kept, those of the first record last. Returns the length, or -1 - r if record r is not whole.
     """
     heads = np.empty(len(groups), np.int64)
@@ -749,7 +752,8 @@ def merge(
     theirs = np.empty(other_words_in_all, np.int64)
     their_ids = np.zeros(_IDS_MAX, np.int64)
     their_scalars = np.empty(SCALARS, np.int64)
-    floats, their_floats = words.view(np.float64), theirs.view(np.float64)
+    scratch = np.empty(2, np.int64)
+    floats, their_floats, scratch_floats = words.view(np.float64), theirs.view(np.float64), scratch.view(np.float64)
     _clear(heads, slots, scalars)
     for back in range(len(starts)):
         r = len(starts) - 1 - back
@@ -806,7 +810,17 @@ def merge(
                         continue
                     kind = cells[cell, C_KIND]
                     mine, at = row + cells[cell, C_WORD], from_row + other_cells[other, C_WORD]
-                    if words[row + (c >> 6)] >> (c & 63) & 1:
+                    if renumbered[cell] >= 0:
+                        # Of a copy: another cell here may be made of the same one.
+                        scratch[0], scratch_floats[1] = theirs[at], their_floats[at + 1]
+                        if scratch_floats[1] >= 0.0:
+                            scratch_floats[1] = numbers[renumbered[cell] + np.int64(scratch_floats[1])]
+                        if words[row + (c >> 6)] >> (c & 63) & 1:
+                            _combine(kind, mine, words, floats, 0, scratch, scratch_floats)
+                        else:
+                            words[row + (c >> 6)] |= np.int64(1) << (c & 63)
+                            words[mine], words[mine + 1] = scratch[0], scratch[1]
+                    elif words[row + (c >> 6)] >> (c & 63) & 1:
                         _combine(kind, mine, words, floats, at, theirs, their_floats)
                     else:
                         words[row + (c >> 6)] |= np.int64(1) << (c & 63)

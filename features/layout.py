@@ -15,7 +15,7 @@ from features.expression import Scalar
 from features.record import RecordError, RecordHeader, VersionError
 from features.refill import Part, parts_of
 from features.spec import FeatureSpec
-from features.tables import Tables, Views, cell_map, readable, seasons
+from features.tables import CellMap, Tables, Views, cell_map, readable, seasons
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 """Room for the next records of one call of the compiled fold; more records take more calls."""
@@ -104,6 +104,8 @@ class Layout:
         self._tables = Tables(planned)
         self._views = Views(self._tables)
         self._older: dict[int, Tables] = {}
+        self._maps: dict[int, CellMap] = {}
+        """Of the layouts from which records were carried over or merged, by version."""
         self.specs: tuple[FeatureSpec, ...] = planned.specs
         self.names: tuple[str, ...] = tuple(spec.name for spec in planned.specs)
         """Names of the columns of `read`, in order."""
@@ -324,7 +326,9 @@ class Layout:
         self, parts: Sequence[bytes], of: Tables, sources: npt.NDArray[np.int64] | None = None
     ) -> bytes:
         tables = self._tables
-        group_map, cells = cell_map(tables, of)
+        if of.version not in self._maps:
+            self._maps[of.version] = cell_map(tables, of)
+        found = self._maps[of.version]
         ends = np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)))
         starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
         # What is merged can be larger than its parts: times are distances to the newest, which the others' newest may
@@ -341,8 +345,7 @@ class Layout:
             of.groups,
             of.cells,
             of.words,
-            group_map,
-            cells,
+            *found,
             np.full(len(tables.cells), -1, np.int64) if sources is None else sources,
             len(parts) if sources is None else 1,
             tables.version,

@@ -34,6 +34,7 @@ def parts_of(here: Tables, others: Mapping[int, Tables], names: Sequence[str]) -
         raise ValueError(f"feature {unknown[0]!r}: there is none; there are {', '.join(specs) or 'none'}")
     tiles = [group.tiles for group in here.plan.groups for _ in group.cells]
     versions = sorted(others)
+    # (tiles kept as they should be, tiles of which anything is kept) of each cell, by version.
     kept = list(zip(*(_tiles_kept(here, others[version]) for version in versions), strict=True)) or [()] * len(tiles)
     wanted: dict[int, dict[str, None]] = {}
     """Cells, and the features that want them."""
@@ -42,32 +43,36 @@ def parts_of(here: Tables, others: Mapping[int, Tables], names: Sequence[str]) -
             for cell, _ in _cells_of(here, specs, name):
                 wanted.setdefault(cell, {})[name] = None
     elif others:
-        wanted = {cell: {} for cell in range(len(tiles)) if max(kept[cell]) < tiles[cell]}
+        wanted = {cell: {} for cell in range(len(tiles)) if max(kept[cell])[0] < tiles[cell]}
         for name in specs:
             for cell, needed in _cells_of(here, specs, name):
-                if cell in wanted and max(kept[cell]) < needed:
+                if cell in wanted and max(kept[cell])[0] < needed:
                     wanted[cell][name] = None
-    alike: dict[tuple[int, ...], list[int]] = {}
+    alike: dict[tuple[tuple[int, int], ...], list[int]] = {}
     for cell in sorted(wanted):
         alike.setdefault(kept[cell], []).append(cell)
     return tuple(
         Part(
             tuple(name for name in specs if any(name in wanted[cell] for cell in cells)),
             tuple(cells),
-            frozenset(version for version, count in zip(versions, counts, strict=True) if count),
+            frozenset(version for version, (_, some) in zip(versions, counts, strict=True) if some),
         )
         for counts, cells in alike.items()
     )
 
 
-def _tiles_kept(here: Tables, there: Tables) -> list[int]:
-    """For each cell of a layout how many of its tiles another layout keeps."""
-    groups, cells = cell_map(here, there)
-    kept: list[int] = []
-    for group, at in zip(here.plan.groups, groups.tolist(), strict=True):
+def _tiles_kept(here: Tables, there: Tables) -> list[tuple[int, int]]:
+    """For each cell of a layout how many of its tiles another layout keeps: as they should be, and at all.
+
+    A text with other values is not as it should be: of those that one of the two does not know too little is known.
+    """
+    found = cell_map(here, there)
+    kept: list[tuple[int, int]] = []
+    for group, at in zip(here.plan.groups, found.groups.tolist(), strict=True):
         tiles = min(group.tiles, there.plan.groups[at].tiles) if at >= 0 else 0
-        first = len(kept)
-        kept += [tiles if cell >= 0 else 0 for cell in cells[first : first + len(group.cells)].tolist()]
+        for _ in group.cells:
+            some = tiles if found.cells[len(kept)] >= 0 else 0
+            kept.append((0 if found.renumbered[len(kept)] >= 0 else some, some))
     return kept
 
 

@@ -5,9 +5,10 @@ Numbers taken from an event form a row, one row an event: the values and conditi
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -328,22 +329,68 @@ def readable(categories: Sequence[str], value: float, hashed: bool = False) -> S
     return categories[int(value)] if value in range(len(categories)) else None
 
 
-def cell_map(here: Tables, there: Tables) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """For each group and each cell of `here` which it is in `there`, -1 where it has none.
+class CellMap(NamedTuple):
+    """Where each group and cell of a layout is found in another one; -1 where it is not."""
 
-    What depends on hours or weekdays of another time zone is something else, though its declaration is the same.
+    groups: npt.NDArray[np.int64]
+    cells: npt.NDArray[np.int64]
+    renumbered: npt.NDArray[np.int64]
+    """For each cell that holds categories under other numbers there: where in `numbers` those here begin, in the order
+    of those there; -1: nothing changes."""
+    numbers: npt.NDArray[np.float64]
+
+
+def cell_map(here: Tables, there: Tables) -> CellMap:
+    """Where `here` finds its groups and cells in `there`.
+
+    What depends on hours or weekdays of another time zone is something else, though its declaration is the same. Of one
+    text with other values it is the same thing, as far as both know a value.
     """
     moved = here.plan.timezone != there.plan.timezone
     index: Mapping[tuple[str, int], int] = {
         (group.event, group.tile_ms): at for at, group in enumerate(there.plan.groups)
     }
-    groups, cells = [], []
+    groups: list[int] = []
+    cells: list[int] = []
+    renumbered: list[int] = []
+    numbers: list[float] = []
     for group in here.plan.groups:
         at = index.get((group.event, group.tile_ms), -1)
         groups.append(at)
-        theirs = {} if at < 0 else {cell: k for k, cell in enumerate(there.plan.groups[at].cells)}
+        theirs = () if at < 0 else there.plan.groups[at].cells
         first = 0 if at < 0 else there.first_cell[at]
-        cells += [
-            first + theirs[cell] if cell in theirs and not (moved and by_clock(cell)) else -1 for cell in group.cells
-        ]
-    return np.array(groups, np.int64), np.array(cells, np.int64)
+        places = {cell: place for place, cell in enumerate(theirs)}
+        for cell in group.cells:
+            place = None if moved and by_clock(cell) else places.get(cell, _with_other_categories(cell, theirs))
+            cells.append(-1 if place is None else first + place)
+            if place is None or cell in places:
+                renumbered.append(-1)
+                continue
+            renumbered.append(len(numbers))
+            ours = {text: float(number) for number, text in enumerate(_categories(cell))}
+            numbers += [ours.get(text, UNKNOWN) for text in _categories(theirs[place])]
+    return CellMap(
+        np.array(groups, np.int64), np.array(cells, np.int64), np.array(renumbered, np.int64), np.array(numbers, float)
+    )
+
+
+def _categories(cell: Cell) -> tuple[str, ...]:
+    return () if cell.value is None else cell.value.categories
+
+
+def _with_other_categories(cell: Cell, others: Sequence[Cell]) -> int | None:
+    """The place of the cell that has most categories in common with this one and differs in nothing else, if any."""
+    if not _categories(cell):
+        return None
+    common = {
+        place: len({*_categories(cell)} & {*_categories(other)})
+        for place, other in enumerate(others)
+        if _categories(other) and _uncategorised(other) == _uncategorised(cell)
+    }
+    best = max(common, key=lambda place: common[place], default=None)
+    return best if best is not None and common[best] else None
+
+
+def _uncategorised(cell: Cell) -> Cell:
+    assert cell.value is not None
+    return replace(cell, value=replace(cell.value, categories=()))

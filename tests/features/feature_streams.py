@@ -101,7 +101,7 @@ def specs(draw: st.DrawFn, name: str) -> FeatureSpec:
         where=draw(
             st.sampled_from([(), (("angry", True),), (("channel", "web"), ("angry", False)), (("channel", 1.0),)])
         ),
-        categories=("web", "app") if texts else (),
+        categories=draw(st.sampled_from([("web", "app"), ("fax", "app", "web"), ("web",)])) if texts else (),
         default=draw(st.sampled_from([math.nan, 0.0, -1.0])),
         resolution=draw(st.sampled_from([1e-6, 0.01])),
     )

@@ -1,9 +1,10 @@
 """Reading a batch, records that are damaged, and records of other layouts."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,6 +196,44 @@ def test_a_record_of_an_older_layout_is_carried_over() -> None:
     )
     found = layout.values(result.record, 12)
     assert (found["visits_by_web"], found["visits"], found["amount"]) == (1.0, 2.0, 2.5)
+
+
+def of_values(values: Sequence[str], **more: Any) -> list[FeatureSpec]:
+    return [
+        FeatureSpec(function, function, "visit", attribute="channel", categories=tuple(values), **more)
+        for function in ("last", "first")
+    ]
+
+
+@pytest.mark.parametrize("more", [{}, {"window_ms": 50}])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (("web", "app", "fax"), ("app", "web")),
+        (("app", "web"), ("app", "web")),
+        (("fax", "app"), ("app", None)),
+        (("fax",), (None, None)),
+    ],
+)
+def test_a_text_that_gets_other_values_keeps_those_that_both_know(
+    values: Sequence[str], expected: Sequence[str | None], more: dict[str, int]
+) -> None:
+    before = of_values(("web", "app"), **more)
+    layout = Layout.compile(of_values(values, **more), older=[before])
+    heard = [Event(0, "visit", at, {"channel": text}, Offset(1, at)) for at, text in enumerate(("web", "app"))]
+    record = Layout.compile(before).fold(None, heard).record
+    assert layout.values(record, 9) == dict(zip(("last", "first"), expected, strict=True))
+    fax = Event(0, "visit", 30, {"channel": values[0]}, Offset(2, 0))
+    assert layout.values(layout.fold(record, [fax]).record, 31)["last"] == values[0]
+
+
+def test_of_several_lists_of_values_the_one_with_most_in_common_is_carried_over() -> None:
+    less, more = of_values(("web",))[0], of_values(("app", "web"))[0]
+    before = [replace(less, name="less"), replace(more, name="more")]
+    heard = Event(0, "visit", 1, {"channel": "app"}, Offset(1, 0))
+    record = Layout.compile(before).fold(None, [heard]).record
+    layout = Layout.compile(of_values(("web", "app", "fax")), older=[before])
+    assert layout.values(record, 9) == {"last": "app", "first": None}
 
 
 @settings(max_examples=100, deadline=None)

@@ -71,6 +71,18 @@ def test_what_looks_at_the_clock_is_new_in_another_time_zone_and_nothing_else_is
     assert layout.values(layout.fold(record, [again]).record, three_at_night)["this_hour"] == 1.0
 
 
+def test_a_text_that_gets_another_value_is_filled_with_it() -> None:
+    short = FeatureSpec("channel", "last", "visit", attribute="channel", categories=("web",))
+    long = FeatureSpec("channel", "last", "visit", attribute="channel", categories=("app", "web"))
+    layout = Layout.compile([long, WEEK], older=[[short, WEEK]])
+    [part] = layout.parts()
+    assert (part.features, part.known_to) == (("channel",), {Layout.compile([short, WEEK]).version})
+    events = [Event(0, "visit", 1, {"channel": "app"}, Offset(1, 0))]
+    record = Layout.compile([short, WEEK]).fold(None, events).record
+    assert layout.values(record, 2)["channel"] is None, "it was not known then"
+    assert layout.refilled(record, layout.fold(None, events).record, [part]) == layout.fold(None, events).record
+
+
 def test_features_can_be_asked_for_whoever_keeps_them() -> None:
     layout = Layout.compile([WEEK, QUARTER, SPENT, SHARE], older=[[WEEK, SPENT]])
     assert names(layout, "spent") == [("spent",)]
