@@ -24,6 +24,8 @@ SLATE_MAX: Final = 30
 EVENTS_PER_CALL_MAX: Final = 1_000
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """A larger gRPC message or HTTP body is refused before it is parsed."""
+MISFIT_LOOK_ENTRIES_MAX: Final = 10_000
+"""Entries of a list or a map in JSON among which the one that does not fit is looked for."""
 CONNECTION_CALL_ENTRIES_MAX: Final = 1_024
 """gRPC calls under way on one connection; one more is refused, and clients send it when another has ended."""
 CALL_WINDOW_BYTES: Final = MESSAGE_BYTES_MAX + 64 * 1024

@@ -42,6 +42,7 @@ from engine.errors import InvalidArgument, OpportuneError, Overloaded
 from engine.gateway import shown
 from engine.limits import CONNECTION_QUEUE_MAX, HTTP_IDLE_MS_MAX, HTTP_REQUEST_MS_MAX, MESSAGE_BYTES_MAX
 from engine.service import Service
+from engine.web_json import misfit
 from opportune.v1 import (
     customers_pb2,
     decisions_pb2,
@@ -176,16 +177,18 @@ async def _body(request: web.Request) -> bytes:
 async def _message(request: web.Request, request_type: type[Message]) -> Message:
     """The message that the body is. Raises InvalidArgument and what `_body` does."""
     body = await _body(request)
+    what = f"{request_type.DESCRIPTOR.name} in JSON"
     try:
         # orjson first: it refuses NaN and invalid UTF-8, and says where.
         given = orjson.loads(body)
-        if not isinstance(given, dict):
-            raise TypeError
+    except orjson.JSONDecodeError as error:
+        raise InvalidArgument(f"body: no {what}: {error}") from error
+    if not isinstance(given, dict):
+        raise InvalidArgument(f"body: expected an object, a {what}")
+    try:
         return json_format.ParseDict(given, request_type())
-    except (orjson.JSONDecodeError, json_format.ParseError) as error:
-        raise InvalidArgument(f"body: no {request_type.DESCRIPTOR.name} in JSON: {error}") from error
-    except (AttributeError, TypeError) as error:
-        raise InvalidArgument(f"body: expected an object, a {request_type.DESCRIPTOR.name} in JSON") from error
+    except (json_format.ParseError, AttributeError, TypeError) as error:
+        raise InvalidArgument(misfit(given, request_type) or f"body: no {what}: {error}") from error
 
 
 def _text_route(request_type: type[Message], call: Call) -> Route:
@@ -239,7 +242,7 @@ def _of_query(request: web.Request, message: MessageT) -> MessageT:
     try:
         return json_format.ParseDict(asked, message)
     except json_format.ParseError as error:
-        raise InvalidArgument(f"query: {error}") from error
+        raise InvalidArgument(f"query: {misfit(asked, type(message)) or error}") from error
 
 
 def _lines_route(request_type: type[Message], call: Callable[[Any], AsyncIterator[Message]]) -> Route:

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
 from engine.cloudevents import BATCH, ONE
-from engine.limits import MESSAGE_BYTES_MAX
+from engine.limits import MESSAGE_BYTES_MAX, MISFIT_LOOK_ENTRIES_MAX
 from engine.web import WebServer, application
 from tests.small_engine import START_MS, SmallEngine, features_of
 
@@ -194,7 +194,44 @@ async def test_a_body_that_is_no_event_is_refused_whole(
 async def test_a_body_that_is_no_request_is_refused(client: TestClient, path: str, body: bytes) -> None:
     status, name, message = await refused(client, path, body)
     assert (status, name) == (400, "INVALID_ARGUMENT")
-    assert message.startswith(("body: ", "customer_id: ", "outcome_id: ", "decision_id: "))
+    fields = ("customer_id: ", "outcome_id: ", "decision_id: ", "no_such_field: ", "time_ms: ")
+    assert message.startswith(("body: ", *fields))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("decide", {"context": {"minutes": 5}}, 'context["minutes"]: 5, expected an object like {"number": 1}'),
+        ("decide", {"context": {"month": "jan"}}, 'context["month"]: "jan", expected an object like {"number": 1}'),
+        ("decide", {"context": {"vip": {"flag": True}, "attempt": None}}, 'context["attempt"]: null, expected an obj'),
+        ("decide", {"context": {"month": {"text": 5}}}, 'context["month"].text: 5, expected a text'),
+        ("decide", {"context": {"vip": {"flag": 1}}}, 'context["vip"].flag: 1, expected true or false'),
+        ("decide", {"context": {"a": {"flag": True, "text": "b"}}}, 'context["a"].text: it is there together with fla'),
+        ("decide", {"context": {"a": {"date": "b"}}}, 'context["a"].date: no such field; there are number, text, flag'),
+        ("decide", {"context": [1]}, 'context: [1], expected an object with an object like {"number": 1} for each'),
+        ("decide", {"identities": ["cookie=c7"]}, 'identities[0]: "cookie=c7", expected an object like {"kind": "…", '),
+        ("decide", {"identities": [{}, {"kind": []}]}, "identities[1].kind: [], expected a text"),
+        ("decide", {"identities": {"kind": "cookie"}}, 'identities: {"kind":"cookie"}, expected a list'),
+        ("decide", {"limit": -1}, "limit: -1, expected a whole number from 0 to 2^32 - 1"),
+        ("decide", {"purposes": ["a", 7]}, "purposes[1]: 7, expected a text"),
+        ("decide", {"resume": "1-2-3"}, 'resume: "1-2-3", expected an object like {"decision_id": "…", "offer_id": '),
+        ("decide", {"customerid": "x" * 200}, "customerid: no such field; there are "),
+        ("report", {"attributes": {"a": 1}}, 'attributes["a"]: 1, expected an object like {"number": 1}'),
+        ("report", {"rewards": {"revenue": "much"}}, 'rewards["revenue"]: "much", expected a number'),
+        ("report", {"stage": "ACCEPTED"}, 'stage: "ACCEPTED", expected one of STAGE_UNSPECIFIED, '),
+        ("report", {"value": "x" * 200}, f'value: "{"x" * 79}… (202 characters), expected a number'),
+        ("policies/propose", {"text": 7}, "text: 7, expected a text in base64"),
+    ],
+)
+async def test_a_field_that_does_not_fit_is_named(client: TestClient, path: str, body: Any, told: str) -> None:
+    status, name, message = await refused(client, f"/v1/{path}", body)
+    assert (status, name) == (400, "INVALID_ARGUMENT")
+    assert message.startswith(told)
+
+
+async def test_a_field_that_does_not_fit_is_looked_for_within_bounds(client: TestClient) -> None:
+    given = {"identities": [{} for _ in range(MISFIT_LOOK_ENTRIES_MAX)] + [7]}
+    assert (await refused(client, "/v1/decide", given))[2].startswith("body: no DecideRequest in JSON: Failed to parse")
 
 
 async def test_a_customer_is_a_page_of_its_own(client: TestClient) -> None:

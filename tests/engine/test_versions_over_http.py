@@ -80,14 +80,14 @@ async def test_a_text_is_the_body_or_base64_in_json(client: TestClient) -> None:
         ("propose?who=ann", None, DEARER, (400, "INVALID_ARGUMENT", "no parameter 'who'; there are by, note, dry_run")),
         ("validate?by=ann", None, DEARER, (400, "INVALID_ARGUMENT", "no parameter 'by'; there are none")),
         ("propose", {"text": WRONG.decode(), "by": "ann"}, None, (400, "INVALID_ARGUMENT", "text: no base64; the ")),
-        ("propose", {"text": 7, "by": "ann"}, None, (400, "INVALID_ARGUMENT", "body: no ProposeRequest in JSON")),
+        ("propose", {"text": 7, "by": "ann"}, None, (400, "INVALID_ARGUMENT", "text: 7, expected a text in base64")),
         ("propose", [], None, (400, "INVALID_ARGUMENT", "body: expected an object, a ProposeRequest")),
         ("propose?by=ann", None, b" " * (MESSAGE_BYTES_MAX + 1), (413, "RESOURCE_EXHAUSTED", str(MESSAGE_BYTES_MAX))),
         ("approve", {"version": "abcdef", "by": "bob"}, None, (404, "NOT_FOUND", "no such version is known here")),
         ("approve", {"version": version_of(DEARER), "by": "ann"}, None, (409, "FAILED_PRECONDITION", "cannot approve")),
         ("rollback", {"by": "bob"}, None, (409, "FAILED_PRECONDITION", "name the one")),
         ("rollback", [], None, (400, "INVALID_ARGUMENT", "expected an object")),
-        ("list", {"limit": -1}, None, (400, "INVALID_ARGUMENT", "body: no ListVersionsRequest in JSON")),
+        ("list", {"limit": -1}, None, (400, "INVALID_ARGUMENT", "limit: -1, expected a whole number")),
     ],
 )
 async def test_what_is_refused_says_why_and_changes_nothing(
