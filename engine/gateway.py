@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from engine import limits
+from engine import limits, metrics
 from engine.catalogue import ANY_PLACEMENT, Catalogue, Column
 from engine.config_schema import Attribute, key_of
 from engine.drafts import Ask
@@ -294,7 +294,8 @@ def checked_event(
 ) -> CheckedEvent:
     """An event checked against its declared type. Raises InvalidArgument.
 
-    Attributes that the type does not declare are dropped: producers may grow before the configuration does.
+    Attributes that the type does not declare are dropped: producers may grow before the configuration does. A time ahead
+    of `now_ms`, as far as the configuration allows, becomes `now_ms`.
     """
     text_id(event_id, "id")
     text_id(source, "source", limits.SOURCE_BYTES_MAX)
@@ -303,6 +304,10 @@ def checked_event(
         there = ", ".join(catalogue.event_types) or "none"
         raise InvalidArgument(f"type: no event type {shown(event_type)} is declared; there are {there}")
     when = time_of(time_ms, "time", catalogue, now_ms)
+    if when > now_ms:
+        # It cannot have happened yet, and it would move the windows of its customer on, past what happens meanwhile.
+        metrics.EVENTS_AHEAD.inc()
+        when = now_ms
     kept: dict[str, Plain] = {}
     for name, attribute in declared.items():
         value = attributes.get(name)

@@ -19,6 +19,9 @@ OUTCOMES: Final = Counter("opportune_outcomes", "Outcomes recorded", ["stage"])
 OUTCOMES_DUPLICATE: Final = Counter("opportune_outcomes_duplicate", "Outcomes that had been recorded before")
 EVENTS: Final = Counter("opportune_events", "Events recorded", ["type"])
 EVENTS_REJECTED: Final = Counter("opportune_events_rejected", "Events refused and kept as dead letters")
+EVENTS_AHEAD: Final = Counter(
+    "opportune_events_ahead", "Events of a time ahead of the server's clock, taken as of their arrival"
+)
 LINKS_ASKED: Final = Counter("opportune_links", "Links of identities to customers that calls and events asked for")
 LINKS_REFUSED: Final = Counter("opportune_links_refused", "Links and entities refused and kept as dead letters")
 LINKS_SKIPPED: Final = Counter("opportune_links_skipped", "Links not asked for, the customer or the server being full")

@@ -933,7 +933,9 @@ def read(
                                     for i in range(_BITS_WORDS):
                                         bits[target * _BITS_WORDS + i] |= value[i]
                                 elif op == DECAY:
-                                    since = np.float64(max(now[r], latest) - base)
+                                    # What lies in the tile of now and after now weighs no more than 1.
+                                    newest = min(latest, base + tile_ms - 1)
+                                    since = np.float64(max(now[r], newest) - base)
                                     raw[target] += value[0] * 2.0 ** (-since / half_lives[v])
                                 else:
                                     raw[target] += value[0]

@@ -227,7 +227,7 @@ def _ahead(figures: TypeFigures) -> Finding | None:
         figures.ahead_share,
         f"{percent(figures.ahead_share)} are of a time more than {duration(at.AHEAD_MS)} after their arrival",
         f"below {percent(at.AHEAD_SHARE_NOTE)}",
-        "set the clock of its producer",
+        "set the clocks of the servers that took them",
     )
 
 

@@ -65,7 +65,8 @@ LATE_ARRIVAL_SHARE_NOTE: Final = 0.01
 LATE_ARRIVAL_SHARE_WARN: Final = 0.05
 """Events of a type that arrive when the shortest window of a feature on them is over."""
 AHEAD_MS: Final = 1_000
-"""An event that is of a time so much after its arrival has a producer whose clock is ahead."""
+"""An event that is of a time so much after its arrival was taken by a server whose clock is ahead of the store's; that
+of a producer shows in the metric opportune_events_ahead."""
 AHEAD_SHARE_NOTE: Final = 0.01
 UNKNOWN_SHARE_NOTE: Final = 0.001
 UNKNOWN_SHARE_WARN: Final = 0.01

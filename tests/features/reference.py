@@ -68,8 +68,13 @@ def decayed(
         if now_tile - spec.tiles < event.time_ms // spec.tile_width_ms <= now_tile
         and event.time_ms // spec.tile_width_ms > head(spec, events) - spec.tiles
     ]
-    now_ms = max(now_ms, max((event.time_ms for event in events), default=now_ms))
-    weigh = [2.0 ** (-(now_ms - event.time_ms) / (spec.half_life_ms or 1)) for event in kept]
+    latest = max((event.time_ms for event in events), default=now_ms)
+
+    def age_ms(time_ms: int) -> int:
+        tile_end = (time_ms // spec.tile_width_ms + 1) * spec.tile_width_ms
+        return max(now_ms, min(latest, tile_end - 1)) - time_ms
+
+    weigh = [2.0 ** (-age_ms(event.time_ms) / (spec.half_life_ms or 1)) for event in kept]
     return sum(w * (float(raw(spec, e)) if spec.attribute else 1.0) for w, e in zip(weigh, kept, strict=True))
 
 
