@@ -294,8 +294,8 @@ def checked_event(
 ) -> CheckedEvent:
     """An event checked against its declared type. Raises InvalidArgument.
 
-    Attributes that the type does not declare are dropped: producers may grow before the configuration does. A time ahead
-    of `now_ms`, as far as the configuration allows, becomes `now_ms`.
+    Attributes that the type does not declare are dropped: producers may grow before the configuration does. A time
+    ahead of `now_ms`, as far as the configuration allows, becomes `now_ms`.
     """
     text_id(event_id, "id")
     text_id(source, "source", limits.SOURCE_BYTES_MAX)
