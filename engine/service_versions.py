@@ -45,7 +45,7 @@ class PoliciesService:
         response = policies_pb2.ValidateResponse(version=version_of(request.text))
         async with self._one_at_a_time:
             try:
-                catalogue = await asyncio.to_thread(compiled, request.text, "text")
+                catalogue = await asyncio.to_thread(compiled, request.text, "text", new=True)
             except ConfigError as error:
                 response.problems.extend(str(error).splitlines())
                 return response

@@ -151,7 +151,7 @@ class Versions:
         self,
         board: PolicyBoard,
         clock: Callable[[], int],
-        check: Callable[[bytes, str], Catalogue] = compiled,
+        check: Callable[..., Catalogue] = compiled,
     ) -> None:
         self._board = board
         self._clock = clock
@@ -180,7 +180,7 @@ class Versions:
         Raises ConfigError with all that is wrong with it, InvalidArgument, StoreError.
         """
         who, note = name_of(by), _note(note)
-        catalogue = await asyncio.to_thread(self._check, text, name)
+        catalogue = await asyncio.to_thread(self._check, text, name, new=True)
         config = catalogue.config
         kept = False
         for _ in range(_TRIES_MAX):

@@ -45,6 +45,16 @@ async def versions() -> AsyncIterator[Versions]:
 # --- what is put in force -------------------------------------------------------------------------------------------
 
 
+async def test_a_range_that_a_sum_cannot_hold_is_refused_but_not_where_it_is_in_force(versions: Versions) -> None:
+    wide = CONFIG.replace(b"range: [0, 100000]", b"range: [0, 100000000000]")
+    with pytest.raises(ConfigError, match=r"features\[0\]\.resolution: sum holds .*: expected resolution: 0\.0001"):
+        await versions.propose(wide, "ann")
+    # An engine of an earlier release may have put it in force: its state is still read, and it can be gone back to.
+    await versions.settle(version_of(wide), lambda: wide)
+    await versions.propose(CONFIG, "ann")
+    assert (await versions.rollback("", "bob")).version == version_of(wide)
+
+
 async def test_a_file_is_applied_at_once_where_nobody_must_approve(versions: Versions) -> None:
     first = await versions.propose(CONFIG, "ann", "the first")
     assert (first.state, first.before) == ("active", "")
