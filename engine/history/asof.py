@@ -29,7 +29,7 @@ from engine.history.folding import EVENTS_AT_ONCE, EventMaker, folded
 from engine.history.loading import EVENTS, Told, stage
 from engine.history.mapping import File, Reading, Source
 from engine.history.rows import Checks, Schema, Span, Tally, schema_of
-from engine.history.sources import Batch
+from engine.history.sources import Batch, columns_of
 from engine.history.staging import Staging, bucket, buckets_for, groups, runs_of
 from features import shown_hash
 
@@ -60,6 +60,7 @@ def labels_of(
     file = _label_file(path, customer, time, unit, form, zone)
     try:
         if file.format == "csv":
+            columns_of(file)  # refuses two columns of one name, of which polars would rename one
             # Customers stay texts, whatever they look like.
             texts = {customer: pl.String, time: pl.String}
             frame = pl.read_csv(path, schema_overrides=texts, infer_schema_length=10_000)

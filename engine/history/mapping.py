@@ -167,11 +167,17 @@ class Reading:
     """By event type: attribute → column."""
 
 
-def reading_of(file: File, found: Mapping[str, pl.DataType], catalogue: Catalogue) -> Reading:
-    """Check a file's columns against mapping and catalogue. Raises InvalidArgument, one line a problem."""
+def reading_of(file: File, found: Mapping[str, pl.DataType] | None, catalogue: Catalogue) -> Reading:
+    """Check a file's columns against mapping and catalogue; None: it has neither rows nor columns, so all will do.
+
+    Raises InvalidArgument, one line a problem.
+    """
     source = file.source
     if file.format == "cloudevents":
         return Reading(file, (), {})
+    if found is None:
+        attributes_of_all = (name for attributes in catalogue.event_types.values() for name in attributes)
+        found = dict.fromkeys((*source.columns, *attributes_of_all), pl.String())
     problems: list[str] = []
     there = ", ".join(found) or "none"
     named = {"customer": source.customer, "time": source.time, "id": source.id, "type_column": source.type_column}

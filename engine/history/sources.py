@@ -7,6 +7,7 @@ parsed one by one, for the same reason.
 A row is numbered as an editor numbers it if no value holds a line break: the first one after the header of a CSV is 2.
 """
 
+import codecs
 import contextlib
 import csv
 import io
@@ -46,8 +47,11 @@ class Batch:
     """Rows that could not even be taken apart."""
 
 
-def columns_of(file: File) -> dict[str, pl.DataType]:
-    """Columns of a file and what they hold. Raises InvalidArgument if it cannot be read."""
+def columns_of(file: File) -> dict[str, pl.DataType] | None:
+    """Columns of a file and what they hold; None of JSON lines without a line, which have no columns and need none.
+
+    Raises InvalidArgument if it cannot be read.
+    """
     try:
         if file.format == "parquet":
             return dict(pl.read_parquet_schema(file.path))
@@ -58,13 +62,15 @@ def columns_of(file: File) -> dict[str, pl.DataType]:
                 raise InvalidArgument(f"{file.path}: two columns are called {twice[0]!r}")
             return {name: pl.String() for name in names}
         found: dict[str, pl.DataType] = {}
+        lines = 0
         for number, (_, value) in enumerate(_json_lines(file)):
+            lines += value is not None
             if isinstance(value, dict):
                 found |= dict.fromkeys(_paths(value), pl.String())
             # A column may be there for rare events only; one that is nowhere costs a whole reading, and an error.
             if number >= SAMPLE_ROWS and file.source.columns <= found.keys():
                 break
-        return found
+        return found if lines else None
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, EOFError) as error:
         raise InvalidArgument(f"{file.path}: cannot be read: {error}") from error
 
@@ -226,10 +232,12 @@ def _parquet(file: File, columns: Sequence[str], progress: Callable[[int], None]
 def _json_lines(file: File, progress: Callable[[int], None] = lambda read: None) -> Iterator[tuple[bytes, Any]]:
     """(line, what it holds or the error). Empty lines are None."""
     source, told = _opened(file, progress)
-    rest = b""
+    rest, begun = b"", False
     with source:
         while block := source.read(limits.HISTORY_BLOCK_BYTES):
             told()
+            if not begun:
+                block, begun = block.removeprefix(codecs.BOM_UTF8), True
             *lines, rest = (rest + block).split(b"\n")
             for line in lines:
                 yield line, _parsed(line)

@@ -265,6 +265,31 @@ def test_of_very_many_bad_rows_a_few_are_kept(tmp_path: Path) -> None:
     assert len(tally.kept) == 50
 
 
+@pytest.mark.parametrize("name", ["empty.jsonl", "empty.jsonl.gz", "blank.jsonl"])
+def test_json_lines_without_a_line_are_no_rows(tmp_path: Path, name: str) -> None:
+    text = b"\n\n" if name == "blank.jsonl" else b""
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    store = memory()
+    sources = [written(tmp_path, "csv"), COLUMNS | {"files": [str(tmp_path / name)]}]
+    report = load(store, CATALOGUE, tmp_path / "work", *sources)
+    assert (report.events, report.tally.refused) == (3, {})
+
+
+def test_what_a_mapping_names_must_be_declared_even_without_a_line(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    with pytest.raises(InvalidArgument, match="no event type 'sale' is declared"):
+        readings_of(CATALOGUE, COLUMNS | {"files": [str(tmp_path / "empty.jsonl")], "type": "sale"})
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "cloudevents.jsonl"])
+def test_a_byte_order_mark_before_json_lines_is_passed_over(tmp_path: Path, kind: str) -> None:
+    source = written(tmp_path, kind)
+    path = tmp_path / f"purchases.{kind}"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    report = load(memory(), CATALOGUE, tmp_path / "work", source)
+    assert (report.events, report.tally.refused) == (3, {})
+
+
 # --- files that cannot be read --------------------------------------------------------------------------------------
 
 PURCHASE = f"ann,{DAY},1\n"

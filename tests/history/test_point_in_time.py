@@ -77,6 +77,7 @@ def test_times_of_labels_in_units_and_formats(tmp_path: Path) -> None:
         ("who,at\nann,2024-05-01\n", "--label-time: no column 'when'; there are who, at"),
         ("who,when\nann,never\n,2024-05-01\n", r"row 3: customer: nothing, expected 1 to 64 bytes"),
         ("who,when\nann,never\n", r"labels.csv row 2: time: 'never', expected a time like"),
+        ("who,when,who\nann,2024-05-01,bob\n", "two columns are called 'who'"),
         ("who,when,spent\nann,2024-05-01,1\n", "column 'spent' is called like a feature"),
     ],
 )
