@@ -18,7 +18,7 @@ from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from engine import limits
-from engine.config_base import NAME_PATTERN
+from engine.config_base import LANGUAGE_PATTERN, NAME_PATTERN
 from engine.config_check import Location, problems_of, problems_of_new
 from engine.config_schema import Config, Offer
 from engine.errors import ConfigError
@@ -263,6 +263,8 @@ def _words(problem: Any) -> str:
     shown = "" if isinstance(given, (dict, list, tuple)) or problem["type"] == "missing" else f", got {given!r}"
     if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == NAME_PATTERN:
         return f"expected a name of a-z, 0-9 and _ that begins with a letter{shown}"
+    if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == LANGUAGE_PATTERN:
+        return f"expected a tag like en or pt-BR{shown}"
     if problem["type"] == "extra_forbidden":
         return "not a setting that exists here"
     return (

@@ -8,16 +8,21 @@ from engine import limits
 from features import parse_duration_ms
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,63}$"
+LANGUAGE_PATTERN = r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$"
 
 
 def _duration(value: object) -> object:
-    return parse_duration_ms(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        raise ValueError("expected a duration like 1d")  # a number alone could be anything: 86400 are no seconds here
+    return parse_duration_ms(value)
 
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """Lower-case name of a feature or a fact: it is a variable in rules."""
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$", max_length=limits.ID_BYTES_MAX)]
 """Id of a channel, placement, offer, category or event type."""
+Language = Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
+"""Tag of a language, with a country or without."""
 DurationMs = Annotated[int, BeforeValidator(_duration), Field(gt=0, le=limits.TIME_MS_MAX)]
 """Written as 30s, 5m, 2h or 7d."""
 TimeMs = Annotated[int, Field(ge=0, le=limits.TIME_MS_MAX)]

@@ -17,6 +17,7 @@ from engine.config_base import (
     DurationMs,
     Finite,
     Id,
+    Language,
     Name,
     Part,
     Rule,
@@ -104,6 +105,8 @@ class Attribute(Part):
             raise ValueError("values: only a text has them")
         if self.range and self.type != "number":
             raise ValueError("range: only a number has one")
+        if self.range and not self.range[0] < self.range[1]:
+            raise ValueError(f"range {list(self.range)}: expected [low, high] with low < high")
         if len(set(self.values)) != len(self.values):
             raise ValueError("values: expected each one once")
         return self
@@ -288,7 +291,7 @@ class Treatment(Part):
     channel: Id | None = None
     placements: tuple[Id, ...] = ()
     """Only there, each as channel/placement."""
-    language: str | None = None
+    language: Language | None = None
 
 
 class SeenOutcome(Part):
@@ -551,7 +554,7 @@ class Config(Part):
 
     opportune: Literal[1]
     name: Id
-    language: str = "en"
+    language: Language = "en"
     timezone: str = "UTC"
     governance: Governance = Governance()
     clock: Clock = Clock()

@@ -13,6 +13,7 @@ from engine.config_schema import Config, Offer, key_of
 from engine.groups import Location, lineage, since_feature
 from engine.hashed import HashedTexts
 from engine.ledgervalues import LEDGER_VALUES
+from engine.rulecode import unlisted
 from engine.rulenames import (
     LEDGER,
     NEAR,
@@ -25,6 +26,7 @@ from engine.rulenames import (
     as_read,
 )
 from engine.rules import Programs, RuleError, Rules, Variable
+from engine.rules_check import nearest
 from engine.rules_schema import LAYERS, GlobalRule, Trigger
 from engine.rulevalues import Coordinates, DateTrigger, Surroundings, kind_of
 
@@ -226,6 +228,7 @@ class RuleBook:
             try:
                 Rules([expression], self._samples, programs=self._programs)
                 self._hashed.check(expression, self._samples)
+                self._check_texts(expression)
                 self._checked[expression] = None
             except RuleError as error:
                 self._checked[expression] = RuleError(as_read(str(error)))
@@ -233,6 +236,22 @@ class RuleBook:
         if found is not None:
             self.problems.append((place, found))
         return found is None
+
+    def _check_texts(self, expression: str) -> None:
+        """Raise RuleError if a text with declared values is compared with another one: nobody ever has that."""
+        found = unlisted(expression, self._declared)
+        if found is not None:
+            name, text = found
+            there = self._declared[name]
+            raise RuleError(f"{name} is never {text!r}{nearest(text, there)}; there are {', '.join(there)}")
+
+    @cached_property
+    def _declared(self) -> dict[str, tuple[str, ...]]:
+        """Values of the texts that rules see, where they are declared."""
+        texts = {fact.name: fact.values for fact in self._config.context}
+        specs = [self._config.feature_spec(feature) for feature in self._config.all_features]
+        texts |= {spec.name: tuple(spec.categories) for spec in specs}
+        return {name: values for name, values in (texts | self._texts).items() if values}
 
 
 def _scope(rule: GlobalRule) -> Callable[[Offer, Sequence[str]], bool]:

@@ -142,6 +142,32 @@ def mismatched(expression: str, kinds: Mapping[str, str]) -> bool:
     return False
 
 
+def unlisted(expression: str, texts: Mapping[str, Sequence[str]]) -> tuple[str, str] | None:
+    """(name, text) where a rule plainly compares one of `texts` with none of its values; None if it does not.
+
+    >>> [unlisted(rule, {"job": ("clerk", "nurse")}) for rule in ("job == 'nurse'", "job in ['clerk', 'nurze']")]
+    [None, ('job', 'nurze')]
+    """
+    try:
+        tokens = [("op", "(")] * 2 + _tokens(expression) + [("end", "")] * 2
+    except _Beyond:
+        return None
+    for at, (kind, name) in enumerate(tokens):
+        if kind != "name" or name not in texts:
+            continue
+        compared: list[tuple[str, str]] = []
+        if tokens[at + 1][1] in ("==", "!=") and tokens[at + 3][1] not in ("+", "."):
+            compared.append(tokens[at + 2])
+        if tokens[at - 1][1] in ("==", "!=") and tokens[at - 3][1] != "+" and tokens[at + 1][1] not in ("+", "."):
+            compared.append(tokens[at - 2])
+        if tokens[at + 1] == ("name", "in") and tokens[at + 2][1] == "[":
+            compared += tokens[at + 3 : tokens.index(("op", "]"), at)]
+        for sort, literal in compared:
+            if sort == "text" and literal[1:-1] not in ("", *texts[name]):
+                return name, literal[1:-1]
+    return None
+
+
 def _tokens(expression: str) -> list[tuple[str, str]]:
     found, at = [], 0
     text = expression.rstrip()

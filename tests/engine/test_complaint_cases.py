@@ -13,7 +13,7 @@ from engine.timeline import Entry
 
 DAY_MS = 86_400_000
 SAME = ("topic", "product")
-RULE = OnTimeline(kind="complaint", case="case", same=SAME, within=7 * DAY_MS, closes={"state": "closed"})
+RULE = OnTimeline(kind="complaint", case="case", same=SAME, within="7d", closes={"state": "closed"})
 
 
 def complaints(*told: tuple[float, dict[str, Any]]) -> list[tuple[Entry, OnTimeline, str]]:
