@@ -21,6 +21,7 @@ from engine.config import load_text, version_of
 from engine.errors import NotFound
 from engine.featurecheck.finding import moment
 from engine.registry import lacking_told
+from engine.rulenames import shadowed_told
 from engine.store.redis import RedisStore
 from engine.versions import Changed, History, Step, Versions, described
 from engine.versions_changes import Changes, changed_decisions
@@ -70,7 +71,8 @@ def validate(config_path: Path) -> None:
         if count:
             table.add_row(what, f"{count:,}", which)
     Console(width=_COLUMNS).print(table)
-    for line in lacking_told(config):
+    names = [*(feature.name for feature in config.all_features), *(fact.name for fact in config.context)]
+    for line in [*shadowed_told(names), *lacking_told(config)]:
         click.echo(f"note: {line}", err=True)
 
 

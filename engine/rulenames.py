@@ -28,6 +28,8 @@ OF_OFFER: Final = "OFFER_"
 NEAR: Final = "NEAR_"
 TRIGGER: Final = "TRIGGER_"
 REQUEST_VALUES: Final = ("channel", "placement", "hour", "weekday", "month", "day", "today")
+_SHOWN: Final = {"request": "hour", "ledger": "contacts_7d", "offer": "value"}
+"""Words before a dot, each with an example of what stands behind it."""
 
 Constant = float | str | bool | Sequence[str]
 _WORD: Final = re.compile(
@@ -90,6 +92,25 @@ class Names:
         if name not in self.places:
             raise RuleError(f"no place or kind of places is called {name!r}{nearest(name, self.places)}")
         return f"({NEAR}{self.places[name]} <= {float(km)!r})"
+
+
+def shadowed_told(declared: Iterable[str]) -> list[str]:
+    """What features and facts take from rules by their names, a sentence each.
+
+    >>> shadowed_told(["age", "month", "offer"])
+    ["rules mean the declared 'month' by month; that of the request is request.month", \
+"rules mean the declared 'offer' by offer; they do not see offer.value and the like"]
+    """
+    told = []
+    for name in declared:
+        if name in REQUEST_VALUES:
+            instead = f"that of the request is request.{name}"
+        elif name in _SHOWN:
+            instead = f"they do not see {name}.{_SHOWN[name]} and the like"
+        else:
+            continue
+        told.append(f"rules mean the declared {name!r} by {name}; {instead}")
+    return told
 
 
 def as_read(text: str) -> str:

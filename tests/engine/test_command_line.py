@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click import Context
 from click.testing import CliRunner
 
 from engine.cli import SECTIONS, main
+from tests.small_engine import CONFIG
 
 _TEXTS = {name: text for commands in SECTIONS.values() for name, text in commands.items()}
 
@@ -22,6 +24,17 @@ def test_a_command_is_listed_with_its_own_words(name: str) -> None:
 def test_what_is_no_command_is_told() -> None:
     result = CliRunner().invoke(main, ["offer"])
     assert (result.exit_code, "No such command 'offer'" in result.output) == (2, True)
+
+
+def test_validate_notes_words_of_rules_that_names_take(tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_bytes(CONFIG.replace(b"name: minutes", b"name: hour").replace(b"name: purchases_7d", b"name: ledger"))
+    result = CliRunner().invoke(main, ["validate", str(path)])
+    assert result.exit_code == 0
+    assert [line for line in result.stderr.splitlines() if "declared" in line] == [
+        "note: rules mean the declared 'ledger' by ledger; they do not see ledger.contacts_7d and the like",
+        "note: rules mean the declared 'hour' by hour; that of the request is request.hour",
+    ]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["decide", "--help"], ["report", "--help"]])
