@@ -173,6 +173,8 @@ class Catalogue:
             if given is not None
         ]
         names = [column.name for column in columns]
+        if len(set(names)) < len(names):
+            raise ValueError("a name is declared twice")  # told by engine.config_check, with both places
         crosses, asked = config.learning.crosses, config.learning.waves
         try:
             transform = Transform.compile(inputs, names)

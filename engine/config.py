@@ -25,6 +25,27 @@ from engine.errors import ConfigError
 from engine.groups import Expanded, expanded
 
 FormT = TypeVar("FormT", bound=BaseModel)
+_PATTERNS: Final = {
+    NAME_PATTERN: "expected a name of a-z, 0-9 and _ that begins with a letter",
+    LANGUAGE_PATTERN: "expected a tag like en or pt-BR",
+}
+_KINDS: Final = {
+    "extra_forbidden": "not a setting that exists here",
+    "model_type": "expected a mapping",
+    "dict_type": "expected a mapping",
+    "tuple_type": "expected a list",
+    "list_type": "expected a list",
+    "string_type": "expected a text",
+    "string_too_short": "expected a text that is not empty",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "float_type": "expected a valid number",
+    "float_parsing": "expected a valid number",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+}
+"""Pydantic's kinds of problems, in words of a configuration."""
 _TOO_DEEP: Final = f"lists and mappings nested deeper than {limits.CONFIG_NESTED_ENTRIES_MAX}"
 
 
@@ -93,7 +114,7 @@ def _validated(form: type[FormT], given: Any) -> tuple[FormT | None, list[tuple[
     try:
         return form.model_validate(given), []
     except ValidationError as error:
-        return None, [(problem["loc"], _words(problem)) for problem in _told(error.errors(include_url=False))]
+        return None, _in_words(_told(error.errors(include_url=False)), given)
 
 
 def checked(text: bytes, name: str, form: type[FormT], expected: str) -> tuple[FormT, Any]:
@@ -258,16 +279,63 @@ def _told(problems: Sequence[Any]) -> list[Any]:
     ]
 
 
+def _in_words(problems: Sequence[Any], given: Any) -> list[tuple[Location, str]]:
+    """(place, what was expected) of pydantic's problems, once a place where several things may stand."""
+    placed = [(*_of_file(problem, given), problem) for problem in problems]
+    deepest: dict[Location, int] = {}
+    for place, choice, _ in placed:
+        if choice is not None:
+            deepest[choice] = max(deepest.get(choice, 0), len(place))
+    told: dict[Location, list[str]] = {}
+    shown: dict[Location, str] = {}
+    for place, choice, problem in placed:
+        # Of what may stand somewhere, that is meant which fits furthest.
+        if choice is None or len(place) == deepest[choice]:
+            words = _words(problem)
+            ways = told.setdefault(place, [])
+            if words not in ways:
+                ways.append(words if not ways else words.removeprefix("expected "))
+            shown[place] = _shown(problem)
+    return [(place, " or ".join(ways) + shown[place]) for place, ways in told.items()]
+
+
+def _of_file(problem: Any, given: Any) -> tuple[Location, Location | None]:
+    """(the place without pydantic's names of types, where the first of them stood; None if it has none)."""
+    place: list[int | str] = []
+    choice: Location | None = None
+    node, loc = given, problem["loc"]
+    for at, step in enumerate(loc):
+        in_mapping = isinstance(node, dict) and step in node
+        in_list = isinstance(node, list | tuple) and isinstance(step, int) and step < len(node)
+        absent = problem["type"] == "missing" and at == len(loc) - 1
+        if in_mapping or in_list:
+            node = node[step]
+        elif isinstance(step, str) and not absent:
+            choice = tuple(place) if choice is None else choice
+            continue
+        place.append(step)
+    return tuple(place), choice
+
+
+def _shown(problem: Any) -> str:
+    """What stands there, where it is short and does not stand in the words already."""
+    given, kind = problem.get("input"), problem["type"]
+    told = isinstance(given, (dict, list, tuple)) or kind in ("missing", "extra_forbidden")
+    return "" if told else f", got {given!r}"
+
+
 def _words(problem: Any) -> str:
-    given = problem.get("input")
-    shown = "" if isinstance(given, (dict, list, tuple)) or problem["type"] == "missing" else f", got {given!r}"
-    if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == NAME_PATTERN:
-        return f"expected a name of a-z, 0-9 and _ that begins with a letter{shown}"
-    if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == LANGUAGE_PATTERN:
-        return f"expected a tag like en or pt-BR{shown}"
-    if problem["type"] == "extra_forbidden":
-        return "not a setting that exists here"
-    return (
-        re.sub(r"^(Value error, |Input should be )", lambda m: "expected " if "Input" in m[0] else "", problem["msg"])
-        + shown
-    )
+    kind, about = problem["type"], problem.get("ctx", {})
+    if kind == "string_pattern_mismatch" and about["pattern"] in _PATTERNS:
+        return _PATTERNS[about["pattern"]]
+    if kind == "missing" and isinstance(problem["loc"][-1], int):
+        return "expected another entry"
+    if kind in ("too_short", "too_long"):
+        bound = f"at least {about['min_length']}" if kind == "too_short" else f"at most {about['max_length']}"
+        return f"expected {bound} in the list, there are {about['actual_length']}"
+    if kind == "string_too_long":
+        return f"expected at most {about['max_length']} characters"
+    if kind in _KINDS:
+        return _KINDS[kind]
+    message: str = problem["msg"]
+    return re.sub(r"^(Value error, |Input should be )", lambda m: "expected " if "Input" in m[0] else "", message)

@@ -58,7 +58,8 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     found += _check_timelines(config)
     found += _check_identities(config)
     found += _check_rollups(config)
-    attributes = {event.type: {name: a.type for name, a in event.attributes.items()} for event in config.events}
+    events = _events(config)
+    attributes = {event.type: {name: a.type for name, a in event.attributes.items()} for event in events.values()}
     found += problems_of_experiments(config.experiments, channels, {o.category for o in config.offers}, attributes)
     found += treatments.problems_of(config)
     found += parameters.problems_of(config)
@@ -181,9 +182,18 @@ def _check_names(config: Config) -> list[tuple[Location, str]]:
     return found
 
 
+def _events(config: Config) -> dict[str, EventType]:
+    """The types of events; one that is there twice, which is told, has the attributes of both."""
+    events: dict[str, EventType] = {}
+    for event in config.events:
+        before = events.get(event.type, event).attributes
+        events[event.type] = event.model_copy(update={"attributes": {**event.attributes, **before}})
+    return events
+
+
 def _check_features(config: Config) -> list[tuple[Location, str]]:
     found: list[tuple[Location, str]] = []
-    events = {event.type: event for event in config.events}
+    events = _events(config)
     before: dict[str, list[FeatureSpec]] = {}
     for at, feature in enumerate(config.features):
         event = events.get(feature.event or "")
@@ -295,7 +305,7 @@ def _check_identities(config: Config) -> list[tuple[Location, str]]:
 def _check_rollups(config: Config) -> list[tuple[Location, str]]:
     """Features of entities: whose an event is and whose a decision reads must be known."""
     found: list[tuple[Location, str]] = []
-    events = {event.type: event for event in config.events}
+    events = _events(config)
     facts = {fact.name: fact.type for fact in config.context}
     kinds = {entity.kind: (at, entity) for at, entity in enumerate(config.entities)}
     rolled = {feature.entity for feature in config.features}

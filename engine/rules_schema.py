@@ -13,6 +13,8 @@ _DAY_MS: Final = 86_400_000
 
 
 def _rule(value: object) -> object:
+    if not isinstance(value, str | dict):
+        raise ValueError("expected a rule, or a mapping with name and when")
     return {"when": value} if isinstance(value, str) else value
 
 

@@ -8,6 +8,7 @@ from engine.catalogue import Catalogue
 from engine.config import load, parse, read, version_of
 from engine.errors import ConfigError
 from engine.limits import CONFIG_BYTES_MAX
+from engine.versions_check import compiled
 from tests.small_engine import CONFIG
 
 
@@ -174,7 +175,9 @@ def test_ways_to_stand_on_the_timeline(settings: bytes) -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (b"yes please", "expected a valid dictionary"),
+        (b"yes please", "events[1].timeline: expected a mapping, got 'yes please'"),
+        (b"{kind: complaint, case: topic, closes: 5}", "timeline.closes: expected true or false or a mapping"),
+        (b"{kind: complaint, case: topic, closes: {state: [1]}}", "timeline.closes.state: expected a valid number or"),
         (b"{kind: quarrel}", "events[1].timeline.kind: expected 'contact', 'complaint', 'note', 'use' or"),
         (b"{kind: decision}", "events[1].timeline.kind: expected"),
         (b"{colour: red}", "events[1].timeline.colour: not a setting that exists here"),
@@ -287,6 +290,36 @@ def test_values_that_make_no_names_of_their_own_are_told(values: str, told: str)
     [problem] = problems(CONFIG.replace(b"function: count, window: 7d", by))
     assert told in problem
     assert problem.startswith(f"shop.yaml:{line_with(CONFIG, 'name: purchases_7d')}: features[1].by: values: ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('["complaints_90d == 0.0", "spent_30d > 100.0"]', "[false]",
+         "offers[1].eligibility[0]: expected a rule, or a mapping with name and when, got False"),
+        ('["complaints_90d == 0.0", "spent_30d > 100.0"]', "vip", "offers[1].eligibility: expected a list, got 'vip'"),
+        ("placements: [desk]", "placements: desk", "channels[0].placements: expected a list, got 'desk'"),
+        ("[{text: May we help?}]", "[]", "offers[2].treatments: expected at least 1 in the list, there are 0"),
+        ("[{text: May we help?}]", "[May]", "offers[2].treatments[0]: expected a mapping, got 'May'"),
+        ("text: May we help?", "text: ''", "offers[2].treatments[0].text: expected a text that is not empty, got ''"),
+        ("range: [0, 600]", "range: [0]", "context[1].range[1]: expected another entry"),
+        ("limit: 3", "limit: 3\nlearning: {waves: x}", "learning.waves: expected 'auto' or a whole number, got 'x'"),
+        ("limit: 3", "limit: 3\nexploration: {strength: very}",
+         "exploration.strength: expected 'tuned' or a valid number, got 'very'"),
+        ("function: count, window: 7d", "function: count, where: {amount: [1]}",
+         "features[1].where.amount: expected a valid number or true or false or a text"),
+        ("name: minutes,", "name: spent_30d,", "context[1].name: the name 'spent_30d' is already taken by features[0]"),
+        ("  - type: complaint", "  - type: complaint\n  - type: purchase",
+         "events[2].type: event type 'purchase' is already there as events[0]"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_in_words_and_once(old: str, new: str, told: str) -> None:
+    """Without names of types that nobody wrote, and without what follows from it."""
+    text = CONFIG.decode().replace(old, new, 1).encode()
+    with pytest.raises(ConfigError) as refusal:
+        compiled(text, "shop.yaml")
+    [problem] = str(refusal.value).splitlines()
+    assert problem.split(": ", 1)[1] == told
 
 
 def test_all_mistakes_are_told_at_once() -> None:

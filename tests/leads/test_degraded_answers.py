@@ -62,8 +62,8 @@ async def test_the_fallback_keeps_to_the_dates_of_its_offers() -> None:
         (b"fallback: {moon: [card]}", r"fallback\.moon: no channel 'moon'; there are branch, web"),
         (b"fallback: {web: [card, moon]}", r"fallback\.web\[1\]: no offer 'moon'"),
         (b"fallback: [card, card]", r"fallback\[1\]: offer 'card' is already there"),
-        (b"fallback: {web: card}", r"fallback\.channels\.web: expected a valid tuple"),
-        (b"fallback: card", r"fallback\.list: expected a valid tuple"),
+        (b"fallback: {web: card}", r"fallback\.web: expected a list"),
+        (b"fallback: card", r"fallback: expected a list"),
         (b"fallback: [card]\ndefaults: {valid_for: 0d}", r"defaults\.valid_for"),
     ],
 )
