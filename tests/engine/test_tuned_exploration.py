@@ -217,9 +217,9 @@ def test_who_is_forgotten_leaves_the_second_learner_too() -> None:
         ("{strength: 1, tuning: {decisions: 500}}", "exploration.tuning: the strength is given; expected strength: t"),
         ("{strength: tuned, tuning: {strengths: [1, 0.3]}}", "expected each one larger than the one before"),
         ("{strength: tuned, tuning: {strengths: [0, 0.3]}}", "expected greater than 0, got 0"),
-        ("{strength: tuned, tuning: {strengths: [1]}}", "at least 2 items"),
+        ("{strength: tuned, tuning: {strengths: [1]}}", "expected at least 2 in the list, there are 1"),
         ("{strength: tuned, tuning: {decisions: 1}}", "expected greater than or equal to 500, got 1"),
-        ("{strength: loud}", "expected 'tuned', got 'loud'"),
+        ("{strength: loud}", "expected 'tuned' or a valid number, got 'loud'"),
     ],
 )
 def test_a_mistake_is_told(exploration: str, told: str) -> None:
