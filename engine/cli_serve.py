@@ -178,7 +178,7 @@ def ingest(
 
 
 def _check_store(url: str) -> None:
-    """Once, before there are workers that would all wait for it. Raises Unavailable."""
+    """Before there are workers that would all wait for it. Raises Unavailable."""
     try:
         asyncio.run(reach(url, STORE_ANSWER_MS_MAX / 1e3))
     except StoreError as error:

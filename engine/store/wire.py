@@ -40,6 +40,7 @@ LOOK_US_MAX: Final = 100
 READ_BYTES_MAX: Final = 256 * 1024
 LAST_LOOK_MS: Final = 1
 """Between the end of a wait and giving up."""
+_REACH_PAUSE_S: Final = 0.2
 
 _NOTHING: Final = object()
 _UNAVAILABLE: Final = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "UNBLOCKED"})
@@ -324,25 +325,29 @@ class Connection:
 
 
 async def reach(url: str, wait_s: float) -> None:
-    """Find out whether a store answers at a URL, be it that it is loading its files, and lets us in.
+    """Wait until a store answers at a URL, be it that it is loading its files, and lets us in.
 
     Of several nodes one is enough. Raises StoreError, StoreUnavailable if none answers in time, ValueError.
     """
     addresses = Address.parse_all(url)
-    error: StoreError = StoreUnavailable("no address")
-    for address in addresses:
-        connection = Connection(address)
-        try:
-            [reply] = await connection.pipeline([(b"PING",)], wait_s / len(addresses))
-        except StoreUnavailable as away:
-            error = away
-            continue
-        finally:
-            await connection.close()
-        if isinstance(reply, StoreError) and not isinstance(reply, StoreUnavailable):
-            raise StoreError(f"{address}: {reply}")
-        return
-    raise error
+    end_s = time.monotonic() + wait_s
+    while True:
+        error: StoreError = StoreUnavailable("no address")
+        for address in addresses:
+            connection = Connection(address)
+            try:
+                [reply] = await connection.pipeline([(b"PING",)], wait_s / len(addresses))
+            except StoreUnavailable as away:
+                error = away
+                continue
+            finally:
+                await connection.close()
+            if isinstance(reply, StoreError) and not isinstance(reply, StoreUnavailable):
+                raise StoreError(f"{address}: {reply}")
+            return
+        if time.monotonic() >= end_s:
+            raise error
+        await asyncio.sleep(_REACH_PAUSE_S)  # it may be started at this moment, as the engine is
 
 
 def _reason(error: OSError) -> str:

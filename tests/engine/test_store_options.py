@@ -106,3 +106,19 @@ def test_a_report_that_cannot_be_written_says_where(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").read_bytes() == b"{}"
     with pytest.raises(InvalidArgument, match=rf"^{tmp_path}/none/a.json: cannot be written: No such file"):
         write_report(tmp_path / "none" / "a.json", b"{}")
+
+
+async def test_a_store_that_is_started_meanwhile_is_waited_for(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+
+    async def start() -> None:
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(server.start)
+
+    starting = asyncio.create_task(start())
+    try:
+        await reach(server.url, 10.0)
+        await starting
+        assert await server.say(b"PING") == b"PONG"
+    finally:
+        server.stop()
