@@ -112,7 +112,10 @@ def _become(
     except BaseException:
         traceback.print_exc()
     finally:
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        # Whatever fails here, a full disk or a supervisor that is gone: what is behind this call is the supervisor's.
+        try:
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)

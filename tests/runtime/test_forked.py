@@ -91,6 +91,27 @@ def test_how_it_ended_is_told(tmp_path: Any) -> None:
     assert "ValueError: no more paper" in (tmp_path / "log").read_text()
 
 
+_UNHEARD = """
+def speaks():
+    sys.stdin.read()
+    print("to nobody", end="")
+
+unheard = Forked(speaks, "opportune", log)
+unheard.stdout.close()
+unheard.stdin.close()
+found["code"] = unheard.wait()
+log.write(b"here is %d\\n" % os.getpid())
+log.flush()
+"""
+
+
+def test_a_fork_whose_last_words_nobody_reads_ends_all_the_same(tmp_path: Any) -> None:
+    """What comes after it in the program is its supervisor's, and must not be done twice."""
+    found = run(_UNHEARD, tmp_path / "log")
+    assert found["code"] == 0
+    assert (tmp_path / "log").read_text().count("here is") == 1
+
+
 _THREADS = """
 found["alone"] = possible()
 ended = threading.Event()
