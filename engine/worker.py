@@ -53,6 +53,8 @@ _OPEN_RETRY_S: Final = 0.1
 _LAYOUT_GRACE_S: Final = 1.0
 """Servers follow a version within this time, mostly."""
 _OPEN_S_MAX: Final = 30.0
+_LEARN_NICE: Final = 5
+"""Weighs a third of a process that is not nice."""
 
 
 class Settings(BaseModel):
@@ -88,6 +90,8 @@ Role = Callable[[Settings, Catalogue, RedisStore, asyncio.Event], Awaitable[None
 def main(role: str, settings_json: str) -> None:
     """Run one worker."""
     roles: dict[str, Role] = {"serve": serve, "ingest": ingest, "learn": learn}
+    if role == "learn":
+        _give_way()
     run(roles[role], settings_json)
 
 
@@ -177,6 +181,19 @@ def _parent_gone(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     if not os.read(sys.stdin.fileno(), 1024):
         loop.remove_reader(sys.stdin.fileno())
         stop.set()
+
+
+def _give_way() -> None:
+    """Let callers go first: where the cores are short, lessons may wait, answers may not.
+
+    On two cores a server that is asked without a pause then makes a tenth more decisions. More would starve the learner
+    where everything is busy: as it is, it gets a quarter of a core beside two processes that want all of two.
+    """
+    with suppress(AttributeError, OSError):  # Windows has none
+        level = os.nice(_LEARN_NICE)
+        if os.getsid(0) == os.getpid():
+            # Linux may weigh sessions before it weighs the processes in each, and this one has a session of its own.
+            Path("/proc/self/autogroup").write_text(str(level))
 
 
 def _keep_memory() -> None:

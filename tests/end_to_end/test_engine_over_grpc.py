@@ -4,10 +4,12 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import grpc
+import psutil
 import pytest
 
 from opportune.v1 import common_pb2, customers_pb2, decisions_pb2, events_pb2, feedback_pb2
@@ -113,6 +115,16 @@ def test_time_of_events_expires_offers(client: Client) -> None:
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     late = report(client, answer.decision_id, "help", "ACCEPTED", time_ms=later_ms)
     assert late.late, "a late yes still counts"
+
+
+def test_callers_go_before_lessons(engine: EngineProcess) -> None:
+    level = {name: psutil.Process(pid).nice() for name, pid in engine.pids.items()}
+    assert level["learn"] > level["serve-0"] == level["ingest"] == level["store"]
+    sessions = {name: Path(f"/proc/{pid}/autogroup") for name, pid in engine.pids.items()}
+    if all(path.exists() for path in sessions.values()):  # Linux that weighs sessions
+        weighed = {name: int(path.read_text().split()[-1]) for name, path in sessions.items()}
+        assert weighed["learn"] == level["learn"]
+        assert weighed["serve-0"] == weighed["ingest"] == weighed["store"] < level["learn"]
 
 
 def test_http_is_the_same_engine(engine: EngineProcess, client: Client) -> None:
