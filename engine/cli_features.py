@@ -25,13 +25,20 @@ _TABLE_COLUMNS_MIN: Final = 160
 @click.option("--check", is_flag=True, help="Report on the quality of the features' data instead of listing them.")
 @click.option("--data", "data_path", type=click.Path(path_type=Path), help="To check: data folder, running or not.")
 @click.option("--redis", "redis_url", help="To check: the store of an engine that has its own, redis://… or unix://…")
+@click.option("--kafka", help="To check: HOST:PORT[,…] of your Kafka, if that is the event log.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the same there.")
 @click.option(
     "--sample", type=click.IntRange(1, CUSTOMERS_SAMPLED_MAX), default=CUSTOMERS_SAMPLED, show_default=True,
     help="To check: customers whose features are read.",
 )  # fmt: skip
 def features(
-    config_path: Path, check: bool, data_path: Path | None, redis_url: str | None, json_path: Path | None, sample: int
+    config_path: Path,
+    check: bool,
+    data_path: Path | None,
+    redis_url: str | None,
+    kafka: str | None,
+    json_path: Path | None,
+    sample: int,
 ) -> None:
     """List the features: what each means, where it lies in a customer's record, what it costs.
 
@@ -39,9 +46,9 @@ def features(
     2: cannot tell.
     """
     if check:
-        sys.exit(check_features(config_path, data_path, redis_url, json_path, sample))
-    if data_path or redis_url:
-        raise click.UsageError("--data and --redis belong to --check")
+        sys.exit(check_features(config_path, data_path, redis_url, kafka, json_path, sample))
+    if data_path or redis_url or kafka:
+        raise click.UsageError("--data, --redis and --kafka belong to --check")
     with told():
         catalogue = Catalogue.of_file(config_path)
     config = catalogue.config

@@ -15,7 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from engine.catalogue import Catalogue
 from engine.cli_parts import config_option, told
-from engine.cli_store import binary_option, data_option, in_store, redis_option, url_of
+from engine.cli_store import (
+    binary_option,
+    check_brokers,
+    data_option,
+    event_log_of,
+    in_store,
+    redis_option,
+    url_of,
+)
 from engine.config import load_text
 from engine.layouts import keep_layout
 from engine.store.redis import RedisStore
@@ -92,6 +100,7 @@ _work_option = click.option(
 @_work_option
 @click.option("--check", is_flag=True, help="Read and check everything, load nothing. Exit code 1: rows were refused.")
 @click.option("--from-log", is_flag=True, help="Fill new features from the event log of the engine instead of FILES.")
+@click.option("--kafka", help="With --from-log: HOST:PORT[,…] of your Kafka, if that is the event log.")
 @click.option(
     "--feature",
     "features",
@@ -115,11 +124,13 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     if given["from_log"]:
         _only_from_log(context)
+        check_brokers(given["kafka"])
         with told():
             _fill_from_log(config_path, given)
         return
-    if given["features"]:
-        raise click.UsageError("--feature goes with --from-log")
+    for option, name in (("--feature", "features"), ("--kafka", "kafka")):
+        if given[name]:
+            raise click.UsageError(f"{option} goes with --from-log")
     with told():
         catalogue = Catalogue.of_file(config_path)
         files = _files(given)
@@ -162,7 +173,7 @@ def _tell_rolled(catalogue: Catalogue, what: str) -> None:
 
 
 def _only_from_log(context: click.Context) -> None:
-    taken = {"config_path", "data_path", "redis_url", "store_binary", "from_log", "features"}
+    taken = {"config_path", "data_path", "redis_url", "store_binary", "from_log", "features", "kafka"}
     default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
     for parameter in context.command.params:
         name = parameter.name or ""
@@ -178,16 +189,18 @@ def _fill_from_log(config_path: Path, given: dict[str, Any]) -> None:
 
     async def run(store: RedisStore) -> fromlog.Report:
         await keep_layout(store, catalogue.version, load_text(config_path), catalogue.layout)
-        with Progress(TextColumn("{task.description}"), BarColumn(), *_LOG_COLUMNS, console=_STDERR) as bar:
-            task = bar.add_task("events of the log", total=store.partitions, entries=0)
-            read = 0
+        columns = (TextColumn("{task.description}"), BarColumn(), *_LOG_COLUMNS)
+        async with event_log_of(store, given["kafka"]) as events:
+            with Progress(*columns, console=_STDERR) as bar:
+                task = bar.add_task("events of the log", total=events.partitions, entries=0)
+                read = 0
 
-            def progress(entries: int) -> None:
-                nonlocal read
-                read += entries
-                bar.update(task, advance=0 if entries else 1, entries=read)
+                def progress(entries: int) -> None:
+                    nonlocal read
+                    read += entries
+                    bar.update(task, advance=0 if entries else 1, entries=read)
 
-            return await fromlog.fill(store, catalogue.layout, given["features"], progress)
+                return await fromlog.fill(store, events, catalogue.layout, given["features"], progress)
 
     report = in_store(_url(given), run, "the store is away")
     click.echo(f"filled {', '.join(report.features)} from {report.events:,} events")

@@ -15,6 +15,7 @@ import click
 
 from engine.catalogue import Catalogue
 from engine.cli_parts import config_option, told
+from engine.cli_store import check_brokers
 from engine.config import load
 from engine.datafolder import DataFolder
 from engine.embedded import EmbeddedStore
@@ -186,10 +187,7 @@ def _check_store(url: str) -> None:
 
 
 def _check_kafka(kafka: str, prefix: str, sources: tuple[str, ...]) -> None:
-    for server in kafka.split(","):
-        host, _, port = server.strip().rpartition(":")
-        if not host or not port.isdecimal():
-            raise click.BadParameter(f"{server.strip()!r}, expected HOST:PORT[,HOST:PORT…]", param_hint="--kafka")
+    check_brokers(kafka)
     for option, name in (("--prefix", prefix), *(("--source", source) for source in sources)):
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", name):
             message = f"{name!r} is no name of a topic, expected letters, digits, '.', '_' and '-'"

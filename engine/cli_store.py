@@ -1,17 +1,18 @@
 """What commands share that read the store of an engine: options, how it is opened and closed, where reports go."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 import click
 
 from engine import limits
-from engine.errors import InvalidArgument, Unavailable
+from engine.errors import InvalidArgument, NotAllowed, Unavailable
+from engine.eventlog import EventLog, StreamLog
 from engine.replaying import store_of
-from engine.store.base import StoreError
+from engine.store.base import EVENTS_IN_KAFKA, Store, StoreError
 from engine.store.redis import RedisStore
 from engine.store.wire import Address
 
@@ -26,6 +27,14 @@ redis_option = click.option(
 binary_option = click.option(
     "--store-binary", type=click.Path(path_type=Path), help="valkey-server or redis-server to start."
 )
+
+
+def check_brokers(kafka: str | None) -> None:
+    """Refuse a --kafka that names no brokers. Raises BadParameter."""
+    for server in () if kafka is None else kafka.split(","):
+        host, _, port = server.strip().rpartition(":")
+        if not host or not port.isdecimal():
+            raise click.BadParameter(f"{server.strip()!r}, expected HOST:PORT[,HOST:PORT…]", param_hint="--kafka")
 
 
 def check_store(data_path: Path | None, redis_url: str | None) -> None:
@@ -83,6 +92,23 @@ async def _in_store(url: str, work: Callable[[RedisStore], Awaitable[T]], failed
         raise Unavailable(f"{failed}: {error}") from error
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def event_log_of(store: Store, kafka: str | None) -> AsyncIterator[EventLog]:
+    """The event log of a store, while the block lasts; `kafka` is what --kafka names.
+
+    Raises NotAllowed if the log is elsewhere, BrokerError if that Kafka has it not, StoreError.
+    """
+    if kafka is None:
+        if await store.remember(EVENTS_IN_KAFKA) is not None:
+            raise NotAllowed("the events of this store are in Kafka: name its brokers with --kafka HOST:PORT")
+        yield StreamLog(store)
+        return
+    from engine.kafka.eventlog import TopicLog  # brings the client library, which most have no use for
+
+    async with TopicLog.opened(kafka, store) as log:
+        yield log
 
 
 def write_report(path: Path, report: bytes) -> None:

@@ -331,7 +331,7 @@ STOP_MS_MAX: Final = 15_000
 """From SIGTERM to the end of everything, the store included."""
 START_MS_MAX: Final = 60_000
 STORE_ANSWER_MS_MAX: Final = 5_000
-"""How long a store of your own may take to answer before anything is started on it."""
+"""How long a store or a Kafka of your own may take to answer before anything is begun with it."""
 RESTARTS_MAX: Final = 20
 """Restarts of one worker within RESTARTS_WINDOW_MS before the supervisor gives up."""
 RESTARTS_WINDOW_MS: Final = 60_000

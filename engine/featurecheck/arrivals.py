@@ -77,12 +77,11 @@ class Arrivals:
             if feature.window is not None and feature.event:
                 self._windows[feature.event] = min(feature.window, self._windows.get(feature.event, feature.window))
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event, arrival_ms: int) -> None:
         """Take in one event of the log. A type that the configuration no longer declares is counted as well."""
         seen = self._seen.get(event.type)
         if seen is None:
             seen = self._seen[event.type] = _Seen()
-        arrival_ms = event.offset.ms
         self.events += 1
         self.newest_arrival_ms = max(self.newest_arrival_ms, arrival_ms)
         self._recent[arrival_ms // _DAY_MS] += 1

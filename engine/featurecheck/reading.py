@@ -1,4 +1,4 @@
-"""Reading: what the check looks at, out of a store that may serve meanwhile.
+"""Reading: what the check looks at, out of a store that may serve meanwhile, and out of Kafka if events are there.
 
 In this order, because the features are read as of the newest thing that the logs hold: decisions, events, dead letters,
 customers. Every part is bounded (thresholds.py). A log that is too long is read by whole partitions: these are a
@@ -7,8 +7,9 @@ hash of their names has it.
 """
 
 import re
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final, Protocol
 
 import redis
 import redis.asyncio
@@ -18,6 +19,7 @@ from engine import limits
 from engine.catalogue import Catalogue
 from engine.config_base import CUSTOMER
 from engine.errors import ConfigError, DataFolderError, Unavailable
+from engine.eventlog import EventLog, StreamLog
 from engine.featurecheck import thresholds as at
 from engine.featurecheck.arrivals import Arrivals, type_findings
 from engine.featurecheck.drift import DecisionSample, columns_of, decision_findings, drift_findings
@@ -26,7 +28,6 @@ from engine.featurecheck.report import Report
 from engine.featurecheck.values import CustomerSample, feature_findings, record_findings
 from engine.gateway_letters import letter_type
 from engine.identity import is_control
-from engine.ingest import logged_event
 from engine.links import moved_to
 from engine.rollups import is_entity
 from engine.store.base import EVENTS_IN_KAFKA, Store, StoreError
@@ -43,19 +44,60 @@ Client = Any
 """redis.asyncio.Redis or RedisCluster, whose types differ between versions."""
 
 
-async def check_at(url: str, catalogue: Catalogue, customers_max: int, now_ms: int | None) -> Report:
-    """Check what the store at a URL holds; see `check`. Raises OpportuneError if it cannot be read."""
+class _Arrived(EventLog, Protocol):
+    """The log of what was published."""
+
+    async def lengths(self) -> list[int]:
+        """Entries of each partition, at most."""
+        ...
+
+    def letters(self) -> AsyncIterator[tuple[int, bytes, str]]:
+        """(when it came in ms since 1970 UTC, payload, reason) of what was refused, newest first."""
+        ...
+
+
+class _Streams(StreamLog):
+    """That of a store, with what its protocols do not do: lengths and dead letters."""
+
+    def __init__(self, store: Store, client: Client) -> None:
+        super().__init__(store)
+        self._client = client
+
+    async def lengths(self) -> list[int]:
+        return await _lengths(self._client, Keys(self.partitions).events)
+
+    async def letters(self) -> AsyncIterator[tuple[int, bytes, str]]:
+        newest, count = b"+", _ENTRIES_A_READ
+        while count == _ENTRIES_A_READ:
+            batch = await self._client.xrevrange(DEAD, newest, b"-", count=_ENTRIES_A_READ)
+            for position, fields in batch:
+                yield int(position.partition(b"-")[0]), fields[b"payload"], fields[b"reason"].decode()
+                newest = b"(" + position
+            count = len(batch)
+
+
+async def check_at(
+    url: str, kafka: str | None, catalogue: Catalogue, customers_max: int, now_ms: int | None
+) -> Report:
+    """Check what the store at a URL holds; see `check`. Raises OpportuneError if it cannot be read.
+
+    `kafka` names the brokers of its event log, if that is there; without, events are not looked at.
+    """
     try:
-        client = await client_of(url)
-        try:
+        async with AsyncExitStack() as closing:
+            client = await client_of(url)
+            closing.push_async_callback(client.aclose)
             store = await RedisStore.open(url, limits.PARTITIONS)
-            try:
-                with Console(stderr=True).status("reading the logs and a sample of the customers"):
-                    return await check(catalogue, store, client, customers_max, now_ms)
-            finally:
-                await store.close()
-        finally:
-            await client.aclose()
+            closing.push_async_callback(store.close)
+            closing.enter_context(Console(stderr=True).status("reading the logs and a sample of the customers"))
+            log: _Arrived | None = _Streams(store, client)
+            if kafka is not None:
+                from engine.kafka.eventlog import TopicLog  # brings the client library, which most have no use for
+
+                log = await closing.enter_async_context(TopicLog.opened(kafka, store))
+            elif await store.remember(EVENTS_IN_KAFKA) is not None:
+                log = None
+            return await check(catalogue, store, client, log, customers_max, now_ms)
     except (StoreError, redis.RedisError) as error:
         raise Unavailable(f"the store cannot be read: {error}") from error
     except ValueError as error:
@@ -85,23 +127,34 @@ async def client_of(url: str) -> Client:
 
 
 async def check(
-    catalogue: Catalogue, store: Store, client: Client, customers_max: int, now_ms: int | None
+    catalogue: Catalogue,
+    store: Store,
+    client: Client,
+    log: _Arrived | None,
+    customers_max: int,
+    now_ms: int | None,
 ) -> Report:
     """Read, measure and judge.
 
-    `client` is a client of the same server, for what the store's protocols do not do: SCAN, lengths and dead letters.
+    `client` is a client of the same server, for what the store's protocols do not do: SCAN and the lengths of logs.
+    `log` is where events came in; None: it is not looked at.
     `now_ms` is the time at which features are read and silences measured; None, for an engine that does not run, is the
     time of the newest event or decision.
     """
     caveats: list[str] = []
-    in_kafka = await store.remember(EVENTS_IN_KAFKA) is not None
     decisions = await _decisions(catalogue, store, client, caveats)
-    arrivals, read_share = await _events(catalogue, store, client, caveats)
+    arrivals, read_share = Arrivals(catalogue.config), 1.0
+    newest_letter_ms = 0
+    if log is not None:
+        read_share = await _events(arrivals, log, caveats)
+        newest_letter_ms = await _newest_letter_ms(log)
     if now_ms is None:
         now_ms = max([decisions.newest_ms, *arrivals.newest_ms.values()])
-    newest_arrival_ms = max(decisions.newest_arrival_ms, arrivals.newest_arrival_ms, await _newest_letter_ms(client))
+    newest_arrival_ms = max(decisions.newest_arrival_ms, arrivals.newest_arrival_ms, newest_letter_ms)
     recent_since_ms = newest_arrival_ms - at.REJECTED_RECENT_MS
-    letters = await _letters(client, recent_since_ms, caveats)
+    letters = Letters(recent_since_ms)
+    if log is not None:
+        await _letters(letters, log, caveats)
     sample = await _customers(catalogue, store, client, customers_max, now_ms, caveats)
 
     features = sample.features(catalogue.config, arrivals.newest_ms)
@@ -112,13 +165,13 @@ async def check(
             f"drift: {decisions.kept:,} decisions with the inputs of this configuration, "
             f"at least {at.DRIFT_DECISIONS_MIN} are needed"
         )
-    if in_kafka:
+    if log is None:
         caveats.append(
-            "event types and refused events: they are in topics of Kafka, which are not looked at; the records of the "
-            "customers say how many events were folded, late and double"
+            "event types and refused events: they are in topics of Kafka, name its brokers with --kafka HOST:PORT; the "
+            "records of the customers say how many events were folded, late and double"
         )
     elif not arrivals.events:
-        caveats.append("event types: the store's log holds no event")
+        caveats.append("event types: the log holds no event")
     groups = letters.figures()
     findings = record_findings(sample.records()) + decision_findings(decisions)
     caveats += [
@@ -127,10 +180,10 @@ async def check(
     ]
     of_customers = [feature for feature in catalogue.config.all_features if feature.entity == CUSTOMER]
     for figures, feature in zip(features, of_customers, strict=True):
-        findings += feature_findings(figures, feature, in_kafka=in_kafka)
-    if not in_kafka:
-        for came in types:
-            findings += type_findings(came, now_ms)
+        findings += feature_findings(figures, feature, looked=log is not None)
+    if log is not None:
+        for kind in types:
+            findings += type_findings(kind, now_ms)
         findings += rejected_findings(groups, arrivals.arrived_since(recent_since_ms) / read_share)
     for moved in drift:
         findings += drift_findings(moved, decisions.newest_ms, catalogue.config.learning.half_life)
@@ -140,8 +193,8 @@ async def check(
         now_ms=now_ms,
         records=sample.records(),
         features=features,
-        events=None if in_kafka else types,
-        rejected=None if in_kafka else groups,
+        events=None if log is None else types,
+        rejected=None if log is None else groups,
         decisions={
             "read": decisions.kept,
             "of_other_inputs": decisions.other_inputs,
@@ -181,55 +234,39 @@ async def _decisions(catalogue: Catalogue, store: Store, client: Client, caveats
     return sample
 
 
-async def _events(
-    catalogue: Catalogue, store: Store, client: Client, caveats: list[str]
-) -> tuple[Arrivals, float]:
-    """(arrivals, share of the log that was read)."""
-    lengths = await _lengths(client, Keys(store.partitions).events)
+async def _events(arrivals: Arrivals, log: _Arrived, caveats: list[str]) -> float:
+    """The share of the log that was read."""
+    lengths = await log.lengths()
     partitions = _partitions(lengths, at.EVENTS_READ_MAX)
-    arrivals = Arrivals(catalogue.config)
     foreign = 0
     for partition in partitions:
         after, left = Offset.ZERO, lengths[partition]
-        while left > 0:
-            count = min(left, _ENTRIES_A_READ)
-            batch = (await store.read_events({partition: after}, count, 0)).get(partition)
-            if not batch:
-                break
-            for entry in batch:
-                try:
-                    name, event = logged_event(entry)
-                except ValueError:
-                    foreign += 1
-                    continue
-                if not is_control(event.type) and not is_entity(name):
-                    arrivals.add(event)
-            after, left = batch[-1].offset, left - len(batch)
+        while left > 0 and (piece := await log.read(partition, after)) is not None:
+            for customer, event, arrived_ms in piece.arrivals:
+                if not is_control(event.type) and not is_entity(customer):
+                    arrivals.add(event, arrived_ms)
+            foreign += piece.entries - len(piece.arrivals)
+            after, left = piece.reached, left - piece.entries
     if len(partitions) < len(lengths):
         caveats.append(f"event types: {len(partitions)} of {len(lengths)} partitions of the event log were read")
     if foreign:
         caveats.append(f"event types: {foreign:,} entries of the event log are no events")
     read = sum(lengths[partition] for partition in partitions)
-    return arrivals, read / sum(lengths) if read else 1.0
+    return read / sum(lengths) if read else 1.0
 
 
-async def _letters(client: Client, recent_since_ms: int, caveats: list[str]) -> Letters:
-    letters = Letters(recent_since_ms)
-    newest = b"+"
-    while letters.letters < at.LETTERS_READ_MAX:
-        batch = await client.xrevrange(DEAD, newest, b"-", count=_ENTRIES_A_READ)
-        for position, fields in batch:
-            letters.add(_ms(position), letter_type(fields[b"payload"]), fields[b"reason"].decode())
-        if len(batch) < _ENTRIES_A_READ:
-            return letters
-        newest = b"(" + batch[-1][0]
-    caveats.append(f"refused events: only the newest {letters.letters:,} were read")
-    return letters
+async def _letters(letters: Letters, log: _Arrived, caveats: list[str]) -> None:
+    async for arrived_ms, payload, reason in log.letters():
+        if letters.letters >= at.LETTERS_READ_MAX:
+            caveats.append(f"refused events: only the newest {letters.letters:,} were read")
+            break
+        letters.add(arrived_ms, letter_type(payload), reason)
 
 
-async def _newest_letter_ms(client: Client) -> int:
-    found = await client.xrevrange(DEAD, b"+", b"-", count=1)
-    return _ms(found[0][0]) if found else 0
+async def _newest_letter_ms(log: _Arrived) -> int:
+    async for arrived_ms, _, _ in log.letters():
+        return arrived_ms
+    return 0
 
 
 async def _customers(
@@ -282,6 +319,3 @@ def _partitions(lengths: Sequence[int], entries_max: int) -> list[int]:
             chosen.append(partition)
     return chosen
 
-
-def _ms(position: bytes) -> int:
-    return int(position.partition(b"-")[0])

@@ -43,7 +43,7 @@ class Report:
     features: list[FeatureFigures]
     events: list[TypeFigures] | None
     rejected: list[RejectedFigures] | None
-    """Both None where the events are in Kafka, whose topics are not looked at."""
+    """Both None where the events are in a Kafka that was not named."""
     decisions: dict[str, int]
     """Decisions read for drift, and why some were not compared."""
     drift: list[DriftFigures]

@@ -233,10 +233,10 @@ def record_findings(figures: RecordFigures) -> list[Finding]:
     return found
 
 
-def feature_findings(figures: FeatureFigures, feature: Feature, *, in_kafka: bool = False) -> list[Finding]:
-    """What is wrong with one feature. `in_kafka`: the log was not looked at."""
+def feature_findings(figures: FeatureFigures, feature: Feature, *, looked: bool = True) -> list[Finding]:
+    """What is wrong with one feature. `looked`: whether the log of events was looked at."""
     if _never_written(figures):
-        there_is = "" if in_kafka else f"of {figures.event} there is no event in the log and "
+        there_is = f"of {figures.event} there is no event in the log and " if looked else ""
         measured = f"never written: {there_is}no customer has a value"
         advice = f"publish {figures.event}, or take the feature out"
         text = (figures.name, "never_written", 1.0, measured, "events of its type", advice)

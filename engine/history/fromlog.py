@@ -20,10 +20,12 @@ newest events of the log give: then the log has these, and what came before them
 Nothing is ever taken away. Where history from files went into the new cells, that cannot be told, and only those that
 hold nothing are filled.
 
+With Kafka as the log it is the same: ingest stands where its workers committed.
+
 Names that were linked (engine.identity) are left alone: their state is made of more than their own events.
 
 Non-goals: resuming (it is read again from the start, and what is filled is not written again); events that the log no
-longer has, or attributes that were not declared when they came; reading Kafka.
+longer has, or attributes that were not declared when they came.
 """
 
 import logging
@@ -36,19 +38,10 @@ import orjson
 
 from engine import limits
 from engine.errors import InvalidArgument, NotAllowed, Overloaded, Unavailable
-from engine.ingest import logged_event
+from engine.eventlog import Arrival, EventLog
 from engine.links import moved_to
 from engine.rollups import is_entity
-from engine.store.base import (
-    EVENTS_IN_KAFKA,
-    PARTS,
-    FeatureWrite,
-    LogEntry,
-    Store,
-    StoreError,
-    StoreFull,
-    StoreUnavailable,
-)
+from engine.store.base import PARTS, FeatureWrite, Store, StoreError, StoreFull, StoreUnavailable
 from features import HEADER_CAS_BYTES, Event, FoldResult, Layout, Offset, Part, RecordError, RecordHeader, VersionError
 
 log = logging.getLogger(__name__)
@@ -80,12 +73,13 @@ class Report:
     """Customers some or all of whose new features were left alone, by reason."""
 
 
-async def fill(store: Store, layout: Layout, names: Collection[str], told: Told = lambda entries: None) -> Report:
-    """Fill the features named, or those that no other configuration in the store has.
+async def fill(
+    store: Store, events: EventLog, layout: Layout, names: Collection[str], told: Told = lambda entries: None
+) -> Report:
+    """Fill the features named, or those that no other configuration in the store has, from the event log of the store.
 
     The layouts of all those must have been learnt (engine.layouts). Raises OpportuneError: InvalidArgument for a name
-    that is no feature, NotAllowed if nothing is new or the log is Kafka's, Unavailable and Overloaded when it can be
-    run again.
+    that is no feature, NotAllowed if nothing is new, BrokerError, Unavailable and Overloaded when it can be run again.
     """
     try:
         parts = layout.parts(names)
@@ -98,15 +92,9 @@ async def fill(store: Store, layout: Layout, names: Collection[str], told: Told 
         )
     report = Report(tuple(dict.fromkeys(name for part in parts for name in part.features)))
     try:
-        if await store.remember(EVENTS_IN_KAFKA) is not None:
-            raise NotAllowed("the events of this store are in Kafka: new features cannot be filled from there")
-        folded = await store.folded()
-        if away := set(range(store.partitions)) - set(folded):
-            raise StoreUnavailable(f"partitions {sorted(away)} are on nodes of the cluster that are away")
         with_history = await _with_history(store, layout, parts)
-        for partition in range(store.partitions):
-            filling = _Partition(store, layout, parts, with_history, partition, report, told)
-            await filling.fill(folded[partition])
+        for partition, end in enumerate(await events.folded()):
+            await _Partition(store, events, layout, parts, with_history, partition, report, told).fill(end)
             told(0)
     except StoreFull as error:
         raise Overloaded(f"the store is full; make room and run the same command again: {error}") from error
@@ -136,19 +124,15 @@ class _Fresh:
         self.records: dict[str, bytes] = {}
         self.events: dict[str, list[Event]] = {}
 
-    def absorb(self, entries: Sequence[LogEntry], until: Mapping[str, Offset] | None = None) -> None:
-        """Fold entries, in log order; with `until`, only of those customers and up to there."""
+    def absorb(self, arrivals: Sequence[Arrival], until: Mapping[str, Offset] | None = None) -> None:
+        """Fold events, in log order; with `until`, only of those customers and up to there."""
         by_customer: dict[str, list[Event]] = {}
-        for entry in entries:
-            try:
-                customer, event = logged_event(entry)
-            except ValueError:
-                continue  # ingest has passed over it, too
+        for customer, event, _ in arrivals:
             if is_entity(customer):
                 continue  # a copy: its original is in the log of a customer
             if self._only is not None and customer not in self._only:
                 continue
-            if until is not None and (customer not in until or entry.offset > until[customer]):
+            if until is not None and (customer not in until or event.offset > until[customer]):
                 continue
             if customer in self.records and event.offset <= self._layout.watermark(self.records[customer])[0]:
                 continue
@@ -179,6 +163,7 @@ class _Partition:
     def __init__(
         self,
         store: Store,
+        events: EventLog,
         layout: Layout,
         parts: Sequence[Part],
         with_history: frozenset[Part],
@@ -187,6 +172,7 @@ class _Partition:
         told: Told,
     ) -> None:
         self._store = store
+        self._events = events
         self._layout = layout
         self._parts = parts
         self._with_history = with_history
@@ -214,17 +200,14 @@ class _Partition:
     ) -> int:
         """Fold the log after a position up to another one; returns how many entries that were."""
         count = 0
-        while after < end:
-            found = await self._store.read_events({self._partition: after}, limits.INGEST_BATCH_MAX, 0)
-            if self._partition not in found:
-                if self._partition in await self._store.folded():
-                    break  # what stood there was of people who are forgotten
-                raise StoreUnavailable(f"the event log of partition {self._partition} ends at {after}, before {end}")
-            entries = [entry for entry in found[self._partition] if entry.offset <= end]
-            fresh.absorb(entries, until)
-            after = found[self._partition][-1].offset
-            count += len(entries)
-            self._told(len(entries))
+        # It may end before `end`, where what stood there was of people who are forgotten.
+        while after < end and (piece := await self._events.read(self._partition, after)) is not None:
+            arrivals = [arrival for arrival in piece.arrivals if arrival.event.offset <= end]
+            fresh.absorb(arrivals, until)
+            after = piece.reached
+            read = piece.entries if after <= end else len(arrivals)
+            count += read
+            self._told(read)
         return count
 
     async def _settle(self, fresh: _Fresh, reached: Offset) -> list[str]:
@@ -273,7 +256,7 @@ class _Partition:
         """Write where nobody else wrote; returns those where somebody did. The position of ingest stays."""
         if not writes:
             return []
-        done = await self._store.write_features(self._partition, [write for write, _ in writes], Offset.ZERO, 0)
+        done = await self._store.write_records([write for write, _ in writes])
         for (_, filled), written in zip(writes, done, strict=True):
             if written:
                 self._report.whole += filled.whole

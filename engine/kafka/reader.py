@@ -54,6 +54,12 @@ class PartitionReader:
             found = await (await self._open()).end_offsets([TopicPartition(*place) for place in places])
         return {(at.topic, at.partition): int(offset) for at, offset in found.items()}
 
+    async def starts(self, places: Iterable[Place]) -> dict[Place, int]:
+        """Where partitions begin: the first offset that is left. Raises KafkaError, TimeoutError, OSError."""
+        async with self._in_use, asyncio.timeout(REQUEST_MS_MAX / 1e3):
+            found = await (await self._open()).beginning_offsets([TopicPartition(*place) for place in places])
+        return {(at.topic, at.partition): int(offset) for at, offset in found.items()}
+
     async def close(self) -> None:
         """Let go of connections."""
         if self._consumer is not None:
@@ -85,7 +91,7 @@ class PartitionReader:
             while len(found) < count and await consumer.position(at) < end:
                 got: dict[Any, Any] = await consumer.getmany(at, timeout_ms=_POLL_MS, max_records=count - len(found))
                 found += [
-                    Record(r.topic, r.partition, r.offset, r.timestamp / 1e3, r.key, r.value)
+                    Record(r.topic, r.partition, r.offset, r.timestamp / 1e3, r.key, r.value, r.headers)
                     for r in got.get(at, ())
                     if r.offset < end
                 ]

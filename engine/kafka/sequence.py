@@ -28,6 +28,7 @@ class Record(NamedTuple):
     """Seconds since 1970 UTC."""
     key: bytes | None
     value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class Reader(Protocol):

@@ -50,6 +50,15 @@ class Topics:
 
     prefix: str = PREFIX
 
+    @classmethod
+    def of_events(cls, topic: str) -> "Topics":
+        """Those that belong to a topic of events.
+
+        >>> Topics.of_events("shop.events").dead
+        'shop.dead'
+        """
+        return cls(topic.removesuffix(".events"))
+
     @property
     def events(self) -> str:
         """Events, keyed by customer."""
@@ -111,9 +120,9 @@ class Brokers:
         self.servers = servers
         self._admin = AIOKafkaAdminClient(bootstrap_servers=servers, request_timeout_ms=REQUEST_MS_MAX)
 
-    async def open(self) -> None:
-        """Connect, waiting for a broker that is away. Raises BrokerError after KAFKA_START_MS_MAX."""
-        deadline_s = asyncio.get_running_loop().time() + KAFKA_START_MS_MAX / 1e3
+    async def open(self, wait_ms: int = KAFKA_START_MS_MAX) -> None:
+        """Connect, waiting for a broker that is away. Raises BrokerError after `wait_ms`."""
+        deadline_s = asyncio.get_running_loop().time() + wait_ms / 1e3
         while True:
             try:
                 await self._admin.start()

@@ -193,6 +193,7 @@ def test_of_events_in_kafka_nothing_is_said_but_that_they_were_not_looked_at(fil
     result, found = filled.check()
     assert result.exit_code == 0, result.output
     assert "Event types: not looked at, they are in Kafka" in result.output
+    assert "name its brokers with --kafka HOST:PORT" in result.output
     assert "Refused events: not looked at, they are in Kafka" in result.output
     assert (found["events"], found["rejected"]) == (None, None)
     assert not any(finding["section"] in ("events", "rejected") for finding in found["findings"])

@@ -8,6 +8,7 @@ from typing import TypeVar
 import pytest
 
 from engine.errors import NotFound, Unavailable
+from engine.eventlog import StreamLog
 from engine.forget import erasing
 from engine.history import fromlog
 from engine.record import DecisionRecord
@@ -213,7 +214,7 @@ async def test_new_features_are_filled_from_a_log_whose_end_was_of_somebody_forg
     engine = SmallEngine()
     await live(engine, "bob", "ann")
     await forget(engine)
-    report = await fromlog.fill(engine.store, engine.catalogue.layout, ["purchases_7d"])
+    report = await fromlog.fill(engine.store, StreamLog(engine.store), engine.catalogue.layout, ["purchases_7d"])
     assert (report.unchanged, report.whole) in ((1, 0), (0, 1))
     assert not (await engine.customer()).state.known
     assert (await engine.customer("bob")).events == 1
