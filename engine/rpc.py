@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import grpc
+from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -105,7 +106,7 @@ class Server:
         self._grpcio = grpc.aio.server(options=_OPTIONS)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._grpcio)
         names = (*self._names[:-1], health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._grpcio)
+        reflection.enable_server_reflection(names, self._grpcio, _Symbols())  # type: ignore[arg-type]  # passes for one
         self._front: FrontServer | None = None
         if transport == "native":
             tasks = {f"/{path}": handle for path, handle in handlers.items() if path != _DECIDE}
@@ -136,6 +137,27 @@ class Server:
         """Tell health checks, let calls under way finish within `grace_s`, then cut them."""
         await self.health.enter_graceful_shutdown()
         await (self._front or self._grpcio).stop(grace_s)
+
+
+class _Symbols:
+    """The descriptors that reflection looks things up in: protobuf's own does not know methods by their names."""
+
+    def __init__(self) -> None:
+        self._pool: Any = descriptor_pool.Default()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:
+        """Descriptor of the file that declares it. Raises KeyError."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service, _, method = symbol.rpartition(".")
+            declared = self._pool.FindServiceByName(service)
+            if method not in declared.methods_by_name:
+                raise
+            return declared.file
 
 
 def _register(server: grpc.aio.Server, service: Service, handlers: Mapping[str, AsyncHandler]) -> None:

@@ -137,8 +137,9 @@ async def test_reflection_lists_the_services(wire: Door) -> None:
     }
 
 
-async def test_reflection_describes_decide(wire: Door) -> None:
-    answer = await reflected(wire, file_containing_symbol="opportune.v1.Decisions")
+@pytest.mark.parametrize("symbol", ["Decisions", "Decisions.Decide", "Decisions.DecideMany", "DecideRequest"])
+async def test_reflection_describes_decide(wire: Door, symbol: str) -> None:
+    answer = await reflected(wire, file_containing_symbol=f"opportune.v1.{symbol}")
     files = [
         descriptor_pb2.FileDescriptorProto.FromString(data)
         for data in answer.file_descriptor_response.file_descriptor_proto
@@ -146,6 +147,12 @@ async def test_reflection_describes_decide(wire: Door) -> None:
     [service] = [service for file in files for service in file.service if service.name == "Decisions"]
     names = ["Decide", "Explain", "DecideMany", "Defaults", "DefaultKeys"]
     assert [method.name for method in service.method] == names
+
+
+@pytest.mark.parametrize("symbol", ["opportune.v1.Decisions.Decode", "opportune.v1.Moon.Decide", "moon", ""])
+async def test_reflection_knows_no_other_names(wire: Door, symbol: str) -> None:
+    answer = await reflected(wire, file_containing_symbol=symbol)
+    assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
 async def test_many_calls_at_once_each_get_their_own_answer(wire: Door) -> None:
