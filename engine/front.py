@@ -79,13 +79,25 @@ class FrontServer:
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
-    async def stop(self, grace_s: float) -> None:
-        """Refuse new calls, let those under way finish within `grace_s`, then cut them."""
+    async def leave(self) -> None:
+        """Take no more calls, as soon as all peers have heard of it: so none fails that could go to another server."""
+        if self.stopping:
+            return
         self.stopping = True
         if self._server is not None:
             self._server.close()
         for connection in self.connections:
             connection.leave()
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + limits.LEAVE_MS_MAX / 1e3
+        while any(not connection.left for connection in self.connections) and loop.time() < deadline_s:
+            await asyncio.sleep(0.002)
+        for connection in self.connections:
+            connection.part()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more calls, let those under way finish within `grace_s`, then cut them."""
+        await self.leave()
         fallback = asyncio.create_task(self._fallback.stop(grace_s))
         deadline_s = asyncio.get_running_loop().time() + grace_s
         while any(connection.calls for connection in self.connections):

@@ -43,6 +43,7 @@ _ANSWER: Final = Struct(f">IBI{len(frames.RESPONSE_BLOCK)}sIBIBI")
 _RESPONSE: Final = len(frames.RESPONSE_BLOCK) << 8 | frames.HEADERS
 _TRAILERS: Final = Struct(f">IBI{len(frames.OK_BLOCK)}s")
 _END: Final = frames.END_HEADERS | frames.END_STREAM
+_FAREWELL: Final = b"farewell"
 _TRAILED: Final = len(frames.OK_BLOCK) << 8 | frames.HEADERS
 
 
@@ -66,6 +67,9 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._rest = b""
         self._greeted = False
+        self._leaving = False
+        self.left = False
+        """Whether it takes no more calls."""
         self._closing = False
         self.calls: dict[int, Call] = {}
         self._last = 0
@@ -107,7 +111,7 @@ class Connection(asyncio.Protocol):
         more = frames.NUMBER.pack(limits.CONNECTION_WINDOW_BYTES - frames.WINDOW_BYTES)
         self._transport.write(frame(frames.SETTINGS, 0, 0, settings) + frame(frames.WINDOW_UPDATE, 0, 0, more))
         if self._host.stopping:
-            self.leave()
+            self.part()
             self._patience.cancel()
             self._patience = self._loop.call_later(limits.GOODBYE_MS_MAX / 1e3, self.close)
 
@@ -147,9 +151,16 @@ class Connection(asyncio.Protocol):
 
     # --- for the host ------------------------------------------------------------------------------------------------
     def leave(self) -> None:
-        """Ask the peer for no more calls. Those that come nevertheless are refused."""
+        """Ask the peer for no more calls. Those that are on their way are taken: it has heard when it echoes."""
         if not self._closing:
-            self._write(frames.goaway(_STREAM, Reason.NO_ERROR))
+            self._leaving = True
+            self._write(frames.goaway(_STREAM, Reason.NO_ERROR) + frame(frames.PING, 0, 0, _FAREWELL))
+
+    def part(self) -> None:
+        """Take no more calls, and say which was the last. Clients of gRPC ask another server for those after it."""
+        if not self.left and not self._closing:
+            self._write(frames.goaway(self._last, Reason.NO_ERROR))
+        self.left = True
 
     def close(self) -> None:
         """Cut the calls that are under way, send what is to be sent, and close."""
@@ -384,7 +395,7 @@ class Connection(asyncio.Protocol):
             and stream & 1 == 1
             and self._headers is None
             and len(self.calls) < limits.CONNECTION_CALL_ENTRIES_MAX
-            and not self._host.stopping
+            and not self.left
         )
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
@@ -408,6 +419,8 @@ class Connection(asyncio.Protocol):
             _expect(stream == 0, Reason.PROTOCOL_ERROR, "PING in a stream")
             if not flags & frames.ACK:
                 self._write(frame(frames.PING, frames.ACK, 0, payload))
+            elif self._leaving and payload == _FAREWELL:
+                self.part()
         elif kind == frames.PRIORITY:
             _expect(stream != 0, Reason.PROTOCOL_ERROR, "PRIORITY without a stream")
             if len(payload) != 5:
@@ -451,6 +464,8 @@ class Connection(asyncio.Protocol):
             return
         self._last = stream
         route = self._known.get(block) or self._learn(block)
+        if self.left:
+            raise StreamFailed(Reason.REFUSED_STREAM, "the server is stopping")
         if len(self.calls) >= limits.CONNECTION_CALL_ENTRIES_MAX:
             raise StreamFailed(Reason.REFUSED_STREAM, "too many calls")
         if route.stream is None:
@@ -460,8 +475,6 @@ class Connection(asyncio.Protocol):
         self.calls[stream] = call
         if route.refusal is not None:
             call.cut(*refused(*route.refusal))
-        elif self._host.stopping:
-            call.refuse(grpc.StatusCode.UNAVAILABLE, "the server is stopping; ask another one")
         elif isinstance(call, StreamingCall) and route.stream is not None:
             route.stream(call)
         if flags & frames.END_STREAM:

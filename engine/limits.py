@@ -51,6 +51,8 @@ HTTP_REQUEST_MS_MAX: Final = 10_000
 """How long an HTTP caller may take for the headers of its first request, and for the body of each."""
 HTTP_IDLE_MS_MAX: Final = 75_000
 """How long an HTTP connection stays without a whole request. Most proxies hang up after 60 s: they shall be first."""
+LEAVE_MS_MAX: Final = 500
+"""How long connections of a server that stops may take to hear that it takes no more calls; it does until then."""
 GOODBYE_MS_MAX: Final = 1_000
 """How long a connection that broke the protocol may take to hear so and hang up."""
 OFFENCE_BURST_ENTRIES_MAX: Final = 1_024
@@ -375,6 +377,7 @@ assert CALL_WINDOW_BYTES * 2 <= CONNECTION_WINDOW_BYTES <= HELD_BYTES_MAX
 assert HELD_BYTES_MAX * 4 <= UNFINISHED_BYTES_MAX
 # A worker drains within the time that everything together has, and the store still has time to write its file.
 assert DRAIN_MS_MAX + 5_000 <= STOP_MS_MAX
+assert LEAVE_MS_MAX * 4 <= DRAIN_MS_MAX
 # What a customer remembers of links is enough to recognise a request to link everything that may be linked.
 assert LINEAGE_ENTRIES_MAX >= 2 * CUSTOMER_IDENTITIES_MAX
 # A few heartbeats may be lost.

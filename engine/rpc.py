@@ -133,9 +133,15 @@ class Server:
             await self.health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return port
 
-    async def stop(self, grace_s: float) -> None:
-        """Tell health checks, let calls under way finish within `grace_s`, then cut them."""
+    async def leave(self) -> None:
+        """Tell health checks, and take no more calls; those under way go on."""
         await self.health.enter_graceful_shutdown()
+        if self._front is not None:
+            await self._front.leave()
+
+    async def stop(self, grace_s: float) -> None:
+        """Leave, let calls under way finish within `grace_s`, then cut them."""
+        await self.leave()
         await (self._front or self._grpcio).stop(grace_s)
 
 

@@ -263,8 +263,8 @@ async def _serve(
     _ready(**facts)
     await stop.wait()
     keeping.cancel()
-    # Health first, so that callers go elsewhere; then what is under way; then the transports.
-    await server.health.enter_graceful_shutdown()
+    # Callers go elsewhere first, while their calls are not begun; then what is under way; then the transports.
+    await server.leave()
     with suppress(TimeoutError):
         await asyncio.wait_for(service.drain(), DRAIN_MS_MAX / 2e3)
     await server.stop(DRAIN_MS_MAX / 4e3)

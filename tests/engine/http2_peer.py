@@ -44,6 +44,8 @@ class Site:
 
     def __init__(self) -> None:
         self.waiting: list[Call] = []
+        self.later = 0
+        """Calls of LATER that were begun."""
         self.cancelled = 0
         direct: dict[str, Callable[[bytes, Call], None]] = {
             ECHO: lambda data, call: call.answer(data),
@@ -53,6 +55,7 @@ class Site:
         self.front = FrontServer(direct, {LATER: self._later}, grpc.aio.server())
 
     async def _later(self, data: bytes) -> bytes:
+        self.later += 1
         try:
             await asyncio.sleep(float(data))
         except asyncio.CancelledError:

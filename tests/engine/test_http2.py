@@ -158,8 +158,13 @@ def test_what_is_under_way_is_finished_when_the_server_stops_and_nothing_else_be
                 await asyncio.sleep(0.001)
             stopping = asyncio.create_task(site.front.stop(0.5))
             await asyncio.sleep(0.01)
-            late = Encoder().encode(to(ECHO))  # was on its way when the goodbye was sent
-            writer.write(frame(1, 4, 1, late) + frame(0, 1, 1, message(b"late")))
+            encoder = Encoder()
+
+            def call(stream: int) -> bytes:
+                return frame(1, 4, stream, encoder.encode(to(ECHO))) + frame(0, 1, stream, message(b"late"))
+
+            # The first was on its way when the goodbye was sent, the second comes after it was heard.
+            writer.write(call(1) + frame(6, 1, 0, b"farewell") + call(3))
             assert await under_way == b"slept"
             with pytest.raises(grpc.aio.AioRpcError) as cut:
                 await waiting
@@ -170,10 +175,56 @@ def test_what_is_under_way_is_finished_when_the_server_stops_and_nothing_else_be
         assert gone.value.code() == grpc.StatusCode.UNAVAILABLE
         async with asyncio.timeout(10):
             told = await reader.read(-1)
-        assert frame(7, 0, 0, b"\x7f\xff\xff\xff" + bytes(4)) in told
-        assert frames.status_block(14, "the server is stopping; ask another one") in told
+        assert frame(7, 0, 0, b"\x7f\xff\xff\xff" + bytes(4)) + frame(6, 0, 0, b"farewell") in told
+        assert frame(0, 0, 1, message(b"late")) in told
+        assert frame(7, 0, 0, frames.NUMBER.pack(1) + bytes(4)) in told
+        assert frame(3, 0, 3, frames.NUMBER.pack(frames.Reason.REFUSED_STREAM)) in told
         assert site.front.connections == set()
         writer.close()
+
+    run(work)
+
+
+def test_callers_of_a_server_that_leaves_are_served_by_another_and_see_no_error() -> None:
+    async def work() -> None:
+        first, second = Site(), Site()
+        address = f"127.0.0.1:{await first.front.start('127.0.0.1:0')}"
+        async with grpc.aio.insecure_channel(address) as channel:
+            later = channel.unary_unary(LATER)
+            answers = [await later(b"0", timeout=10.0)]
+            assert await second.front.start(address) == int(address.rpartition(":")[2])
+
+            async def call() -> None:
+                while second.later < 200:
+                    answers.append(await later(b"0.002", timeout=10.0))
+
+            callers = [asyncio.create_task(call()) for _ in range(30)]
+            while first.later < 200:
+                await asyncio.sleep(0.001)
+            await first.front.leave()
+            await asyncio.gather(*callers)
+            await first.front.stop(5.0)
+            await second.front.stop(5.0)
+        assert set(answers) == {b"slept"}
+        assert len(answers) == first.later + second.later, "none was begun twice"
+
+    run(work)
+
+
+def test_a_peer_that_does_not_hear_the_goodbye_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LEAVE_MS_MAX", 50)
+
+    async def work() -> None:
+        async with opened() as (site, peer):
+            await site.front.leave()
+            late = Encoder().encode(to(ECHO))
+            peer.writer.write(frame(1, 4, 1, late) + frame(0, 1, 1, message(b"late")))
+            # The package h2 takes nothing after a goodbye.
+            told = b""
+            async with asyncio.timeout(10):
+                while frame(3, 0, 1, frames.NUMBER.pack(frames.Reason.REFUSED_STREAM)) not in told:
+                    told += await peer.reader.read(1_000)
+            assert frame(7, 0, 0, bytes(4) + bytes(4)) in told, "none was taken"
 
     run(work)
 
