@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from engine.ingest import logged_event
-from engine.limits import INGEST_BATCH_MAX
+from engine.limits import EVENT_LOG_ENTRIES_MAX, INGEST_BATCH_MAX
 from engine.store.base import Store, StoreUnavailable
 from features import Event, Offset
 
@@ -44,12 +44,18 @@ class EventLog(Protocol):
         """What comes after a position, as much as is handy; None if nothing does."""
         ...
 
+    async def cut(self, partition: int, entries: int) -> bool:
+        """Whether a partition had more once than the `entries` that can be read of it."""
+        ...
+
 
 class StreamLog:
     """The event log in the streams of a store. What asks the store raises StoreError."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, entries_max: int = EVENT_LOG_ENTRIES_MAX) -> None:
+        """`entries_max` is the length from which a partition may have been trimmed."""
         self._store = store
+        self._entries_max = entries_max
 
     @property
     def partitions(self) -> int:
@@ -78,3 +84,6 @@ class StreamLog:
                 continue
         return Piece(arrivals, len(entries), entries[-1].offset)
 
+    async def cut(self, partition: int, entries: int) -> bool:
+        """See EventLog."""
+        return entries >= self._entries_max

@@ -87,6 +87,12 @@ class TopicLog:
                 arrivals.append(Arrival(customer, event, int(record.timestamp * 1e3)))
         return Piece(arrivals, len(records), known.position(records[-1].offset))
 
+    async def cut(self, partition: int, entries: int) -> bool:
+        """See EventLog."""
+        place = (self._known.topic, partition)
+        with _told():
+            return (await self._reader.starts([place]))[place] > 0
+
     async def lengths(self) -> list[int]:
         """Records of each partition, at most."""
         places = self._places()

@@ -95,8 +95,13 @@ class PartitionReader:
                     for r in got.get(at, ())
                     if r.offset < end
                 ]
-        finally:
-            consumer.unsubscribe()
+            # Not unsubscribe(): before the consumer's own task has seen what was assigned, that ends it for good.
+            consumer.pause(at)
+        except KafkaError:
+            # A consumer whose task has ended answers nothing any more.
+            self._consumer = None
+            await consumer.stop()
+            raise
         return found
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:

@@ -10,9 +10,18 @@ from rich.console import Console
 from engine import limits
 from engine.catalogue import Catalogue
 from engine.cli_parts import config_option, told
-from engine.cli_store import binary_option, check_log, in_store, url_of_log, write_report
+from engine.cli_store import (
+    binary_option,
+    check_brokers,
+    check_log,
+    event_log_of,
+    in_store,
+    url_of_log,
+    write_report,
+)
 from engine.errors import InvalidArgument
-from engine.store.base import Store
+from engine.eventlog import EventLog
+from engine.store.base import EVENTS_IN_KAFKA, Store
 
 if TYPE_CHECKING:
     from engine.lift.comparing import Comparison
@@ -28,6 +37,7 @@ _COLUMNS_MIN: Final = 140
 @click.option("--from", "from_text", metavar="TIME", help="Only decisions at that time or later.")
 @click.option("--to", "to_text", metavar="TIME", help="Only decisions, and goals, before that time.")
 @click.option("--by", metavar="NAME", help="Also apart by channel, by segment, or by a fact of the context.")
+@click.option("--kafka", help="HOST:PORT[,…] of your Kafka, if that is the event log, which goals are counted in.")
 @binary_option
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the same there.")
 def lift(
@@ -37,6 +47,7 @@ def lift(
     from_text: str | None,
     to_text: str | None,
     by: str | None,
+    kafka: str | None,
     store_binary: Path | None,
     json_path: Path | None,
 ) -> None:
@@ -46,6 +57,7 @@ def lift(
     alarm: too few people, a log that does not reach back, or people spread over the arms as chance does not.
     """
     check_log(log_at)
+    check_brokers(kafka)
     from engine.history.loading import instant_ms
 
     with told():
@@ -54,10 +66,14 @@ def lift(
         catalogue = Catalogue.of_file(config_path)
         check(catalogue, names, by)
 
-        found = in_store(
-            url_of_log(log_at, store_binary),
-            lambda store: report(store, catalogue, names, from_ms, to_ms, by, log_at),
-        )
+        async def run(store: Store) -> "Report":
+            asked = catalogue, names, from_ms, to_ms, by, log_at
+            if kafka is None and await store.remember(EVENTS_IN_KAFKA) is not None:
+                return await report(store, None, *asked)
+            async with event_log_of(store, kafka) as events:
+                return await report(store, events, *asked)
+
+        found = in_store(url_of_log(log_at, store_binary), run)
         if json_path is not None:
             write_report(json_path, found.to_json())
     found.print(Console(width=max(Console().width, _COLUMNS_MIN)))
@@ -81,15 +97,18 @@ def check(catalogue: Catalogue, names: tuple[str, ...], by: str | None) -> None:
 
 async def report(
     store: Store,
+    events: EventLog | None,
     catalogue: Catalogue,
     names: tuple[str, ...],
     from_ms: int | None,
     to_ms: int | None,
     by: str | None,
     title: str,
-    event_log_entries_max: int = limits.EVENT_LOG_ENTRIES_MAX,
 ) -> "Report":
-    """What a store tells about the experiments of a configuration. Raises InvalidArgument, StoreError."""
+    """What a store tells about the experiments of a configuration. Raises InvalidArgument, BrokerError, StoreError.
+
+    `events` is its event log; None if that is in a Kafka that was not named: goals are refused.
+    """
     # They bring polars, which other commands need not wait for.
     import numpy as np
 
@@ -115,9 +134,7 @@ async def report(
             until_ms = min(to_ms or limits.TIME_MS_MAX, experiment.ends_ms)
             since_ms = np.where(took.arms == OUTSIDE, limits.TIME_MS_MAX, took.since_ms)
             try:
-                counted = await goals.count(
-                    store, experiment.goal, visits.names, since_ms, until_ms, event_log_entries_max
-                )
+                counted = await goals.count(store, events, experiment.goal, visits.names, since_ms, until_ms)
             except goals.NotCovered as error:
                 refusals.append(f"goal {experiment.goal.event}: {error}")
         whole = comparing.compare(visits, took, took.rows, "", counted)

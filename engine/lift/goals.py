@@ -11,12 +11,12 @@ from typing import Final
 import numpy as np
 
 from engine import limits
+from engine.eventlog import Arrival, EventLog
 from engine.experiments_schema import Goal
-from engine.ingest import logged_event
 from engine.lift.reading import Floats, Ints
 from engine.links import moved_to
 from engine.rollups import is_entity
-from engine.store.base import EVENTS_IN_KAFKA, LogEntry, Store
+from engine.store.base import Store
 from features import Offset
 
 _NAMES_A_READ: Final = 500
@@ -28,11 +28,11 @@ class NotCovered(Exception):
 
 async def count(
     store: Store,
+    events: EventLog | None,
     goal: Goal,
     names: Sequence[str],
     since_ms: Ints,
     until_ms: int,
-    event_log_entries_max: int = limits.EVENT_LOG_ENTRIES_MAX,
 ) -> Floats:
     """(people,) sum of the goal's value, or number of its events, of each person.
 
@@ -40,19 +40,19 @@ async def count(
     that belongs to a person now count for that person, unless the name has decisions of its own.
 
     Args:
-        store: whose event log.
+        store: where names and people are.
+        events: its event log; None if that is in a Kafka that was not named.
         goal: the type of event and its attribute.
         names: of the people.
         since_ms: (people,) first decision of each.
         until_ms: end of the period.
-        event_log_entries_max: length from which a log may have been trimmed.
 
     Raises:
         NotCovered: if the log cannot tell.
-        StoreError: if the store is away.
+        StoreError, BrokerError: if the store or Kafka is away.
     """
-    if await store.remember(EVENTS_IN_KAFKA) is not None:
-        raise NotCovered("the events of this store are in Kafka: what people did on their own cannot be counted there")
+    if events is None:
+        raise NotCovered("the events of this store are in Kafka: name its brokers with --kafka HOST:PORT")
     number = {name: at for at, name in enumerate(names)}
     found = np.zeros(len(names))
     others: dict[str, list[tuple[int, float]]] = {}
@@ -62,21 +62,22 @@ async def count(
         if since_ms[at] <= time_ms < until_ms:
             found[at] += value
 
-    for partition in range(store.partitions):
+    for partition in range(events.partitions):
         after, read = Offset.ZERO, 0
         begins_ms = 0
         seen: set[tuple[str, int]] = set()
-        while batch := (await store.read_events({partition: after}, limits.INGEST_BATCH_MAX, 0)).get(partition):
-            begins_ms = begins_ms or batch[0].offset.ms
-            after, read = batch[-1].offset, read + len(batch)
-            for name, time_ms, value in _goals(batch, goal, seen):
+        while (piece := await events.read(partition, after)) is not None:
+            if piece.arrivals:
+                begins_ms = begins_ms or piece.arrivals[0].arrived_ms
+            after, read = piece.reached, read + piece.entries
+            for name, time_ms, value in _goals(piece.arrivals, goal, seen):
                 if name in number:
                     add(number[name], time_ms, value)
                 else:
                     others.setdefault(name, []).append((time_ms, value))
-        if read >= event_log_entries_max and begins_ms > first_ms:
+        if begins_ms > first_ms and await events.cut(partition, read):
             raise NotCovered(
-                f"the event log of partition {partition} is as long as it may be and begins at {_moment(begins_ms)}, "
+                f"the event log of partition {partition} lacks older entries and begins at {_moment(begins_ms)}, "
                 f"after the first decision counted, of {_moment(first_ms)}; expected --from that time or later"
             )
     for name, owner in (await _owners(store, list(others))).items():
@@ -86,14 +87,10 @@ async def count(
 
 
 def _goals(
-    batch: Sequence[LogEntry], goal: Goal, seen: set[tuple[str, int]]
+    arrivals: Sequence[Arrival], goal: Goal, seen: set[tuple[str, int]]
 ) -> Iterator[tuple[str, int, float]]:
     """(name, time, value) of the events that count; one that a producer sent twice counts once."""
-    for entry in batch:
-        try:
-            name, event = logged_event(entry)
-        except ValueError:
-            continue  # ingest has passed over it, too
+    for name, event, _ in arrivals:
         if event.type != goal.event or is_entity(name) or (event.id_hash and (name, event.id_hash) in seen):
             continue
         seen.add((name, event.id_hash))

@@ -14,13 +14,14 @@ from click.testing import CliRunner, Result
 from engine.cli import main
 from engine.errors import InvalidArgument
 from engine.evaluate import enginelog
+from engine.eventlog import StreamLog
 from engine.history import decisions
 from engine.history.decisions import Written
 from engine.lift.command import check, report
 from engine.lift.comparing import Comparison, Measured
 from engine.lift.insegments import InSegments
 from engine.lift.report import Report, Verdict, sentence
-from engine.limits import PARTITIONS
+from engine.limits import EVENT_LOG_ENTRIES_MAX, PARTITIONS
 from engine.store import MemoryStore, RedisStore
 from models.lift import Arm, compare
 from tests.small_engine import CONFIG, DAY_MS, START_MS, SmallEngine, catalogue_of
@@ -66,8 +67,14 @@ async def a_past(engine: SmallEngine, customers: int = CUSTOMERS, seed: int = 1)
     return done
 
 
-async def lift_of(engine: SmallEngine, by: str | None = None, from_ms: int | None = None, **more: int) -> Report:
-    return await report(engine.store, engine.catalogue, (), from_ms, None, by, "the log", **more)
+async def lift_of(
+    engine: SmallEngine,
+    by: str | None = None,
+    from_ms: int | None = None,
+    event_log_entries_max: int = EVENT_LOG_ENTRIES_MAX,
+) -> Report:
+    events = StreamLog(engine.store, event_log_entries_max)
+    return await report(engine.store, events, engine.catalogue, (), from_ms, None, by, "the log")
 
 
 def measured(one: Comparison, arm: str, over: str, measure: str) -> Measured:

@@ -1,10 +1,11 @@
-"""The log in Kafka, read again by commands: new features are filled from it, and the check looks at it."""
+"""The log in Kafka, read again by commands: features are filled from it, goals counted, and the check looks at it."""
 
 import asyncio
 import json
 import time
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 from aiokafka import TopicPartition
@@ -13,10 +14,13 @@ from click.testing import CliRunner, Result
 
 from engine.catalogue import Catalogue
 from engine.cli import main
+from engine.cli_store import event_log_of
 from engine.config import load
+from engine.experiments_schema import Goal
 from engine.kafka import eventlog
 from engine.kafka.eventlog import TopicLog
 from engine.kafka.producer import Outgoing, dead_letters
+from engine.lift import goals
 from features import Layout, Offset
 from tests.engine_process import CONFIG
 from tests.kafka.cluster import NOW_MS, TOPIC_PARTITIONS, Cluster, Session
@@ -167,6 +171,36 @@ def test_the_check_reads_events_and_dead_letters_where_they_are(cluster: Cluster
     assert "WARNING purchase: 9 events (2.89 %) were refused within 7 d" in checked.output
 
 
+def test_goals_of_experiments_are_counted_there(cluster: Cluster) -> None:
+    sent = events(0, 500)
+    names = [f"c{number}" for number in range(10)]
+    since_ms = np.array([NOW_MS + 10 * number for number in range(10)])
+    until_ms = NOW_MS + 400
+
+    async def count(session: Session) -> list[float]:
+        async with event_log_of(session.store, cluster.kafka) as log:
+            goal = Goal(event="purchase", value="amount")
+            return list(await goals.count(session.store, log, goal, names, since_ms, until_ms))
+
+    async def publish(session: Session) -> None:
+        await session.publish(sent)
+        await session.publish(sent[:100])  # twice is once
+
+    cluster.run(publish)
+    expected = [
+        sum(amount for name, at, amount in sent if name == person and since <= NOW_MS + at < until_ms)
+        for person, since in zip(names, since_ms, strict=True)
+    ]
+    assert cluster.run(count) == expected
+
+    async def cut(session: Session) -> None:
+        await session.brokers._admin.delete_records({TopicPartition(session.known.topic, 1): RecordsToDelete(20)})
+        await count(session)
+
+    with pytest.raises(goals.NotCovered, match="partition 1 lacks older entries and begins at"):
+        cluster.run(cut)
+
+
 @pytest.mark.parametrize(
     ("servers", "told"),
     [
@@ -177,8 +211,9 @@ def test_the_check_reads_events_and_dead_letters_where_they_are(cluster: Cluster
 def test_brokers_that_are_none(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, servers: str, told: str) -> None:
     monkeypatch.setattr(eventlog, "STORE_ANSWER_MS_MAX", 300)
     cluster.run(lambda session: session.publish(events(0, 10)))
-    for command in (["backfill", "--from-log"], ["features", "--check"]):
-        options = [*command, "--config", str(changed(cluster)), "--redis", cluster.redis_url, "--kafka", servers]
+    config = ["--config", str(changed(cluster)), "--kafka", servers]
+    for command in (["backfill", "--from-log", "--redis"], ["features", "--check", "--redis"]):
+        options = [*command, cluster.redis_url, *config]
         result = CliRunner().invoke(main, options)
         assert (result.exit_code in (1, 2), told in result.output) == (True, True), result.output
 

@@ -1,5 +1,6 @@
 """What a consumer of our own reads of a real partition: what the group skipped, and what is not there any more."""
 
+import asyncio
 from collections.abc import Sequence
 
 from aiokafka import TopicPartition
@@ -36,6 +37,23 @@ def test_what_the_group_skipped_is_read_as_far_as_it_is_there(cluster: Cluster) 
             assert await offsets(Sequencer(reader, 50), skipped[:1]) == [*range(30, 81)]
             assert await reader.between(place, 0, 30, 1_000) == []
             assert await reader.start_of(place) == 30, "nothing was committed: the first there is"
+        finally:
+            await reader.close()
+
+    cluster.run(work)
+
+
+def test_a_look_at_nothing_spoils_none_after_it(cluster: Cluster) -> None:
+    async def work(session: Session) -> None:
+        await session.publish([("anna", n, 1.0) for n in range(20)])
+        place: Place = (cluster.topics.events, session.known.partition_of("anna"))
+        reader = PartitionReader(session.brokers, cluster.topics.group)
+        try:
+            for start in (0, 20, 5, 20, 7):
+                async with asyncio.timeout(5):
+                    found = await reader.between(place, start, 20, 1)
+                assert [record.offset for record in found] == [start][: start < 20]
+                await asyncio.sleep(0.05)  # the client library's own tasks come to rest
         finally:
             await reader.close()
 
