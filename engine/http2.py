@@ -74,6 +74,8 @@ class Connection(asyncio.Protocol):
         self.calls: dict[int, Call] = {}
         self._last = 0
         """The newest stream that the peer has opened."""
+        self._last_said = _STREAM
+        """The newest one that is taken, as the peer was told: what is told later may not be more."""
         self._reader = HeaderReader()
         self._known: dict[bytes, Route] = {}
         self._headers: tuple[int, int, bytearray] | None = None
@@ -152,13 +154,16 @@ class Connection(asyncio.Protocol):
     # --- for the host ------------------------------------------------------------------------------------------------
     def leave(self) -> None:
         """Ask the peer for no more calls. Those that are on their way are taken: it has heard when it echoes."""
-        if not self._closing:
+        if not self._greeted:
+            self.part()  # it may never say a word
+        elif not self._closing:
             self._leaving = True
             self._write(frames.goaway(_STREAM, Reason.NO_ERROR) + frame(frames.PING, 0, 0, _FAREWELL))
 
     def part(self) -> None:
         """Take no more calls, and say which was the last. Clients of gRPC ask another server for those after it."""
         if not self.left and not self._closing:
+            self._last_said = self._last
             self._write(frames.goaway(self._last, Reason.NO_ERROR))
         self.left = True
 
@@ -301,10 +306,10 @@ class Connection(asyncio.Protocol):
         """The last that is said. What is under way is dropped."""
         if self._closing:
             return
-        self._closing = True
+        self._closing = self.left = True
         for call in list(self.calls.values()):
             self._drop(call)
-        self._write(frames.goaway(self._last, reason, text))
+        self._write(frames.goaway(min(self._last, self._last_said), reason, text))
         self._flush()
 
     def _end(self, failure: ConnectionFailed) -> None:
@@ -320,7 +325,7 @@ class Connection(asyncio.Protocol):
 
     def _hang_up(self) -> None:
         """Close when everything is sent; a peer that does not read does not keep the connection."""
-        self._closing = True
+        self._closing = self.left = True
         self._transport.close()
         self._abort_later()
 

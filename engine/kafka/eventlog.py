@@ -18,17 +18,16 @@ from engine.limits import STORE_ANSWER_MS_MAX
 from engine.store.base import EVENTS_IN_KAFKA, Feed, LogEntry
 from features import Offset
 
-_RECORDS_A_READ: Final = 20_000
+_RECORDS_A_READ: Final = 10_000
 """Each read asks the broker from where the last one ended, and what was fetched beyond is thrown away."""
-_LETTERS_A_READ: Final = 1_000
+_LETTERS_A_READ: Final = 200
 """Their payloads may be long."""
 
 
 class TopicLog:
     """The topics that a store is filled from. What asks the broker raises BrokerError."""
 
-    def __init__(self, brokers: Brokers, known: Incarnation, reader: PartitionReader) -> None:
-        self._brokers = brokers
+    def __init__(self, known: Incarnation, reader: PartitionReader) -> None:
         self._known = known
         self._topics = Topics.of_events(known.topic)
         self._reader = reader
@@ -52,7 +51,7 @@ class TopicLog:
             with _told():
                 await brokers.open(STORE_ANSWER_MS_MAX)
                 await check(brokers, known)
-            yield cls(brokers, known, reader)
+            yield cls(known, reader)
         finally:
             await reader.close()
             await brokers.close()
@@ -124,4 +123,4 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (KafkaError, TimeoutError, OSError) as error:
-        raise BrokerError(f"the Kafka broker does not answer: {error or type(error).__name__}") from error
+        raise BrokerError(f"Kafka cannot be read: {error or type(error).__name__}") from error

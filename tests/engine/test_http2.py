@@ -179,6 +179,7 @@ def test_what_is_under_way_is_finished_when_the_server_stops_and_nothing_else_be
         assert frame(0, 0, 1, message(b"late")) in told
         assert frame(7, 0, 0, frames.NUMBER.pack(1) + bytes(4)) in told
         assert frame(3, 0, 3, frames.NUMBER.pack(frames.Reason.REFUSED_STREAM)) in told
+        assert told.endswith(frame(7, 0, 0, frames.NUMBER.pack(1) + bytes(4))), "what is said of it does not grow"
         assert site.front.connections == set()
         writer.close()
 
