@@ -132,7 +132,9 @@ def test_http_is_the_same_engine(engine: EngineProcess, client: Client) -> None:
     published = post(engine, "/v1/events", event | {"data": {"amount": 7}}, "application/cloudevents+json")
     assert published["accepted"] == 1
     wait_until(lambda: known_of(client, "finn", events=1), 5, "the event is folded")
-    answer = post(engine, "/v1/decide", {"customer_id": "finn", "channel": "web"})
+    question = {"customer_id": "finn", "channel": "web"}
+    answers = (post(engine, "/v1/decide", question) for _ in range(20))
+    answer = next(answer for answer in answers if "offers" in answer)  # exploring, it may say nothing for once
     assert answer["state"]["known"]
     offer = answer["offers"][0]["offer_id"]
     outcome = {"outcome_id": "1", "decision_id": answer["decision_id"], "offer_id": offer, "stage": "STAGE_PRESENTED"}

@@ -360,7 +360,7 @@ def arrivals_of(
         if time_ms > NOW_MS or asleep or drop(time_ms) or rng.random() < 0.3:
             continue
         attributes: dict[str, float | str | bool] = {"amount": 5.0, "category": category(rng)}
-        arrivals.add(Event(0, "purchase", time_ms, attributes, Offset(time_ms + int(lateness_ms(rng)), 0)))
+        arrivals.add(Event(0, "purchase", time_ms, attributes, Offset(0, 1)), time_ms + int(lateness_ms(rng)))
     return [f for figures in arrivals.figures(NOW_MS) for f in type_findings(figures, NOW_MS)]
 
 

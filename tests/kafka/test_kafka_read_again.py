@@ -163,7 +163,8 @@ def test_the_check_reads_events_and_dead_letters_where_they_are(cluster: Cluster
     found = json.loads(report.read_bytes())
     [purchases] = found["events"]
     assert (purchases["type"], purchases["events"]) == ("purchase", 301)
-    assert purchases["lateness_ms_p99"] < 60_000, "it counts from the moment the broker had it, not from the first one"
+    # From the moment the broker had it, which the positions do not tell.
+    assert abs(purchases["lateness_ms_p50"] - (now_ms - NOW_MS)) < 30_000
     groups = {(group["type"], group["pattern"]): group["letters"] for group in found["rejected"]}
     assert groups.pop(("purchase", "attributes[amount]: N, expected N or more")) == 9
     assert sum(groups.values()) == 1, "the worker's own"
