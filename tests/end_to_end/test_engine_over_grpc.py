@@ -120,11 +120,19 @@ def test_time_of_events_expires_offers(client: Client) -> None:
 def test_callers_go_before_lessons(engine: EngineProcess) -> None:
     level = {name: psutil.Process(pid).nice() for name, pid in engine.pids.items()}
     assert level["learn"] > level["serve-0"] == level["ingest"] == level["store"]
-    sessions = {name: Path(f"/proc/{pid}/autogroup") for name, pid in engine.pids.items()}
-    if all(path.exists() for path in sessions.values()):  # Linux that weighs sessions
-        weighed = {name: int(path.read_text().split()[-1]) for name, path in sessions.items()}
+    weighed = {name: session_nice(pid) for name, pid in engine.pids.items()}
+    if None not in weighed.values():
         assert weighed["learn"] == level["learn"]
-        assert weighed["serve-0"] == weighed["ingest"] == weighed["store"] < level["learn"]
+        assert weighed["serve-0"] == weighed["ingest"] == weighed["store"] == 0
+
+
+def session_nice(pid: int) -> int | None:
+    """How nice the session of a process is; None where Linux does not weigh it: no such file, or nothing in it."""
+    try:
+        words = Path(f"/proc/{pid}/autogroup").read_text().split()
+    except OSError:
+        return None
+    return int(words[-1]) if words else None
 
 
 def test_http_is_the_same_engine(engine: EngineProcess, client: Client) -> None:
