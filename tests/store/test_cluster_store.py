@@ -293,17 +293,32 @@ async def test_moving_slots_in_the_middle_of_traffic_loses_nothing(own_cluster: 
     names = customers(60, *moving) + customers(10, *on(own_cluster, target))
     ending = asyncio.Event()
     appended: dict[Offset, tuple[int, bytes]] = {}
+    unanswered: set[bytes] = set()
     decided: dict[str, int] = dict.fromkeys(names, 0)
+    unsure: set[str] = set()
+    """Those whose last decision had no answer: it took place or it did not."""
     seen: dict[int, list[bytes]] = {partition: [] for partition in range(PARTITIONS)}
     refused = 0
+
+    def know(name: str, ledger: bytes | None) -> None:
+        # A ledger is the number of decisions: one that is lost or counted twice would show.
+        found = int(ledger[:6]) if ledger else 0
+        assert found - decided[name] in ((0, 1) if name in unsure else (0,)), name
+        decided[name] = found
+        unsure.discard(name)
 
     async def append() -> None:
         number = 0
         while not ending.is_set():
             batch = [(names[(number + at) % len(names)], b"%d" % (number + at)) for at in range(7)]
             number += 7
-            for offset, (name, data) in zip(await store.append_events(batch), batch, strict=True):
-                appended[offset, partition_of(name, PARTITIONS)] = data  # type: ignore[index]
+            try:
+                offsets = await store.append_events(batch)
+            except StoreUnavailable:  # a read that waited too long takes its connection along
+                unanswered.update(data for _, data in batch)
+            else:
+                for offset, (name, data) in zip(offsets, batch, strict=True):
+                    appended[offset, partition_of(name, PARTITIONS)] = data  # type: ignore[index]
             await asyncio.sleep(0.001)
 
     async def decide(mine: list[str]) -> None:
@@ -316,8 +331,7 @@ async def test_moving_slots_in_the_middle_of_traffic_loses_nothing(own_cluster: 
                 continue
             commits = []
             for name, (_, ledger) in zip(mine, states, strict=True):
-                # A ledger is the number of decisions: one that is lost or counted twice would show.
-                assert ledger is None or int(ledger[:6]) == decided[name], name
+                know(name, ledger)
                 head = b"%06d" % (decided[name] + 1)
                 commits.append(DecisionCommit(name, (ledger or b"")[:6], head, b"", head))
             for name, result in zip(mine, await store.commit_decisions(commits), strict=True):
@@ -326,6 +340,7 @@ async def test_moving_slots_in_the_middle_of_traffic_loses_nothing(own_cluster: 
                     decided[name] += 1
                 else:
                     assert isinstance(result, StoreUnavailable), result
+                    unsure.add(name)
                     refused += 1
             await asyncio.sleep(0.001)
 
@@ -364,9 +379,11 @@ async def test_moving_slots_in_the_middle_of_traffic_loses_nothing(own_cluster: 
     )
     ending.set()
     await asyncio.gather(*traffic, following)
-    assert sorted(data for log in seen.values() for data in log) == sorted(appended.values())
+    there = sorted(data for log in seen.values() for data in log if data not in unanswered)
+    assert there == sorted(appended.values())
+    assert len(unanswered) < len(appended)
     for name, (_, ledger) in zip(names, await store.read(names), strict=True):
-        assert ledger is None if not decided[name] else int(ledger[:6]) == decided[name]
+        know(name, ledger)
     log = await store.read_decisions(dict.fromkeys(range(PARTITIONS), Offset.ZERO), 100_000, 0)
     assert sum(map(len, log.values())) == sum(decided.values())
     assert not await own_cluster.say(source, b"KEYS", b"{p3}*")
