@@ -30,8 +30,8 @@ from bench.peers.environment import PeersMissing
 from bench.peers.grid import MABWISER, RIVER, VW, Config
 from bench.report import Report
 
-SMALL_SETS: Final = 6
-SMALL_ROWS: Final = 400
+SMALL_SETS: Final = 3
+SMALL_ROWS: Final = 200
 SMALL_ORDERS: Final = 2
 T_95: Final = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for 95 % two-sided intervals of the mean of so many orders."""

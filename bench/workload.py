@@ -7,6 +7,7 @@ folded by the engine's own fold; nothing is filled in by other means.
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from typing import Any, Final
 
@@ -122,6 +123,7 @@ def config_tree(size: Size) -> dict[str, Any]:
     } | extra
 
 
+@cache
 def config_text(size: Size) -> bytes:
     """The configuration file."""
     out = BytesIO()
