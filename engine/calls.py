@@ -144,6 +144,12 @@ class Call:
         """For the connection: of messages that are not complete, not read or not sent."""
         return len(self.body or b"") + len(self.unsent or b"")
 
+    def waits(self) -> tuple[int, ...] | None:
+        """For the connection: None if it does not wait for its peer, else something that changes when it gets on."""
+        if self.unsent:
+            return (len(self.unsent),)
+        return None if self.ended or self.gone else ()
+
     def dropped(self) -> None:
         """For the connection: the caller left."""
         self.gone = True
@@ -167,12 +173,14 @@ class Call:
 class StreamingCall(Call):
     """A call with any number of messages either way."""
 
-    __slots__ = ("_drained", "_received", "_unread")
+    __slots__ = ("_complete", "_drained", "_received", "_unread")
 
     def __init__(self, connection: "Connection", stream: int, route: Route, window: int) -> None:
         super().__init__(connection, stream, route, window)
         self._received: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
         """Flags and messages as they came: one that is compressed is inflated when it is read."""
+        self._complete = 0
+        """How many have come."""
         self._unread = 0
         self._drained: asyncio.Event | None = None
 
@@ -211,6 +219,12 @@ class StreamingCall(Call):
         """For the connection: of messages that are not complete, not read or not sent."""
         return super().held_bytes() + self._unread
 
+    def waits(self) -> tuple[int, ...] | None:
+        """For the connection: None if it does not wait for its peer, else something that changes when it gets on."""
+        if self.unsent:
+            return (len(self.unsent),)
+        return (0, self._complete) if self.body else None  # between messages a caller may take its time
+
     def drained(self) -> None:
         """For the connection: everything was sent."""
         if self._drained is not None:
@@ -218,6 +232,7 @@ class StreamingCall(Call):
 
     def _take(self, body: bytearray) -> None:
         while (length := _length(body)) is not None and len(body) >= PREFIX_BYTES + length:
+            self._complete += 1
             self._unread += PREFIX_BYTES + length
             self._received.put_nowait((body[0], bytes(memoryview(body)[PREFIX_BYTES : PREFIX_BYTES + length])))
             del body[: PREFIX_BYTES + length]

@@ -55,6 +55,7 @@ class FrontServer:
         self._fallback_folder = ""
         self._channel: grpc.aio.Channel | None = None
         self._server: asyncio.Server | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def start(self, address: str) -> int:
         """Listen on "host:port", which several servers may share, and return the port. Raises OSError."""
@@ -76,8 +77,19 @@ class FrontServer:
             path, options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         )
         await self._server.start_serving()
+        self._looking = asyncio.create_task(self._look())
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
+
+    def look(self) -> None:
+        """Cut calls that have not got on since the last look, though it was their callers' turn."""
+        for connection in list(self.connections):
+            connection.look()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(limits.CALL_STALL_MS_MAX / 1e3)
+            self.look()
 
     async def leave(self) -> None:
         """Take no more calls, as soon as all peers have heard of it: so none fails that could go to another server."""
@@ -106,6 +118,8 @@ class FrontServer:
             await asyncio.sleep(0.005)
         for connection in list(self.connections):
             connection.close()
+        if self._looking is not None:
+            self._looking.cancel()
         await fallback
         if self._channel is not None:
             await self._channel.close(None)

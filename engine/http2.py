@@ -92,6 +92,10 @@ class Connection(asyncio.Protocol):
         """Calls whose answers wait for the window of the connection, or for the peer to read."""
         self._held_bytes = 0
         """What this connection's calls hold."""
+        self._waits: dict[int, tuple[int, ...]] = {}
+        """Calls that waited for the peer at the last look, and how far they were."""
+        self._headers_awaited = 0
+        """Stream of which the end of the headers was awaited at the last look."""
         self._table_due = False
         """Whether the next headers have to say that we keep none for later."""
         self._table_told = False
@@ -159,6 +163,21 @@ class Connection(asyncio.Protocol):
         elif not self._closing:
             self._leaving = True
             self._write(frames.goaway(_STREAM, Reason.NO_ERROR) + frame(frames.PING, 0, 0, _FAREWELL))
+
+    def look(self) -> None:
+        """Cut what did not get on since the last look, though it was the peer's turn.
+
+        What is held for unfinished calls has a limit that all connections share, so nobody may use it up for good.
+        """
+        if self._headers is not None and self._headers[0] == self._headers_awaited and not self._closing:
+            self._end(ConnectionFailed(Reason.ENHANCE_YOUR_CALM, "the end of the headers does not come"))
+            return
+        self._headers_awaited = 0 if self._headers is None else self._headers[0]
+        waits = {stream: at for stream, call in self.calls.items() if (at := call.waits()) is not None}
+        for stream, at in waits.items():
+            if self._waits.get(stream) == at:
+                self._give_up(self.calls[stream])
+        self._waits = waits
 
     def part(self) -> None:
         """Take no more calls, and say which was the last. Clients of gRPC ask another server for those after it."""
@@ -260,13 +279,24 @@ class Connection(asyncio.Protocol):
             if call.trailers is not None:
                 self._conclude(call)
         elif self._too_much():
-            # No offence is counted: whoever answers here must not hear that the connection ends.
-            self._drop(call)
-            self._write(frames.reset(call.stream, Reason.ENHANCE_YOUR_CALM))
+            self._let_go(call)
         elif call.window > 0:
             self._blocked[call.stream] = call
         else:
             self._blocked.pop(call.stream, None)  # it waits for its own window
+
+    def _let_go(self, call: Call) -> None:
+        """Drop an answer that is not read. No offence: whoever answers must not hear that the connection ends."""
+        self._drop(call)
+        self._write(frames.reset(call.stream, Reason.ENHANCE_YOUR_CALM))
+
+    def _give_up(self, call: Call) -> None:
+        """Of a call that waits for its peer, and has for too long."""
+        if call.unsent:
+            self._let_go(call)
+        else:
+            text = f"the message did not come within {limits.CALL_STALL_MS_MAX} ms"
+            call.cut(*refused(grpc.StatusCode.DEADLINE_EXCEEDED, text))
 
     def _unblock(self) -> None:
         """Go on with those that waited for the connection: each sends something, or the connection is full again."""

@@ -47,6 +47,9 @@ CONNECTION_QUEUE_MAX: Final = 1_024
 """New connections that the kernel keeps until the server looks at them."""
 PREFACE_MS_MAX: Final = 10_000
 """How long a new connection may take to say that it speaks HTTP/2."""
+CALL_STALL_MS_MAX: Final = 10_000
+"""How long a gRPC call waits for its peer: for the rest of a message, or to read some of an answer. It may be twice
+that, as calls are looked at once in so long."""
 HTTP_REQUEST_MS_MAX: Final = 10_000
 """How long an HTTP caller may take for the headers of its first request, and for the body of each."""
 HTTP_IDLE_MS_MAX: Final = 75_000

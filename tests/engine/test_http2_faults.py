@@ -4,7 +4,8 @@ import asyncio
 import gc
 import logging
 import zlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import frames, limits
-from engine.calls import Call
+from engine.calls import Call, Route, StreamingCall
 from engine.frames import Reason, frame
 from engine.front import FrontServer
 
@@ -230,6 +231,105 @@ def test_parts_of_messages_are_held_up_to_a_limit(monkeypatch: pytest.MonkeyPatc
             await peer.flush()
             assert await peer.answer(streams[0]) == message(bytes(60_000))
             assert site.front.unfinished_bytes == 30_000
+
+    run(work)
+
+
+async def _soon(true: Callable[[], Any]) -> None:
+    """Until it is so, without reading."""
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
+def test_a_message_that_does_not_come_is_not_waited_for_for_ever() -> None:
+    async def work() -> None:
+        async with opened() as (site, peer):
+            half = peer.call(message(bytes(60_000))[:30_000], end=False)
+            nothing = peer.call(b"", end=False)
+            moving = peer.call(message(bytes(60_000))[:30_000], end=False)
+            await peer.flush()
+            await _soon(lambda: len(peer.connection.calls) == 3 and site.front.unfinished_bytes == 60_000)
+            site.front.look()
+            assert len(peer.connection.calls) == 3
+            peer.h2.send_data(moving, bytes(15_000))
+            peer.h2.send_data(moving, bytes(15_005), end_stream=True)
+            await peer.flush()
+            assert await peer.answer(moving) == message(bytes(60_000))
+            site.front.look()
+            for stream in (half, nothing):
+                await peer.end_of(stream)
+                assert peer.status(stream)[0] == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+            assert (site.front.unfinished_bytes, peer.connection.calls) == (0, {})
+
+    run(work)
+
+
+def test_who_waits_for_the_engine_is_waited_with() -> None:
+    async def work() -> None:
+        async with opened() as (site, peer):
+            never = peer.call(message(b""), to(NEVER))
+            await peer.flush()
+            await _soon(lambda: site.waiting)
+            for _ in range(3):
+                site.front.look()
+            assert peer.connection.calls.keys() == {never}
+            site.waiting[0].answer(b"at last")
+            assert await peer.answer(never) == message(b"at last")
+
+    run(work)
+
+
+def test_messages_of_a_stream_may_take_their_time_but_none_of_them_half() -> None:
+    call = StreamingCall(cast(Any, None), 1, Route(), 65_535)
+    assert call.waits() is None
+    half = message(b"abc")[:6]
+    call.take(half)
+    before = call.waits()
+    assert before is not None
+    call.take(message(b"abc")[6:] + half)
+    assert call.waits() not in (None, before)
+    call.take(message(b"abc")[6:])
+    assert call.waits() is None
+
+
+def test_an_answer_that_is_not_read_is_not_kept_for_ever() -> None:
+    async def work() -> None:
+        async with opened() as (site, usual):
+            peer = await site.connect()
+            await peer.begin(INITIAL_WINDOW_SIZE=1_000)
+            peer.own_credit = False
+            stream, other = (peer.call(message(bytes(5_000))) for _ in range(2))
+            await peer.flush()
+            await peer.until(lambda: all(len(peer.data.get(each, b"")) == 1_000 for each in (stream, other)))
+            site.front.look()
+            peer.h2.increment_flow_control_window(500, other)
+            await peer.flush()
+            await peer.until(lambda: len(peer.data[other]) == 1_500)
+            site.front.look()
+            await peer.until(lambda: stream in peer.resets)
+            assert peer.resets == {stream: Reason.ENHANCE_YOUR_CALM}
+            assert site.front.unfinished_bytes == 5_005 - 1_500
+            echo = usual.call(message(b"read"))
+            await usual.flush()
+            assert await usual.answer(echo) == message(b"read")
+
+    run(work)
+
+
+def test_headers_whose_end_does_not_come_end_the_connection() -> None:
+    async def work() -> None:
+        async with opened() as (site, _):
+            wild = await site.connect()
+            wild.writer.write(frames.PREFACE + frame(4, 0, 0, b"") + frame(1, 0, 1, BLOCK))
+            await wild.writer.drain()
+            await _soon(lambda: wild.connection._headers)
+            site.front.look()
+            assert wild.connection in site.front.connections
+            site.front.look()
+            async with asyncio.timeout(10):
+                heard = await wild.reader.read()
+            assert b"the end of the headers does not come" in heard
 
     run(work)
 
