@@ -35,8 +35,12 @@ Reply = Any
 
 PIPELINES_PENDING_MAX: Final = 8_192
 """Pipelines that wait for replies on one connection. The queues in front of the store are shorter; this is the net."""
-LOOK_US_MAX: Final = 100
-"""How long a lone decision waits for a store on this machine without going to sleep."""
+LOOK_US_MAX: Final = 300
+"""How long a lone decision waits for a store on this machine without going to sleep.
+
+On two cores a read takes 40 to 60 us and a commit 65 to 105: 99 of 100 are there in time. With 100 it was 45 of 100
+commits, and a lone decision took 4 % longer.
+"""
 READ_BYTES_MAX: Final = 256 * 1024
 LAST_LOOK_MS: Final = 1
 """Between the end of a wait and giving up."""

@@ -24,10 +24,12 @@ from engine.store import (
     StoreUnavailable,
     partition_of,
 )
+from engine.store.base import MOVED
 from engine.store.keys import POLICY, POLICY_CHANGES, Keys
 from features import Offset
 
 PARTITIONS = 4
+KEYS = Keys(PARTITIONS)
 FOR_GOOD = {b"dead", b"policy", b"{policy}:changes", b"{policy}:kept", b"learner", b"config:v1", b"meta"}
 
 
@@ -254,6 +256,24 @@ async def test_a_full_server_refuses_writes_whole_and_still_answers_reads(own_se
     await own_server.say(b"CONFIG", b"SET", b"maxmemory", b"0")
     assert [type(result) for result in await store.commit_decisions([commit("carl")])] == [Offset]
     await store.close()
+
+
+async def test_a_decision_that_cannot_be_written_takes_none_of_its_batch_along(redis_store, server) -> None:
+    names = [next(f"c{n}" for n in range(99) if partition_of(f"c{n}", PARTITIONS) == home) for home in (0, 1, 2)]
+    await server.say(b"SET", KEYS.decisions[1], b"no log")
+    results = await redis_store.commit_decisions([commit(name) for name in names])
+    assert [type(result) for result in results] == [Offset, StoreError, Offset]
+    assert "WRONGTYPE" in str(results[1])
+    ledgers = [ledger for _, ledger in await redis_store.read(names)]
+    assert ledgers[1] is None
+    assert all(ledger.startswith(b"head") for ledger in (ledgers[0], ledgers[2]))
+
+
+async def test_decisions_of_every_kind_in_one_batch_have_their_own_replies(redis_store, server) -> None:
+    await server.say(b"SET", KEYS.features("moved"), MOVED + b"ann")
+    kinds = [("a", False), ("moved", True), ("b", True), ("moved", False), ("c", False)]
+    results = await redis_store.commit_decisions([commit(name)._replace(unmoved=unmoved) for name, unmoved in kinds])
+    assert [type(result) for result in results] == [Offset, Conflict, Offset, Offset, Offset]
 
 
 async def test_blocking_reads_are_bounded(redis_store) -> None:
