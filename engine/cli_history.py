@@ -155,9 +155,9 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
         click.echo(f"passed over: {passed_over}")
     before = f", {report.done_before:,} of them in an earlier run" if report.done_before else ""
     click.echo(f"loaded {report.events:,} events{before}; {report.customers:,} customers written")
+    if report.timelines:
+        click.echo(f"{report.timelines:,} of them have events of these files on their timelines")
     _tell_rolled(catalogue, "were not filled")
-    if catalogue.keeper.shapes:
-        click.echo("the timeline and the complaint cases of customers begin with live events", err=True)
     if report.duplicates:
         click.echo(f"left out {report.duplicates:,} events whose id the customer had already")
     if report.damaged:

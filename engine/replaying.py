@@ -69,7 +69,7 @@ async def replay(
         if events >= event_log_entries_max:
             findings.caveats.append(_trimmed("event", partition, events))
     if any(name.startswith("job:") for name in await store.marks(0)):
-        findings.caveats.append("history was loaded from files: the event log alone does not make those features")
+        findings.caveats.append("history was loaded from files: the event log alone does not make those states")
     kept = await store.load_checkpoint()
     read_up_to = Learner.restore(catalogue, store.partitions, kept).offsets
     learner = Learner(catalogue, store.partitions, await former_offers(store, catalogue))

@@ -40,10 +40,10 @@ from typing import Any, Final
 import orjson
 import polars as pl
 
-from engine import limits
+from engine import limits, timeline
 from engine.catalogue import Catalogue
 from engine.errors import DataFolderError, InvalidArgument, NotAllowed, Overloaded, Unavailable
-from engine.history.folding import EVENTS_AT_ONCE, EventMaker, folded, merged
+from engine.history.folding import EVENTS_AT_ONCE, EventMaker, TimelineMaker, folded, merged
 from engine.history.loading import EVENTS, Told, stage
 from engine.history.mapping import Reading
 from engine.history.rows import Span, Tally, schema_of
@@ -53,6 +53,7 @@ from engine.links import moved_to
 from engine.store.base import (
     LINKS,
     PARTS,
+    TIMELINE,
     Beside,
     Conflict,
     FeatureWrite,
@@ -89,6 +90,8 @@ class Report:
     """Rows whose id another row of the same customer had."""
     customers: int = 0
     """Customers whose history this run has written."""
+    timelines: int = 0
+    """Of these, those who have events on their timelines from it."""
     done_before: int = 0
     """Events that an earlier run of this job had written."""
     damaged: int = 0
@@ -225,6 +228,7 @@ class _Partition:
         self._store = store
         self._layout = catalogue.layout
         self._maker = EventMaker(catalogue)
+        self._timelines = TimelineMaker(catalogue)
         self._mark = f"at:{job}"
         self._at = b""
         self._partition = partition
@@ -253,11 +257,11 @@ class _Partition:
         self._at = (await self._store.marks(self._partition)).get(self._mark, b"")
 
     async def _write(self, place: Place, rows: pl.DataFrame) -> None:
-        history = self._folded(rows)
+        history, timelines = self._folded(rows), self._timelines.timelines(rows)
         away_since_s = None
         while True:
             try:
-                return await self._commit(place, history)
+                return await self._commit(place, history, timelines)
             except StoreUnavailable as error:
                 # Whether it was written is not known; the mark says so when the store is back.
                 away_since_s = away_since_s or time.monotonic()
@@ -266,7 +270,7 @@ class _Partition:
                 log.warning("the store is away, trying again: %s", error)
                 await asyncio.sleep(_PAUSE_S)
 
-    async def _commit(self, place: Place, history: Mapping[str, bytes]) -> None:
+    async def _commit(self, place: Place, history: Mapping[str, bytes], timelines: Mapping[str, bytes]) -> None:
         await self._look()
         mark = Mark(self._mark, self._at, b"%d.%d" % place)
         writes: dict[str, FeatureWrite] = {}
@@ -276,12 +280,14 @@ class _Partition:
                 return
             all_parts = await self._store.read_beside(PARTS, missing)
             records = await self._store.read_features(missing)
+            lines = await self._lines([customer for customer in missing if customer in timelines], timelines)
             for customer, live, parts in zip(missing, records, all_parts, strict=True):
+                line = lines.get(customer, ())
                 if parts is not None or moved_to(live):
-                    writes[customer] = await self._linked(customer, live, parts, history[customer])
+                    writes[customer] = await self._linked(customer, live, parts, history[customer], line)
                 else:
                     joined = self._joined(customer, live, history[customer])
-                    writes[customer] = FeatureWrite(customer, live or b"", joined)
+                    writes[customer] = FeatureWrite(customer, live or b"", joined, beside=line)
             ordered = list(writes.values())
             matching = await self._store.write_marked(self._partition, ordered, mark)
             if isinstance(matching, Conflict):
@@ -292,18 +298,33 @@ class _Partition:
             if all(matching):
                 self._at = mark.value
                 self._report.customers += len(history)
+                self._report.timelines += len(timelines)
                 return
             missing = [write.customer for write, match in zip(ordered, matching, strict=True) if not match]
         raise StoreUnavailable(f"customers are written to all the time, {len(missing)} of {len(history)} at last")
 
-    async def _linked(self, customer: str, live: bytes | None, parts: bytes | None, history: bytes) -> FeatureWrite:
+    async def _lines(self, customers: Sequence[str], timelines: Mapping[str, bytes]) -> dict[str, tuple[Beside, ...]]:
+        """What stands on the timelines of these customers and comes from history, to be written with the rest."""
+        lines: dict[str, tuple[Beside, ...]] = {}
+        for customer, live in zip(customers, await self._store.read_timelines(customers), strict=True):
+            try:
+                both = timeline.merged([live, timelines[customer]])
+            except timeline.TimelineError as error:
+                log.error("the timeline of customer %r is damaged and begins anew: %s", customer, error)
+                both = timelines[customer]
+            lines[customer] = (Beside(TIMELINE, both, live or b""),)
+        return lines
+
+    async def _linked(
+        self, customer: str, live: bytes | None, parts: bytes | None, history: bytes, line: tuple[Beside, ...]
+    ) -> FeatureWrite:
         """The same of a name that was linked: its history goes into its own part, and whoever has that is told."""
         [links] = await self._store.read_beside(LINKS, [customer])
         join = partial(self._joined, customer, history=history)
         done = with_history(self._layout, customer, Stored(live, parts, links), join)
         await self._store.append_events(done.sends)
         assert done.parts is not None, "a name with parts keeps them"
-        return FeatureWrite(customer, live or b"", done.record, beside=(Beside(PARTS, done.parts, parts or b""),))
+        return FeatureWrite(customer, live or b"", done.record, beside=(Beside(PARTS, done.parts, parts or b""), *line))
 
     def _joined(self, customer: str, live: bytes | None, history: bytes) -> bytes:
         try:

@@ -1,16 +1,21 @@
-"""Sorted rows into events and events into records: the one place where history meets the layout.
+"""Sorted rows into events, and events into records and timelines: the one place where history meets the layout.
 
 History has offsets of its own, 0-1, 0-2 and so on within a customer: before every offset that a log gives in service.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import orjson
 import polars as pl
 
 from engine.catalogue import Catalogue
 from engine.history.rows import slot_of
+from engine.history.staging import runs_of
+from engine.ledger import hash_of
+from engine.limits import TIMELINE_ENTRIES_MAX
 from features import Event, Layout, Offset, RecordError
 
 EVENTS_AT_ONCE: Final = 50_000
@@ -47,6 +52,51 @@ class EventMaker:
         columns = zip(rows["id"].to_list(), types.tolist(), rows["time_ms"].to_list(), attributes, first, strict=True)
         names = self._types
         return [Event(id_hash, names[t], time_ms, given, Offset(0, n)) for id_hash, t, time_ms, given, n in columns]
+
+
+class TimelineMaker:
+    """Makes timelines of the rows of a checked frame."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._keeper = catalogue.keeper
+        self._maker = EventMaker(catalogue)
+        self._kept = [number for number, name in enumerate(catalogue.event_types) if name in self._keeper.shapes]
+
+    def timelines(self, rows: pl.DataFrame) -> dict[str, bytes]:
+        """By customer, of sorted rows; who has no event that belongs on one is left out."""
+        kept = rows.filter(pl.col("type").is_in(self._kept))
+        if not kept.height:
+            return {}
+        times_ms = kept["time_ms"].to_numpy()
+        runs = [(customer, _newest(times_ms, start, end), end) for customer, start, end in runs_of(kept["customer"])]
+        picked = np.concatenate([np.arange(start, end) for _, start, end in runs])
+        events = iter(self._maker.events(kept[picked], range(1, len(picked) + 1)))
+        return {
+            customer: self._keeper.extended(None, _named([next(events) for _ in range(start, end)]))
+            for customer, start, end in runs
+        }
+
+
+def _newest(times_ms: np.ndarray[tuple[int], np.dtype[np.int64]], start: int, end: int) -> int:
+    """Row from which on a customer's events matter: one more than a timeline keeps, whatever the order within a ms."""
+    if end - start <= TIMELINE_ENTRIES_MAX + 1:
+        return start
+    oldest = times_ms[end - TIMELINE_ENTRIES_MAX - 1]
+    return start + int(np.searchsorted(times_ms[start:end], oldest))
+
+
+def _named(events: Sequence[Event]) -> list[Event]:
+    """The same events, those without an id named by what they tell: the order of rows and files makes no difference."""
+    alike: Counter[bytes] = Counter()
+    named = []
+    for event in events:
+        name = event.id_hash
+        if not name:
+            said = orjson.dumps([event.type, event.time_ms, event.attributes], option=orjson.OPT_SORT_KEYS)
+            alike[said] += 1
+            name = hash_of(f"history\0{alike[said]}\0{said.decode()}")
+        named.append(Event(name, event.type, event.time_ms, event.attributes, event.offset))
+    return named
 
 
 def folded(layout: Layout, records: Sequence[bytes | None], events: Sequence[Sequence[Event]]) -> list[bytes]:

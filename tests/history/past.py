@@ -37,6 +37,7 @@ SHOP = (
     + """
 events:
   - type: purchase
+    timeline: true
     attributes:
       amount: {type: number, required: true, range: [0, 1000]}
       shop: {type: text, values: [north, south]}
@@ -79,6 +80,10 @@ def memory() -> MemoryStore:
 
 def records(store: Store, customers: Sequence[str]) -> list[bytes | None]:
     return asyncio.run(store.read_features(list(customers)))
+
+
+def timelines(store: Store, customers: Sequence[str]) -> list[bytes | None]:
+    return asyncio.run(store.read_timelines(list(customers)))
 
 
 # --- real data ------------------------------------------------------------------------------------------------------

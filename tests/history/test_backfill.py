@@ -26,7 +26,7 @@ from engine.ledger import hash_of
 from engine.replay import Verdict
 from engine.replaying import replay
 from engine.store import FeatureWrite, Mark, MemoryStore, RedisStore, Store, StoreFull, StoreUnavailable
-from tests.history.past import NOW_MS, PARTITIONS, ROOT, SHOP, catalogue_of, cdnow, load, memory, records
+from tests.history.past import NOW_MS, PARTITIONS, ROOT, SHOP, catalogue_of, cdnow, load, memory, records, timelines
 from tests.store.conftest import Server
 
 DAY_MS = 86_400_000
@@ -187,6 +187,7 @@ def test_the_order_and_the_split_of_files_make_no_difference(tmp_path: Path) -> 
     report = load(parts, catalogue, tmp_path, odd, even)
     assert report.events == len(rows)
     assert records(whole, everybody(rows)) == records(parts, everybody(rows))
+    assert timelines(whole, everybody(rows)) == timelines(parts, everybody(rows))
 
 
 def test_replay_says_that_history_came_from_elsewhere(tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ def test_replay_says_that_history_came_from_elsewhere(tmp_path: Path) -> None:
     live(store, catalogue, others[:3])
     found = asyncio.run(replay(catalogue, store, now_ms=NOW_MS))
     assert found.verdict is Verdict.CANNOT_TELL
-    assert found.caveats == ["history was loaded from files: the event log alone does not make those features"]
+    assert found.caveats == ["history was loaded from files: the event log alone does not make those states"]
 
 
 # --- exactly once ---------------------------------------------------------------------------------------------------
@@ -283,6 +284,7 @@ def test_a_crash_at_any_write_leaves_the_same_bytes(tmp_path: Path, after: bool,
             report = load(store, catalogue, tmp_path, source)
         assert report.events in (0, len(rows))
         assert records(store, everybody(rows)) == records(undisturbed, everybody(rows)), f"crash at write {at}"
+        assert timelines(store, everybody(rows)) == timelines(undisturbed, everybody(rows)), f"crash at write {at}"
         for partition in range(PARTITIONS):
             assert asyncio.run(store.marks(partition)) == asyncio.run(undisturbed.marks(partition))
     assert crashes > 8
@@ -308,6 +310,7 @@ def test_a_store_that_does_not_answer_is_asked_again_and_nothing_counts_twice(tm
     store = Silent(PARTITIONS, lambda: NOW_MS)
     load(store, catalogue, tmp_path, source)
     assert records(store, everybody(rows)) == records(undisturbed, everybody(rows))
+    assert timelines(store, everybody(rows)) == timelines(undisturbed, everybody(rows))
     monkeypatch.setattr(limits, "BACKFILL_AWAY_MS_MAX", 10)
     gone = memory()
     monkeypatch.setattr(gone, "read_features", _raiser(StoreUnavailable("no answer")))
@@ -362,6 +365,7 @@ def test_one_customer_with_more_events_than_are_folded_at_once(tmp_path: Path, m
     monkeypatch.setattr(loader, "EVENTS_AT_ONCE", 30)
     load(pieces, catalogue, tmp_path, source)
     assert records(once, everybody(rows)) == records(pieces, everybody(rows))
+    assert timelines(once, everybody(rows)) == timelines(pieces, everybody(rows))
 
 
 # --- processes ------------------------------------------------------------------------------------------------------
@@ -395,10 +399,13 @@ def test_kill_9_in_the_middle_and_again_is_as_undisturbed_byte_for_byte(
         assert f"loaded {report.events:,} events" in done.stdout
         assert "of them in an earlier run" in done.stdout
         customers = [f"{number:05d}" for number in range(1, 23_571)]
-        assert asyncio.run(_read(server.url, customers)) == records(undisturbed, customers)
+        assert asyncio.run(_read(server.url, customers)) == [
+            records(undisturbed, customers),
+            timelines(undisturbed, customers),
+        ]
         again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=True)
         assert "loaded before" in again.stdout
-        assert asyncio.run(_read(server.url, customers)) == records(undisturbed, customers)
+        assert asyncio.run(_read(server.url, customers))[0] == records(undisturbed, customers)
     finally:
         server.stop()
 
@@ -418,13 +425,14 @@ def _chunks(url: str) -> int:
     return asyncio.run(count())
 
 
-async def _read(url: str, customers: Sequence[str]) -> list[bytes | None]:
+async def _read(url: str, customers: Sequence[str]) -> list[list[bytes | None]]:
+    """Features and timelines."""
     store = RedisStore(url, 8)
+    found: list[list[bytes | None]] = [[], []]
     try:
-        return [
-            record
-            for at in range(0, len(customers), 1_000)
-            for record in await store.read_features(customers[at : at + 1_000])
-        ]
+        for at in range(0, len(customers), 1_000):
+            found[0] += await store.read_features(customers[at : at + 1_000])
+            found[1] += await store.read_timelines(customers[at : at + 1_000])
+        return found
     finally:
         await store.close()

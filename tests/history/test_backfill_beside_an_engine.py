@@ -50,6 +50,46 @@ def test_backfill_beside_an_engine_that_serves(tmp_path: Path) -> None:
         assert engine.stop() == 0
 
 
+CLAIMS = """
+opportune: 1
+name: claims
+channels: [{id: web}]
+events:
+  - type: complaint
+    attributes: {case: {type: text}, topic: {type: text}, channel: {type: text}, state: {type: text}}
+    timeline: {kind: complaint, channel: "{channel}", text: "{topic}", case: case, closes: {state: closed}}
+offers:
+  - {id: card, value: 40, treatments: [{text: a card}]}
+"""
+
+
+def test_complaints_of_history_are_cases_that_live_events_go_on_with(tmp_path: Path) -> None:
+    rows = [
+        "ann,2026-05-01,A17,late,web,open",
+        "ann,2026-05-03,A17,late,branch,open",
+        "ann,2026-04-01,A11,fees,web,open",
+        "ann,2026-04-02,A11,fees,web,closed",
+    ]
+    path = tmp_path / "complaints.csv"
+    path.write_text("\n".join(["who,at,case,topic,channel,state", *rows]))
+    with EngineProcess(tmp_path, config=CLAIMS) as engine, engine.start().client() as client:
+        words = ["--data", str(engine.data), "--type", "complaint", "--customer", "who", "--time", "at", str(path)]
+        done = engine.run("backfill", "--config", str(engine.config), *words, timeout_s=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "1 of them have events of these files on their timelines" in done.stdout
+
+        def cases() -> dict[str, tuple[bool, int]]:
+            found = client.customers.Get(customers_pb2.GetCustomerRequest(customer_id="ann"), timeout=5)
+            return {case.case_id: (case.open, case.complaints) for case in found.cases}
+
+        assert cases() == {"A11": (False, 1), "A17": (True, 2)}
+        event = events_pb2.Event(id="e1", source="crm", type="complaint", customer_id="ann")
+        event.attributes["case"].text, event.attributes["state"].text = "A17", "closed"
+        client.events.Publish(events_pb2.PublishRequest(events=[event]), timeout=5)
+        wait_until(lambda: cases() == {"A11": (False, 1), "A17": (False, 2)}, 10, "the case is closed")
+        assert engine.stop() == 0
+
+
 def publish(client: Client, sent: list[str], stop: threading.Event) -> None:
     while not stop.is_set():
         customer = live_customer(len(sent) % 50)
