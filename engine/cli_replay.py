@@ -1,22 +1,34 @@
 """`opportune replay`: all state made again from the logs, or past decisions from their records."""
 
-import asyncio
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
 import click
 import orjson
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from engine import limits, replaying
 from engine.catalogue import Catalogue
 from engine.cli_parts import told
-from engine.cli_store import binary_option, data_option, in_store, redis_option, url_of, write_report
-from engine.errors import NotFound
+from engine.cli_store import (
+    binary_option,
+    check_brokers,
+    data_option,
+    event_log_of,
+    in_store,
+    redis_option,
+    url_of,
+    write_report,
+)
+from engine.errors import DataFolderError, NotFound
 from engine.repeating import Repeated, repeat_one, repeat_some
-from engine.replaying import replay_at
+from engine.replay import Findings
 from engine.store.redis import RedisStore
+from models import CheckpointError
 
 _COLUMNS_MIN: Final = 110
 _TOLD_MAX: Final = 20
@@ -34,6 +46,7 @@ EQUAL, DIFFERS, CANNOT_TELL = 0, 1, 2
 @data_option
 @redis_option
 @binary_option
+@click.option("--kafka", help="HOST:PORT[,…] of your Kafka, if that is the event log, to fold it again.")
 @click.option("--decision", metavar="ID", help="Make this one decision again instead, from its record.")
 @click.option(
     "--decisions",
@@ -49,6 +62,7 @@ def replay(
     data_path: Path | None,
     redis_url: str | None,
     store_binary: Path | None,
+    kafka: str | None,
     decision: str | None,
     count: int | None,
     seed: int,
@@ -65,6 +79,9 @@ def replay(
     of_decisions = decision is not None or count is not None
     if not of_decisions and config_path is None:
         raise click.UsageError("expected --config, or --decision or --decisions")
+    if of_decisions and kafka is not None:
+        raise click.UsageError("--kafka has events; decisions are made again from their records")
+    check_brokers(kafka)
     with told():
         if of_decisions:
             try:
@@ -77,8 +94,7 @@ def replay(
             sys.exit(_told(repeated, seen, one=decision is not None))
         assert config_path is not None
         catalogue = Catalogue.of_file(config_path)
-        with source as url:
-            findings = asyncio.run(replay_at(url, catalogue))
+        findings = in_store(source, lambda store: _replay(store, catalogue, kafka))
     table = Table(title=f"{catalogue.config.name}: {findings.verdict.name.replace('_', ' ').lower()}")
     table.add_column("replayed")
     table.add_column("count", justify="right")
@@ -89,6 +105,26 @@ def replay(
     for line in (*findings.differences, *(f"cannot tell: {caveat}" for caveat in findings.caveats)):
         click.echo(line, err=True)
     sys.exit(findings.verdict)
+
+
+async def _replay(store: RedisStore, catalogue: Catalogue, kafka: str | None) -> Findings:
+    """Compare all that the store keeps with its logs, with a bar for each kind. Raises OpportuneError, StoreError."""
+    async with AsyncExitStack() as until:
+        events = None if kafka is None else await until.enter_async_context(event_log_of(store, kafka))
+        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[entries]:,}")
+        bar = until.enter_context(Progress(*columns, console=Console(stderr=True)))
+        totals = {"events": limits.PARTITIONS if events is None else events.partitions, "decisions": limits.PARTITIONS}
+        tasks = {what: bar.add_task(what, total=total, entries=0) for what, total in totals.items()}
+        read = dict.fromkeys(tasks, 0)
+
+        def progress(what: str, entries: int) -> None:
+            read[what] += entries
+            bar.update(tasks[what], advance=0 if entries else 1, entries=read[what])
+
+        try:
+            return await replaying.replay(catalogue, store, progress, events=events)
+        except CheckpointError as error:
+            raise DataFolderError(str(error)) from error
 
 
 async def _repeat(store: RedisStore, decision: str | None, count: int, seed: int) -> tuple[list[Repeated], int]:

@@ -24,9 +24,9 @@ from engine import limits
 from engine.attribution import Attribution, AttributionError
 from engine.catalogue import Catalogue
 from engine.course import Told, same_id, standing, tag_of, taken
+from engine.eventlog import Arrival
 from engine.forget.entry import ForgetRecord
 from engine.identity import FORGET, EntityKind, Stored, advance, concerns
-from engine.ingest import logged_event
 from engine.learner import DRIFT, OF_SNAPSHOTS, OFFER_CALIBRATION, Learner, checkpoint_prefix
 from engine.ledger import Ledger, LedgerError, hash_of
 from engine.links import LinksError, position_of
@@ -110,18 +110,19 @@ class FeatureReplay:
         self._kept_parts: dict[str, bytes | None] = {}
         self._made: dict[str, Stored] = {}
         self._timelines_kept: dict[str, bytes | None] = {}
-        self._timelines_made: dict[str, tuple[Offset, bytes]] = {}
-        """With the last entry that it took."""
+        self._timelines_made: dict[str, tuple[int, bytes]] = {}
+        """With when the last event came that it took."""
         self._partly: set[str] = set()
         """Entities that got events of people who are forgotten: what is in the log does not make their records."""
-        self._missed: dict[str, Offset] = {}
+        self._missed: dict[str, tuple[int, Offset]] = {}
+        """The last event of each that is folded and not in the record, and when it came."""
         self._damaged: list[str] = []
         self.waiting = 0
         """Events that were not folded yet."""
 
-    def strangers(self, entries: Sequence[LogEntry]) -> list[str]:
-        """Customers of these entries whose record was not given yet."""
-        found = dict.fromkeys(logged_event(entry)[0] for entry in entries)
+    def strangers(self, arrivals: Sequence[Arrival]) -> list[str]:
+        """Customers of these events whose record was not given yet."""
+        found = dict.fromkeys(arrival.customer for arrival in arrivals)
         return [customer for customer in found if customer not in self._kept and not self._passed_over(customer)]
 
     def _passed_over(self, name: str) -> bool:
@@ -146,26 +147,27 @@ class FeatureReplay:
         """Take the timeline that the store keeps beside that very record; without, it is not compared."""
         self._timelines_kept[customer] = timeline
 
-    def absorb(self, entries: Sequence[LogEntry]) -> None:
-        """Fold entries, in log order; every customer's record must have been given."""
+    def absorb(self, arrivals: Sequence[Arrival]) -> None:
+        """Fold events, in log order; every customer's record must have been given."""
         by_customer: dict[str, list[Event]] = {}
-        for entry in entries:
-            customer, event = logged_event(entry)
+        last_ms: dict[str, int] = {}
+        for customer, event, arrived_ms in arrivals:
             if self._passed_over(customer):
                 continue
             if event.type == FORGET and is_entity(customer):
                 self._partly.add(customer)
-            if entry.offset <= self._kept[customer][0]:
+            if event.offset <= self._kept[customer][0]:
                 by_customer.setdefault(customer, []).append(event)
+                last_ms[customer] = arrived_ms
                 continue
             self.waiting += 1
-            if entry.offset <= self._folded:
-                self._missed[customer] = entry.offset
+            if event.offset <= self._folded:
+                self._missed[customer] = arrived_ms, event.offset
         for customer, events in by_customer.items():
             self._made[customer] = self._next(customer, events)
             if self._keeper.takes(events) and not is_entity(customer):
-                _, made = self._timelines_made.get(customer, (Offset.ZERO, None))
-                self._timelines_made[customer] = events[-1].offset, self._keeper.extended(made, events)
+                _, made = self._timelines_made.get(customer, (0, None))
+                self._timelines_made[customer] = last_ms[customer], self._keeper.extended(made, events)
 
     def _next(self, customer: str, events: Sequence[Event]) -> Stored:
         made = self._made[customer]
@@ -186,8 +188,8 @@ class FeatureReplay:
     def differences(self) -> list[str]:
         """What is not as it should be, after the last entry."""
         found = list(self._damaged)
-        for customer, last in self._missed.items():
-            if self._kept[customer][1] is not None or not _gone(last, self._now_ms):
+        for customer, (last_ms, last) in self._missed.items():
+            if self._kept[customer][1] is not None or not _gone(last_ms, self._now_ms):
                 found.append(f"features of {customer!r}: event {last} is folded but not in the record")
         for customer, (watermark, kept) in self._kept.items():
             if customer in self._partly:
@@ -200,17 +202,17 @@ class FeatureReplay:
                 folded = _shape(made.parts)
                 found.append(f"parts of {customer!r} at {watermark}: {_shape(parts)} kept, {folded} folded")
         for customer, timeline in self._timelines_kept.items():
-            last, again = self._timelines_made.get(customer, (Offset.ZERO, None))
+            last_ms, again = self._timelines_made.get(customer, (0, None))
             # Without a record nothing says up to where the timeline goes; that it is missing is told above.
             told = self._kept[customer][0] > Offset.ZERO
-            if told and timeline != again and not (timeline is None and _gone(last, self._now_ms)):
+            if told and timeline != again and not (timeline is None and _gone(last_ms, self._now_ms)):
                 found.append(f"timeline of {customer!r}: {_shape(timeline)} kept, {_shape(again)} made again")
         return found
 
 
-def _gone(last: Offset, now_ms: int) -> bool:
-    """Whether the state of a customer of whom this was the last entry has gone away by itself."""
-    return last.ms + limits.CUSTOMER_KEY_TTL_MS <= now_ms
+def _gone(last_ms: int, now_ms: int) -> bool:
+    """Whether the state of a customer of whom the last entry came then has gone away by itself."""
+    return last_ms + limits.CUSTOMER_KEY_TTL_MS <= now_ms
 
 
 def _shape(data: bytes | None) -> str:
@@ -315,7 +317,7 @@ class DecisionReplay:
     def check_ledger(self, customer: str, data: bytes | None, records: Mapping[Offset, bytes | None]) -> list[str]:
         """What a ledger says that the log does not, or the other way round. `records` has those that it names."""
         tally = self.tallies[customer]
-        if data is None and _gone(tally.last, self._now_ms):
+        if data is None and _gone(tally.last.ms, self._now_ms):
             return []
         try:
             ledger = Ledger.unpack(data)

@@ -10,30 +10,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
-
 from engine import limits
 from engine.catalogue import Catalogue
 from engine.children import end_earlier_workers
 from engine.config import parse
 from engine.datafolder import DataFolder, read_state
 from engine.embedded import EmbeddedStore
-from engine.errors import DataFolderError, Unavailable
+from engine.errors import DataFolderError
+from engine.eventlog import EventLog, StreamLog
 from engine.learner import Learner, Position
 from engine.ledger import DecisionEntry, Ledger, LedgerError
 from engine.replay import DecisionReplay, FeatureReplay, Findings, learning_differences
-from engine.store.base import EVENTS_IN_KAFKA, PARTS, Store, StoreError, StoreUnavailable
-from engine.store.redis import RedisStore
+from engine.store.base import EVENTS_IN_KAFKA, PARTS, Store
 from engine.versions_former import former_offers
 from features import Offset
-from models import CheckpointError
 
 _CUSTOMERS_A_READ: Final = 500
 _READS_MAX: Final = 20
 _ELSEWHERE: Final = "data folder {} holds no store: its engine was given one of its own, so give its URL with --redis"
-_STDERR: Final = Console(stderr=True)
 
 Progress = Callable[[str, int], None]
 """Called with what was read and how many entries it was; 0 when a partition is done."""
@@ -44,19 +38,26 @@ async def replay(
     store: Store,
     progress: Progress = lambda what, entries: None,
     *,
+    events: EventLog | None = None,
     event_log_entries_max: int = limits.EVENT_LOG_ENTRIES_MAX,
     decision_log_entries_max: int = limits.DECISION_LOG_ENTRIES_MAX,
     now_ms: int | None = None,
 ) -> Findings:
-    """Compare all that a store keeps with its logs. Raises StoreError, CheckpointError for an unreadable checkpoint."""
+    """Compare all that a store keeps with its logs; `events` is the log of events if that is not in the store.
+
+    Raises StoreError, BrokerError, CheckpointError for an unreadable checkpoint.
+    """
     findings = Findings()
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    if await store.remember(EVENTS_IN_KAFKA) is not None:
-        findings.caveats.append("the events are in Kafka: state was not folded again")
-    folded = await store.folded()
-    if away := set(range(store.partitions)) - set(folded):
-        raise StoreUnavailable(f"partitions {sorted(away)} are on nodes of the cluster that are away")
-    for partition in range(store.partitions):
+    streams = StreamLog(store, event_log_entries_max)
+    if events is not None:
+        if any(position > Offset.ZERO for position in await streams.folded()):
+            findings.caveats.append("events came by the streams of the store before Kafka: those were not folded again")
+    elif await store.remember(EVENTS_IN_KAFKA) is not None:
+        findings.caveats.append("the events are in Kafka: without --kafka state is not folded again")
+    events = events or streams
+    folded = await events.folded()
+    for partition in range(events.partitions):
         again = FeatureReplay(
             catalogue.layout,
             catalogue.keeper,
@@ -65,9 +66,9 @@ async def replay(
             catalogue.entity_attributes,
             catalogue.rollups,
         )
-        events = await _features(store, partition, again, findings, progress)
-        if events >= event_log_entries_max:
-            findings.caveats.append(_trimmed("event", partition, events))
+        read = await _features(store, events, partition, again, findings, progress)
+        if await events.cut(partition, read):
+            findings.caveats.append(_trimmed("event", partition, read))
     if any(name.startswith("job:") for name in await store.marks(0)):
         findings.caveats.append("history was loaded from files: the event log alone does not make those states")
     kept = await store.load_checkpoint()
@@ -96,8 +97,7 @@ async def replay(
 
 def _trimmed(log: str, partition: int, entries: int) -> str:
     return (
-        f"the {log} log of partition {partition} has {entries} entries, all that it may keep: "
-        f"it may no longer reach back to the beginning"
+        f"the {log} log of partition {partition} has {entries} entries: it may no longer reach back to the beginning"
     )
 
 
@@ -137,19 +137,23 @@ async def _kept(store: Store, customers: Sequence[str]) -> dict[str, tuple[bytes
     return found
 
 
-async def _features(store: Store, partition: int, again: FeatureReplay, findings: Findings, progress: Progress) -> int:
+async def _features(
+    store: Store, events: EventLog, partition: int, again: FeatureReplay, findings: Findings, progress: Progress
+) -> int:
     after, read = Offset.ZERO, 0
-    while batch := (await store.read_events({partition: after}, limits.INGEST_BATCH_MAX, 0)).get(partition):
-        customers = again.strangers(batch)
-        earlier = await _kept(store, customers)
-        timelines = dict(zip(customers, await store.read_timelines(customers), strict=True))
-        for customer, kept in (await _kept(store, customers)).items():
-            again.expect(customer, *kept)
-            if kept == earlier[customer]:  # else an event came in between, and they are of different moments
-                again.expect_timeline(customer, timelines[customer])
-        again.absorb(batch)
-        after, read = batch[-1].offset, read + len(batch)
-        progress("events", len(batch))
+    while (piece := await events.read(partition, after)) is not None:
+        for start in range(0, len(piece.arrivals), limits.INGEST_BATCH_MAX):
+            batch = piece.arrivals[start : start + limits.INGEST_BATCH_MAX]
+            customers = again.strangers(batch)
+            earlier = await _kept(store, customers)
+            timelines = dict(zip(customers, await store.read_timelines(customers), strict=True))
+            for customer, kept in (await _kept(store, customers)).items():
+                again.expect(customer, *kept)
+                if kept == earlier[customer]:  # else an event came in between, and they are of different moments
+                    again.expect_timeline(customer, timelines[customer])
+            again.absorb(batch)
+        after, read = piece.reached, read + piece.entries
+        progress("events", piece.entries)
     progress("events", 0)
     findings.count("events folded again", read - again.waiting)
     findings.count("events not folded yet", again.waiting)
@@ -204,30 +208,6 @@ def _named(data: bytes | None) -> Sequence[DecisionEntry]:
         return Ledger.unpack(data).decisions
     except LedgerError:
         return ()
-
-
-async def replay_at(url: str, catalogue: Catalogue) -> Findings:
-    """Replay the store at a URL, with a progress bar on stderr. Raises OpportuneError if that cannot be done."""
-    with Bar(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[entries]:,}"), console=_STDERR
-    ) as bar:
-        tasks = {what: bar.add_task(what, total=limits.PARTITIONS, entries=0) for what in ("events", "decisions")}
-        read = dict.fromkeys(tasks, 0)
-
-        def progress(what: str, entries: int) -> None:
-            read[what] += entries
-            bar.update(tasks[what], advance=0 if entries else 1, entries=read[what])
-
-        try:
-            store = await RedisStore.open(url, limits.PARTITIONS)
-            try:
-                return await replay(catalogue, store, progress)
-            finally:
-                await store.close()
-        except StoreError as error:
-            raise Unavailable(f"the store cannot be read: {error}") from error
-        except CheckpointError as error:
-            raise DataFolderError(str(error)) from error
 
 
 # --- the store to read ----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.eventlog import StreamLog
 from engine.identity import (
     Advanced,
     EntityKind,
@@ -19,11 +20,11 @@ from engine.identity import (
     link_entry,
     unlink_entry,
 )
-from engine.ingest import Ingest, logged_event
+from engine.ingest import Ingest
 from engine.limits import CUSTOMER_IDENTITIES_MAX, ENTITY_ENTRIES_MAX
 from engine.links import Action, Links, LinksError, Parts, Status, moved, moved_to
 from engine.replay import FeatureReplay
-from engine.store import LINKS, PARTS, LogEntry, MemoryStore
+from engine.store import LINKS, PARTS, MemoryStore
 from engine.timeline import Keeper
 from features import HEADER_CAS_BYTES, Event, FeatureSpec, Layout, Offset
 
@@ -419,14 +420,14 @@ async def differences(world: World) -> list[str]:
     found: list[str] = []
     for partition, folded in (await world.store.folded()).items():
         again = FeatureReplay(LAYOUT, Keeper({}), folded, world.now_ms, KINDS)
-        log: dict[int, list[LogEntry]] = await world.store.read_events({partition: Offset.ZERO}, 1_000, 0)
-        for entry in log.get(partition, []):
-            [name] = again.strangers([entry]) or [""]
-            if name:
-                [record] = await world.store.read_features([name])
-                [parts] = await world.store.read_beside(PARTS, [name])
-                again.expect(name, record, parts)
-            again.absorb([entry])
-            assert logged_event(entry)
+        after = Offset.ZERO
+        while (piece := await StreamLog(world.store).read(partition, after)) is not None:
+            for arrival in piece.arrivals:
+                for name in again.strangers([arrival]):
+                    [record] = await world.store.read_features([name])
+                    [parts] = await world.store.read_beside(PARTS, [name])
+                    again.expect(name, record, parts)
+                again.absorb([arrival])
+            after = piece.reached
         found += again.differences()
     return found

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.config import parse
 from engine.errors import ConfigError
+from engine.eventlog import StreamLog
 from engine.identity import entity_entry, link_entry
 from engine.ingest import Ingest
 from engine.replay import FeatureReplay
@@ -199,12 +200,14 @@ async def replayed(store: CrashingStore) -> None:
         again = FeatureReplay(
             CATALOGUE.layout, CATALOGUE.keeper, end, NOW_MS, CATALOGUE.entity_attributes, CATALOGUE.rollups
         )
-        entries = (await store.read_events({partition: Offset.ZERO}, 10_000, 0)).get(partition, [])
-        names = again.strangers(entries)
-        kept = zip(await store.read_features(names), await store.read_beside(PARTS, names), strict=True)
-        for name, (record, parts) in zip(names, kept, strict=True):
-            again.expect(name, record, parts)
-        again.absorb(entries)
+        after = Offset.ZERO
+        while (piece := await StreamLog(store).read(partition, after)) is not None:
+            names = again.strangers(piece.arrivals)
+            kept = zip(await store.read_features(names), await store.read_beside(PARTS, names), strict=True)
+            for name, (record, parts) in zip(names, kept, strict=True):
+                again.expect(name, record, parts)
+            again.absorb(piece.arrivals)
+            after = piece.reached
         assert again.differences() == []
 
 

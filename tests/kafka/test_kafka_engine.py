@@ -84,7 +84,8 @@ def test_nothing_acknowledged_is_lost_or_doubled_when_anything_is_killed(
         traffic.stop()
         traffic.check(engine)
         cluster.check()
-        engine.replay("--redis", cluster.redis_url)
+        again = engine.replay("--redis", cluster.redis_url, "--kafka", cluster.kafka)
+        assert "events folded again" in again
 
         async def published(session: Session) -> tuple[set[str], dict[tuple[str, str], int]]:
             decisions = await session.read(cluster.topics.decisions)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from engine.kafka import eventlog
 from engine.kafka.eventlog import TopicLog
 from engine.kafka.producer import Outgoing, dead_letters
 from engine.lift import goals
-from features import Layout, Offset
+from engine.store import FeatureWrite
+from features import HEADER_CAS_BYTES, Event, Layout, Offset
 from tests.engine_process import CONFIG
 from tests.kafka.cluster import NOW_MS, TOPIC_PARTITIONS, Cluster, Session
 
@@ -139,6 +141,79 @@ def test_what_retention_deleted_is_said(cluster: Cluster) -> None:
             assert kept["purchases"] == 10, "what there was stays"
 
     cluster.run(compare)
+
+
+def replay(cluster: Cluster, *more: str) -> Result:
+    return CliRunner().invoke(main, ["replay", "--config", str(cluster.config), "--redis", cluster.redis_url, *more])
+
+
+def folded_again(result: Result) -> int:
+    found = re.search(r"events folded again\W+([0-9,]+)", result.output)
+    assert found is not None, result.output
+    return int(found[1].replace(",", ""))
+
+
+def test_state_is_folded_again_and_compared_byte_for_byte(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eventlog, "_RECORDS_A_READ", 150)
+
+    async def publish(session: Session) -> None:
+        await session.publish(events(0, 600))
+        # Workers pass over it, as it is none.
+        await session.producer.send([session.record("c2", b"\xff\x00 no event")])
+
+    cluster.run(publish)
+    cluster.start_worker()
+    cluster.check()
+    without = replay(cluster)
+    assert (without.exit_code, "without --kafka state is not folded again" in without.output) == (0, True)
+    assert folded_again(without) == 0
+
+    async def meanwhile(session: Session) -> Result:
+        async def publish() -> None:
+            for first in range(600, 1_600, 20):
+                await session.publish(events(first, 20))
+
+        publishing = asyncio.create_task(publish())
+        await asyncio.sleep(0.1)
+        result = await asyncio.to_thread(replay, cluster, "--kafka", cluster.kafka)
+        await publishing
+        return result
+
+    beside = cluster.run(meanwhile)
+    assert beside.exit_code == 0, beside.output
+    cluster.check()
+    again = replay(cluster, "--kafka", cluster.kafka)
+    assert again.exit_code == 0, again.output
+    assert folded_again(again) == 1_601
+
+    async def spoil(session: Session) -> None:
+        [record] = await session.store.read_features(["c7"])
+        other = cluster.catalogue.layout.fold(record, [Event(1, "purchase", NOW_MS, {"amount": 5.0}, Offset(2**50, 1))])
+        kept = record[:HEADER_CAS_BYTES]
+        assert await session.store.write_records([FeatureWrite("c7", kept, kept + other.record[HEADER_CAS_BYTES:])])
+
+    cluster.run(spoil)
+    different = replay(cluster, "--kafka", cluster.kafka)
+    assert different.exit_code == 1, different.output
+    assert "features of 'c7'" in different.output
+
+
+def test_what_is_no_longer_there_proves_nothing(cluster: Cluster) -> None:
+    cluster.run(lambda session: session.publish(events(0, 400)))
+    worker = cluster.start_worker()
+    cluster.check()
+    assert worker.stop() == 0
+
+    async def cut(session: Session) -> None:
+        places = {TopicPartition(session.known.topic, at): RecordsToDelete(50) for at in range(TOPIC_PARTITIONS)}
+        await session.brokers._admin.delete_records(places)
+
+    cluster.run(cut)
+    found = replay(cluster, "--kafka", cluster.kafka)
+    assert found.exit_code == 2, found.output
+    assert "it may no longer reach back to the beginning" in found.output
+    asked = replay(cluster, "--kafka", cluster.kafka, "--decisions", "3")
+    assert (asked.exit_code, "decisions are made again from their records" in asked.output) == (2, True)
 
 
 def test_the_check_reads_events_and_dead_letters_where_they_are(cluster: Cluster, tmp_path: Path) -> None:
