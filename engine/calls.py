@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import grpc
 
 from engine.frames import MESSAGE_HEADER, OK_BLOCK, status_block
-from engine.limits import CALL_WINDOW_BYTES, MESSAGE_BYTES_MAX
+from engine.limits import CALL_STALL_BYTES_MIN, CALL_WINDOW_BYTES, MESSAGE_BYTES_MAX
 from engine.status import refused, status_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,22 @@ class _Refused(Exception):
         self.status = status
 
 
+class Waits(NamedTuple):
+    """What a call waits for its peer for."""
+
+    what: str
+    through_bytes: int
+    """How much of it has come, or was sent."""
+    least_bytes: int
+    """How much more it has to be by the next look."""
+
+    def in_vain_since(self, before: "Waits | None") -> bool:
+        """Whether it waited for the same at the look before, and too little got through since."""
+        if before is None or before.what != self.what:
+            return False
+        return self.through_bytes - before.through_bytes < self.least_bytes
+
+
 class Call:
     """One call that waits for its answer, which it gets once: what comes after the first one is dropped."""
 
@@ -57,7 +73,9 @@ class Call:
         "counted",
         "ended",
         "gone",
+        "received_bytes",
         "route",
+        "sent_bytes",
         "started",
         "stream",
         "task",
@@ -84,6 +102,8 @@ class Call:
         """What flow control holds back."""
         self.trailers: bytes | None = None
         """What ends the call when everything is sent."""
+        self.received_bytes = self.sent_bytes = 0
+        """Of messages that came, or left, in several parts."""
         self.counted = 0
         """Of what it holds in bytes, how much its server knows of."""
         self.task: asyncio.Task[None] | None = None
@@ -123,6 +143,7 @@ class Call:
         """For the connection: a part of what the caller sends; `ended` says whether it is the last."""
         if self.gone:
             return  # refused: the rest of what is too large is on its way
+        self.received_bytes += len(payload)
         if self.body is None:
             self.body = bytearray()
         self.body += payload
@@ -144,11 +165,11 @@ class Call:
         """For the connection: of messages that are not complete, not read or not sent."""
         return len(self.body or b"") + len(self.unsent or b"")
 
-    def waits(self) -> tuple[int, ...] | None:
-        """For the connection: None if it does not wait for its peer, else something that changes when it gets on."""
+    def waits(self) -> Waits | None:
+        """For the connection: what it waits for its peer for, None if it does not."""
         if self.unsent:
-            return (len(self.unsent),)
-        return None if self.ended or self.gone else ()
+            return Waits("to read", self.sent_bytes, 1)
+        return None if self.ended or self.gone else Waits("to send", self.received_bytes, CALL_STALL_BYTES_MIN)
 
     def dropped(self) -> None:
         """For the connection: the caller left."""
@@ -173,14 +194,12 @@ class Call:
 class StreamingCall(Call):
     """A call with any number of messages either way."""
 
-    __slots__ = ("_complete", "_drained", "_received", "_unread")
+    __slots__ = ("_drained", "_received", "_unread")
 
     def __init__(self, connection: "Connection", stream: int, route: Route, window: int) -> None:
         super().__init__(connection, stream, route, window)
         self._received: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue()
         """Flags and messages as they came: one that is compressed is inflated when it is read."""
-        self._complete = 0
-        """How many have come."""
         self._unread = 0
         self._drained: asyncio.Event | None = None
 
@@ -219,11 +238,10 @@ class StreamingCall(Call):
         """For the connection: of messages that are not complete, not read or not sent."""
         return super().held_bytes() + self._unread
 
-    def waits(self) -> tuple[int, ...] | None:
-        """For the connection: None if it does not wait for its peer, else something that changes when it gets on."""
-        if self.unsent:
-            return (len(self.unsent),)
-        return (0, self._complete) if self.body else None  # between messages a caller may take its time
+    def waits(self) -> Waits | None:
+        """For the connection: what it waits for its peer for, None if it does not."""
+        # Between messages a caller may take its time, and of messages that are not read yet it may have no credit left.
+        return super().waits() if self.unsent or (self.body and not self._unread) else None
 
     def drained(self) -> None:
         """For the connection: everything was sent."""
@@ -232,7 +250,6 @@ class StreamingCall(Call):
 
     def _take(self, body: bytearray) -> None:
         while (length := _length(body)) is not None and len(body) >= PREFIX_BYTES + length:
-            self._complete += 1
             self._unread += PREFIX_BYTES + length
             self._received.put_nowait((body[0], bytes(memoryview(body)[PREFIX_BYTES : PREFIX_BYTES + length])))
             del body[: PREFIX_BYTES + length]

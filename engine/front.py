@@ -10,6 +10,7 @@ Methods that stream, health and reflection are left to a grpcio server on a unix
 """
 
 import asyncio
+import logging
 import re
 import shutil
 import tempfile
@@ -25,6 +26,8 @@ from engine.calls import ENCODINGS, Call, DirectHandler, Route, StreamingCall
 from engine.frames import Reason, StreamFailed
 from engine.headers import Header
 from engine.http2 import Connection
+
+log = logging.getLogger(__name__)
 
 _TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _ANY_TIMEOUT: Final = (b"grpc-timeout", b"")
@@ -84,7 +87,10 @@ class FrontServer:
     def look(self) -> None:
         """Cut calls that have not got on since the last look, though it was their callers' turn."""
         for connection in list(self.connections):
-            connection.look()
+            try:
+                connection.look()
+            except Exception:
+                log.exception("a connection was not looked at")  # the others are
 
     async def _look(self) -> None:
         while True:

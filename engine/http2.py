@@ -25,7 +25,7 @@ from typing import Final, Protocol, cast
 import grpc
 
 from engine import frames, limits
-from engine.calls import PREFIX_BYTES, Call, Route, StreamingCall
+from engine.calls import PREFIX_BYTES, Call, Route, StreamingCall, Waits
 from engine.frames import ConnectionFailed, Reason, StreamFailed, frame
 from engine.headers import Header, HeaderReader
 from engine.status import refused
@@ -92,7 +92,11 @@ class Connection(asyncio.Protocol):
         """Calls whose answers wait for the window of the connection, or for the peer to read."""
         self._held_bytes = 0
         """What this connection's calls hold."""
-        self._waits: dict[int, tuple[int, ...]] = {}
+        self._written_bytes = 0
+        """Given to the transport."""
+        self._held_up = False
+        """Whether it was not read from since the last look, as the peer did not read."""
+        self._waits: dict[int, Waits] = {}
         """Calls that waited for the peer at the last look, and how far they were."""
         self._headers_awaited = 0
         """Stream of which the end of the headers was awaited at the last look."""
@@ -146,7 +150,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The peer does not read: do not read from it either."""
-        self._paused = True
+        self._paused = self._held_up = True
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
@@ -169,15 +173,24 @@ class Connection(asyncio.Protocol):
 
         What is held for unfinished calls has a limit that all connections share, so nobody may use it up for good.
         """
-        if self._headers is not None and self._headers[0] == self._headers_awaited and not self._closing:
+        held_up, self._held_up = self._held_up, self._paused
+        begun = 0 if self._headers is None or held_up else self._headers[0]
+        if begun and begun == self._headers_awaited:
             self._end(ConnectionFailed(Reason.ENHANCE_YOUR_CALM, "the end of the headers does not come"))
             return
-        self._headers_awaited = 0 if self._headers is None else self._headers[0]
-        waits = {stream: at for stream, call in self.calls.items() if (at := call.waits()) is not None}
-        for stream, at in waits.items():
-            if self._waits.get(stream) == at:
-                self._give_up(self.calls[stream])
-        self._waits = waits
+        before, self._headers_awaited, self._waits = self._waits, begun, {}
+        for stream, call in list(self.calls.items()):
+            waits = call.waits()
+            if waits is not None and stream in self._blocked:
+                # Behind others: they share the window of the connection, or what the peer reads at all.
+                read_bytes = self._written_bytes - self._transport.get_write_buffer_size()
+                waits = Waits("to read anything", read_bytes, 1)
+            elif waits is None or (held_up and not call.unsent):
+                continue  # what it has sent may lie here, unread
+            if waits.in_vain_since(before.get(stream)):
+                self._give_up(call)
+            else:
+                self._waits[stream] = waits
 
     def part(self) -> None:
         """Take no more calls, and say which was the last. Clients of gRPC ask another server for those after it."""
@@ -253,7 +266,9 @@ class Connection(asyncio.Protocol):
         self._flushing = False
         out, self._out = self._out, []
         if out and not self._transport.is_closing():
-            self._transport.write(b"".join(out))
+            data = b"".join(out)
+            self._written_bytes += len(data)
+            self._transport.write(data)
 
     def _write_headers(self, flags: int, stream: int, block: bytes) -> None:
         if self._table_due:
@@ -271,6 +286,7 @@ class Connection(asyncio.Protocol):
             del unsent[:count]
             self._window -= count
             call.window -= count
+            call.sent_bytes += count
         self._account(call)
         if not unsent:
             self._blocked.pop(call.stream, None)
@@ -295,7 +311,8 @@ class Connection(asyncio.Protocol):
         if call.unsent:
             self._let_go(call)
         else:
-            text = f"the message did not come within {limits.CALL_STALL_MS_MAX} ms"
+            least = f"less than {limits.CALL_STALL_BYTES_MIN} bytes of it in {limits.CALL_STALL_MS_MAX} ms"
+            text = f"the rest of the message did not come: {least}"
             call.cut(*refused(grpc.StatusCode.DEADLINE_EXCEEDED, text))
 
     def _unblock(self) -> None:

@@ -48,8 +48,10 @@ CONNECTION_QUEUE_MAX: Final = 1_024
 PREFACE_MS_MAX: Final = 10_000
 """How long a new connection may take to say that it speaks HTTP/2."""
 CALL_STALL_MS_MAX: Final = 10_000
-"""How long a gRPC call waits for its peer: for the rest of a message, or to read some of an answer. It may be twice
-that, as calls are looked at once in so long."""
+"""How long a gRPC call waits for its peer to get on: with a message that has not come whole, or with reading an answer.
+It may be twice that, as calls are looked at once in so long."""
+CALL_STALL_BYTES_MIN: Final = 16 * 1024
+"""What has to come of a message in that time, if it is not the rest."""
 HTTP_REQUEST_MS_MAX: Final = 10_000
 """How long an HTTP caller may take for the headers of its first request, and for the body of each."""
 HTTP_IDLE_MS_MAX: Final = 75_000

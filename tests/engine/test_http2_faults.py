@@ -283,14 +283,96 @@ def test_who_waits_for_the_engine_is_waited_with() -> None:
 def test_messages_of_a_stream_may_take_their_time_but_none_of_them_half() -> None:
     call = StreamingCall(cast(Any, None), 1, Route(), 65_535)
     assert call.waits() is None
-    half = message(b"abc")[:6]
-    call.take(half)
-    before = call.waits()
-    assert before is not None
-    call.take(message(b"abc")[6:] + half)
-    assert call.waits() not in (None, before)
+    call.take(message(b"abc")[:6])
+    half = call.waits()
+    assert half is not None
+    assert half.in_vain_since(half)
     call.take(message(b"abc")[6:])
     assert call.waits() is None
+    call.take(message(b"abc")[:6])
+    assert call.waits() is None, "the first message is not read yet, and it may have no credit left"
+
+
+def test_what_gets_on_is_waited_for_however_long_it_takes() -> None:
+    async def work() -> None:
+        async with opened() as (site, _):
+            peer = await site.connect()
+            await peer.begin(INITIAL_WINDOW_SIZE=1_000_000)
+            peer.own_credit = False
+            upload = message(bytes(100_000))
+            sending = peer.call(upload[:20_000], end=False)
+            # The second answer waits behind the first for the window of the connection.
+            reading = [peer.call(message(b""), to(NEVER)) for _ in range(2)]
+            await peer.flush()
+            await _soon(lambda: len(site.waiting) == 2)
+            for call in site.waiting:
+                call.answer(bytes(200_000))
+            connection = peer.connection
+            for sent in range(20_000, len(upload), 20_000):
+                site.front.look()
+                assert {sending, reading[1]} <= connection.calls.keys()
+                there = connection._written_bytes
+                peer.h2.send_data(sending, upload[sent : sent + 10_000])
+                end = sent + 20_000 >= len(upload)
+                peer.h2.send_data(sending, upload[sent + 10_000 : sent + 20_000], end_stream=end)
+                peer.h2.increment_flow_control_window(20_000)
+                await peer.flush()
+                await _soon(lambda before=there: connection._written_bytes >= before + 20_000)
+            assert connection.calls[reading[1]].sent_bytes == 0, "it waited all the time"
+            site.front.look()
+            peer.h2.increment_flow_control_window(1_000_000)
+            await peer.flush()
+            for stream in reading:
+                assert await peer.answer(stream) == message(bytes(200_000))
+            assert await peer.answer(sending) == upload
+            assert peer.resets == {}
+
+    run(work)
+
+
+def test_while_the_server_does_not_read_nobody_is_blamed_for_what_does_not_come() -> None:
+    async def work() -> None:
+        async with opened() as (site, _):
+            peer = await site.connect()
+            await peer.begin(INITIAL_WINDOW_SIZE=16_000_000)
+            peer.h2.increment_flow_control_window(16_000_000)
+            large = peer.call(message(b""), to(NEVER))
+            upload = peer.call(message(b"late")[:3], end=False)
+            await peer.flush()
+            await _soon(lambda: site.waiting and upload in peer.connection.calls)
+            site.waiting[0].answer(bytes(3_000_000))
+            await _soon(lambda: peer.connection._paused)
+            peer.h2.send_data(upload, message(b"late")[3:], end_stream=True)
+            await peer.flush()
+            for _ in range(3):
+                site.front.look()
+            assert upload in peer.connection.calls
+            assert await peer.answer(large) == message(bytes(3_000_000))
+            assert await peer.answer(upload) == message(b"late")
+
+    run(work)
+
+
+def test_a_connection_that_cannot_be_looked_at_takes_none_along(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def look(self) -> None:
+            raise RuntimeError("a bug")
+
+    async def work() -> None:
+        async with opened() as (site, peer):
+            half = peer.call(message(bytes(10))[:7], end=False)
+            await peer.flush()
+            await _soon(lambda: half in peer.connection.calls)
+            broken = cast(Any, Broken())
+            site.front.connections.add(broken)
+            site.front.look()
+            site.front.look()
+            site.front.connections.discard(broken)
+            await peer.end_of(half)
+            assert peer.status(half)[0] == grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
+
+    run(work)
+    assert "a bug" in caplog.text
 
 
 def test_an_answer_that_is_not_read_is_not_kept_for_ever() -> None:
