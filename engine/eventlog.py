@@ -36,6 +36,11 @@ class EventLog(Protocol):
         """Their number."""
         ...
 
+    @property
+    def begins(self) -> Offset:
+        """Before all positions of this log; those of one that the store was filled from earlier are before it."""
+        ...
+
     async def folded(self) -> Sequence[Offset]:
         """Position of each partition up to which all is folded; more may be."""
         ...
@@ -61,6 +66,11 @@ class StreamLog:
     def partitions(self) -> int:
         """See EventLog."""
         return self._store.partitions
+
+    @property
+    def begins(self) -> Offset:
+        """See EventLog."""
+        return Offset.ZERO
 
     async def folded(self) -> Sequence[Offset]:
         """See EventLog."""

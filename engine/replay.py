@@ -10,6 +10,7 @@ Logs are bounded. Where one has reached its bound, or the configuration changed 
 that is said, and it is not called a fault.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -99,7 +100,10 @@ class FeatureReplay:
         now_ms: int,
         entities: Mapping[str, EntityKind] | None = None,
         rollups: Sequence[Rollup] = (),
+        begins: Offset = Offset.ZERO,
     ) -> None:
+        """`begins` is before all positions of the log."""
+        self._begins = begins
         self._layout = layout
         self._keeper = keeper
         self._entities = entities or {}
@@ -110,15 +114,22 @@ class FeatureReplay:
         self._kept_parts: dict[str, bytes | None] = {}
         self._made: dict[str, Stored] = {}
         self._timelines_kept: dict[str, bytes | None] = {}
-        self._timelines_made: dict[str, tuple[int, bytes]] = {}
-        """With when the last event came that it took."""
+        self._timelines_made: dict[str, bytes] = {}
+        self._last_ms: dict[str, int] = {}
+        """When the last entry of each came that is folded."""
+        self._on_line_ms: dict[str, int] = {}
+        """When the last one came that belongs on a timeline."""
+        self._lapsed: set[str] = set()
+        """Those of whom nothing was heard for so long that state may have gone away and begun anew in between."""
+        self._line_lapsed: set[str] = set()
         self._partly: set[str] = set()
         """Entities that got events of people who are forgotten: what is in the log does not make their records."""
         self._missed: dict[str, tuple[int, Offset]] = {}
         """The last event of each that is folded and not in the record, and when it came."""
         self._damaged: list[str] = []
-        self.waiting = 0
-        """Events that were not folded yet."""
+        self._waiting: Counter[str] = Counter()
+        self.elsewhere = 0
+        """Customers whose record was last written from another log."""
 
     def strangers(self, arrivals: Sequence[Arrival]) -> list[str]:
         """Customers of these events whose record was not given yet."""
@@ -139,6 +150,7 @@ class FeatureReplay:
                 watermark = self._layout.header(record).watermark
         except (FeatureRecordError, LinksError) as error:
             self._damaged.append(f"features of {customer!r}: {error}")
+        self.elsewhere += Offset.ZERO < watermark < self._begins
         self._kept[customer] = watermark, record
         self._kept_parts[customer] = parts
         self._made[customer] = Stored(None, None, None)
@@ -150,34 +162,62 @@ class FeatureReplay:
     def absorb(self, arrivals: Sequence[Arrival]) -> None:
         """Fold events, in log order; every customer's record must have been given."""
         by_customer: dict[str, list[Event]] = {}
-        last_ms: dict[str, int] = {}
         for customer, event, arrived_ms in arrivals:
             if self._passed_over(customer):
                 continue
             if event.type == FORGET and is_entity(customer):
                 self._partly.add(customer)
-            if event.offset <= self._kept[customer][0]:
+            watermark, _ = self._kept[customer]
+            if event.offset <= watermark:
                 by_customer.setdefault(customer, []).append(event)
-                last_ms[customer] = arrived_ms
-                continue
-            self.waiting += 1
-            if event.offset <= self._folded:
-                self._missed[customer] = arrived_ms, event.offset
+                self._heard(customer, event, arrived_ms)
+            elif event.type == FORGET and watermark == Offset.ZERO and event.offset <= self._folded:
+                # Nothing was left, so nothing from before is missing.
+                self._missed.pop(customer, None)
+                self._waiting.pop(customer, None)
+            else:
+                self._waiting[customer] += 1
+                if event.offset <= self._folded:
+                    self._missed[customer] = arrived_ms, event.offset
         for customer, events in by_customer.items():
-            self._made[customer] = self._next(customer, events)
-            if self._keeper.takes(events) and not is_entity(customer):
-                _, made = self._timelines_made.get(customer, (0, None))
-                self._timelines_made[customer] = last_ms[customer], self._keeper.extended(made, events)
+            self._made[customer], forgotten = self._next(customer, events)
+            if is_entity(customer):
+                continue
+            if forgotten is not None:
+                self._timelines_made.pop(customer, None)
+                events = [event for event in events if event.offset > forgotten]
+            if self._keeper.takes(events):
+                self._timelines_made[customer] = self._keeper.extended(self._timelines_made.get(customer), events)
 
-    def _next(self, customer: str, events: Sequence[Event]) -> Stored:
+    def _heard(self, customer: str, event: Event, arrived_ms: int) -> None:
+        if _gone(self._last_ms.get(customer, arrived_ms), arrived_ms):
+            self._lapsed.add(customer)
+        self._last_ms[customer] = arrived_ms
+        if self._keeper.takes((event,)):
+            if _gone(self._on_line_ms.get(customer, arrived_ms), arrived_ms):
+                self._line_lapsed.add(customer)
+            self._on_line_ms[customer] = arrived_ms
+
+    @property
+    def waiting(self) -> int:
+        """Events that were not folded yet."""
+        return self._waiting.total()
+
+    @property
+    def lapsed(self) -> int:
+        """Customers who are not compared: their state may have gone away and begun anew in between."""
+        return len(self._lapsed | self._line_lapsed)
+
+    def _next(self, customer: str, events: Sequence[Event]) -> tuple[Stored, Offset | None]:
+        """What events make of a name, and the entry that forgot it, if one did."""
         made = self._made[customer]
         if is_entity(customer):
             fresh, beside = fresh_copies(made.parts, events)
-            return Stored(self._rolled[kind_of(customer)].fold(made.record, fresh).record, beside, None)
+            return Stored(self._rolled[kind_of(customer)].fold(made.record, fresh).record, beside, None), None
         if made.parts is None and not concerns(events, self._entities):
-            return made._replace(record=self._fold(made.record, events))
+            return made._replace(record=self._fold(made.record, events)), None
         done = advance(self._layout, self._fold, customer, made, events, self._entities)
-        return Stored(done.record or None, done.parts, done.links)
+        return Stored(done.record or None, done.parts, done.links), done.forgotten
 
     def _fold(self, record: bytes | None, events: Sequence[Event]) -> bytes:
         return self._layout.fold(record, events).record
@@ -192,7 +232,7 @@ class FeatureReplay:
             if self._kept[customer][1] is not None or not _gone(last_ms, self._now_ms):
                 found.append(f"features of {customer!r}: event {last} is folded but not in the record")
         for customer, (watermark, kept) in self._kept.items():
-            if customer in self._partly:
+            if customer in self._partly or customer in self._lapsed:
                 continue
             made, parts = self._made[customer], self._kept_parts[customer]
             if made.record != kept:
@@ -202,7 +242,9 @@ class FeatureReplay:
                 folded = _shape(made.parts)
                 found.append(f"parts of {customer!r} at {watermark}: {_shape(parts)} kept, {folded} folded")
         for customer, timeline in self._timelines_kept.items():
-            last_ms, again = self._timelines_made.get(customer, (0, None))
+            if customer in self._lapsed or customer in self._line_lapsed:
+                continue
+            again, last_ms = self._timelines_made.get(customer), self._on_line_ms.get(customer, 0)
             # Without a record nothing says up to where the timeline goes; that it is missing is told above.
             told = self._kept[customer][0] > Offset.ZERO
             if told and timeline != again and not (timeline is None and _gone(last_ms, self._now_ms)):

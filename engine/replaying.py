@@ -65,10 +65,13 @@ async def replay(
             now_ms,
             catalogue.entity_attributes,
             catalogue.rollups,
+            events.begins,
         )
         read = await _features(store, events, partition, again, findings, progress)
         if await events.cut(partition, read):
             findings.caveats.append(_trimmed("event", partition, read))
+        if again.elsewhere:
+            findings.caveats.append(f"partition {partition}: {again.elsewhere} customers have states of an earlier log")
     if any(name.startswith("job:") for name in await store.marks(0)):
         findings.caveats.append("history was loaded from files: the event log alone does not make those states")
     kept = await store.load_checkpoint()
@@ -157,7 +160,9 @@ async def _features(
     progress("events", 0)
     findings.count("events folded again", read - again.waiting)
     findings.count("events not folded yet", again.waiting)
-    findings.count("customers' features compared", len(again))
+    findings.count("customers' features compared", len(again) - again.lapsed)
+    if again.lapsed:
+        findings.count("customers not compared, silent for 400 days in between", again.lapsed)
     findings.add(again.differences())
     return read
 

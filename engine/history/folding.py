@@ -4,7 +4,8 @@ History has offsets of its own, 0-1, 0-2 and so on within a customer: before eve
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,8 @@ from features import Event, Layout, Offset, RecordError
 
 EVENTS_AT_ONCE: Final = 50_000
 """Events of a batch that are objects at a time."""
+_PIECE_ENTRIES: Final = 1_000
+"""Events that go into a timeline at a time."""
 
 
 class EventMaker:
@@ -69,12 +72,22 @@ class TimelineMaker:
             return {}
         times_ms = kept["time_ms"].to_numpy()
         runs = [(customer, _newest(times_ms, start, end), end) for customer, start, end in runs_of(kept["customer"])]
-        picked = np.concatenate([np.arange(start, end) for _, start, end in runs])
-        events = iter(self._maker.events(kept[picked], range(1, len(picked) + 1)))
-        return {
-            customer: self._keeper.extended(None, _named([next(events) for _ in range(start, end)]))
-            for customer, start, end in runs
-        }
+        events = self._events(kept[np.concatenate([np.arange(start, end) for _, start, end in runs])])
+        return {customer: self._timeline(islice(events, end - start)) for customer, start, end in runs}
+
+    def _events(self, rows: pl.DataFrame) -> Iterator[Event]:
+        for start in range(0, rows.height, EVENTS_AT_ONCE):
+            part = rows[start : start + EVENTS_AT_ONCE]
+            yield from self._maker.events(part, range(start + 1, start + part.height + 1))
+
+    def _timeline(self, events: Iterator[Event]) -> bytes:
+        """Made in pieces: there may be a year of events in one millisecond, where a file has only days."""
+        alike: Counter[bytes] = Counter()
+        line: bytes | None = None
+        while piece := list(islice(events, _PIECE_ENTRIES)):
+            line = self._keeper.extended(line, _named(piece, alike))
+        assert line is not None, "who has a run has a row"
+        return line
 
 
 def _newest(times_ms: np.ndarray[tuple[int], np.dtype[np.int64]], start: int, end: int) -> int:
@@ -85,9 +98,11 @@ def _newest(times_ms: np.ndarray[tuple[int], np.dtype[np.int64]], start: int, en
     return start + int(np.searchsorted(times_ms[start:end], oldest))
 
 
-def _named(events: Sequence[Event]) -> list[Event]:
-    """The same events, those without an id named by what they tell: the order of rows and files makes no difference."""
-    alike: Counter[bytes] = Counter()
+def _named(events: Sequence[Event], alike: Counter[bytes]) -> list[Event]:
+    """The same events, those without an id named by what they tell: the order of rows and files makes no difference.
+
+    `alike` counts those that tell the same.
+    """
     named = []
     for event in events:
         name = event.id_hash

@@ -61,6 +61,11 @@ class TopicLog:
         """See EventLog."""
         return self._known.partitions
 
+    @property
+    def begins(self) -> Offset:
+        """See EventLog."""
+        return self._known.position(-1)
+
     async def folded(self) -> Sequence[Offset]:
         """See EventLog: what the workers committed, which is what they have folded up to half a second ago."""
         with _told():

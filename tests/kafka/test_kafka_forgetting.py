@@ -33,10 +33,12 @@ def test_what_was_before_is_gone_and_what_comes_after_counts(cluster: Cluster, t
             assert known(client, "ann") == 0
             with pytest.raises(grpc.RpcError):
                 client.decisions.Explain(decisions_pb2.ExplainRequest(decision_id=answer.decision_id), timeout=5)
+            engine.replay("--redis", cluster.redis_url, "--kafka", cluster.kafka)
             # Killed before it has told the broker how far it is, perhaps: the events come again, and the marker too.
             pid = engine.signal("ingest", signal.SIGKILL)
             engine.wait_ready(replaced=pid)
             client.events.Publish(purchase("ann", 4), timeout=10)
             wait_until(lambda: known(client, "ann") == 1, 30, "what came after it counts, and nothing else")
             assert known(client, "bob") == 1
+            engine.replay("--redis", cluster.redis_url, "--kafka", cluster.kafka)
         assert engine.stop() == 0
