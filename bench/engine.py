@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bench import peerenv
+from bench import peerenv, server
 from bench.load import METHOD
 from bench.workload import Size, config_text
 from engine.children import WorkerSpec
@@ -24,6 +25,7 @@ from engine.cli_serve import shared_port
 from engine.datafolder import DataFolder, read_state
 from engine.embedded import EmbeddedStore
 from engine.supervisor import Supervisor, worker_spec
+from engine.worker import main as work
 
 START_S_MAX = 90.0
 NATIVE_VERSION = "0.5.0"
@@ -37,6 +39,7 @@ class Running:
     grpc: str
     http: str
     redis: str
+    server_pid: int
 
 
 @contextmanager
@@ -61,7 +64,7 @@ def _wait(process: "subprocess.Popen[bytes]", folder: Path) -> Running:
         state: dict[str, Any] = read_state(folder)
         if state.get("ready"):
             addresses = state["addresses"]["serve-0"]
-            return Running(folder, addresses["grpc"], addresses["http"], state["redis"])
+            return Running(folder, addresses["grpc"], addresses["http"], state["redis"], state["pids"]["serve-0"])
         time.sleep(0.05)
     raise RuntimeError(f"the engine was not ready within {START_S_MAX} s")
 
@@ -118,10 +121,11 @@ def main(config: Path, data: Path, customers: int, settings_json: str) -> None:
     with DataFolder(data) as folder, shared_port("127.0.0.1:0") as grpc_at, shared_port("127.0.0.1:0") as http_at:
         store = EmbeddedStore(folder)
         settings = json.loads(settings_json) | {"config": str(config), "redis": store.url}
-        serving = worker_spec("serve-0", "serve", settings | {"grpc": grpc_at, "http": http_at}, stop_order=0)
-        drawn = [sys.executable, "-m", "bench.server", "serve", "--customers", str(customers), *serving.argv[4:]]
-        workers = [WorkerSpec("serve-0", drawn, stop_order=0)]
-        workers += [worker_spec(role, role, settings, stop_order=1) for role in ("ingest", "learn")]
+        serving = json.dumps(settings | {"grpc": grpc_at, "http": http_at})
+        drawn = ("serve", "--customers", str(customers), "--settings", serving)
+        argv = (sys.executable, "-m", "bench.server", *drawn)
+        workers = [WorkerSpec("serve-0", argv, stop_order=0, run=partial(server.main, drawn))]
+        workers += [worker_spec(role, role, settings, stop_order=1, main=work) for role in ("ingest", "learn")]
         sys.exit(Supervisor(folder, store, workers).run())
 
 

@@ -110,16 +110,8 @@ def _throughput(
 
 def _server_cpu_s(running: Running) -> float:
     """Processor time of the process that serves."""
-    port = int(running.grpc.rpartition(":")[2])
-    for process in psutil.process_iter():
-        try:
-            command = process.cmdline()
-            if "bench.server" in command and "serve" in command and any(f":{port}" in part for part in command):
-                times = process.cpu_times()
-                return float(times.user + times.system)
-        except psutil.Error:
-            continue
-    raise RuntimeError(f"no server on port {port}")
+    times = psutil.Process(running.server_pid).cpu_times()
+    return float(times.user + times.system)
 
 
 def _explanation(size: Size, cpu_us: float, seconds: float, report: Report) -> None:

@@ -7,7 +7,7 @@ Nothing here computes: the compiled forms are in features.Layout, models.Transfo
 import re
 from collections.abc import Sequence
 from copy import deepcopy
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -126,12 +126,22 @@ def checked(text: bytes, name: str, form: type[FormT], expected: str) -> tuple[F
     return content, tree
 
 
+@lru_cache(maxsize=1)
+def _loaded(text: bytes) -> Any:
+    """The tree of a YAML text; nobody changes it.
+
+    That of a thousand offers takes more than a second. The supervisor has loaded it, so the workers that it forks, and
+    forks again when one dies, have it already.
+    """
+    return _reader().load(text.decode())
+
+
 def _read(text: bytes, name: str, expected: str) -> Any:
     """The tree of a YAML text, which is a mapping. Raises ConfigError."""
     if len(text) > limits.CONFIG_BYTES_MAX:
         raise ConfigError(f"{name}: more than {limits.CONFIG_BYTES_MAX} bytes")
     try:
-        tree = _reader().load(text.decode())
+        tree = _loaded(text)
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{name}:{line}: byte {error.start} is not UTF-8") from error
@@ -197,7 +207,7 @@ class Places:
 
     @cached_property
     def _tree(self) -> Any:
-        return _reader().load(self._text.decode())
+        return _loaded(self._text)
 
     @cached_property
     def _whole(self) -> Expanded:

@@ -1,9 +1,11 @@
 """A wrong configuration is refused whole: each problem with its file, its line and what was expected."""
 
 import time
+from typing import Any
 
 import pytest
 
+from engine import config
 from engine.catalogue import Catalogue
 from engine.config import load, parse, read, version_of
 from engine.errors import ConfigError
@@ -47,6 +49,35 @@ def test_a_range_that_a_sum_cannot_hold_is_refused_in_a_new_configuration(featur
 def line_with(text: bytes, part: str) -> int:
     [at] = [number for number, line in enumerate(text.decode().splitlines(), 1) if part in line]
     return at
+
+
+def test_a_text_is_loaded_once_and_told_by_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = CONFIG.replace(b"value: 40", b"value: forty")
+    text = text.replace(b"offers:\n", b"groups: {basis: {limt: 3}}\noffers:\n", 1)
+    fine = CONFIG + b"# another text\n"
+    first, again = read(fine, "one.yaml"), read(fine, "two.yaml")
+    assert first == again == (parse(fine), [])
+    told = [problem_lines(text, name) for name in ("one.yaml", "two.yaml", "one.yaml")]
+    assert told[0] == told[2] != told[1]
+    assert [line.replace("two.yaml", "one.yaml") for line in told[1]] == told[0]
+    loads: list[int] = []
+    real = config._reader
+
+    def counted() -> Any:
+        loads.append(1)
+        return real()
+
+    monkeypatch.setattr(config, "_reader", counted)
+    text += b"# and one more\n"
+    for name in ("one.yaml", "two.yaml"):
+        problem_lines(text, name)
+    assert loads == [1]
+
+
+def problem_lines(text: bytes, name: str) -> list[str]:
+    with pytest.raises(ConfigError) as refusal:
+        parse(text, name)
+    return str(refusal.value).splitlines()
 
 
 OFFER = b"  - {id: extra, value: 1, treatments: [{text: x}]}\nfallback: [card]"
