@@ -5,6 +5,7 @@ History has offsets of its own, 0-1, 0-2 and so on within a customer: before eve
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
@@ -105,12 +106,11 @@ def _named(events: Sequence[Event], alike: Counter[bytes]) -> list[Event]:
     """
     named = []
     for event in events:
-        name = event.id_hash
-        if not name:
+        if not event.id_hash:
             said = orjson.dumps([event.type, event.time_ms, event.attributes], option=orjson.OPT_SORT_KEYS)
             alike[said] += 1
-            name = hash_of(f"history\0{alike[said]}\0{said.decode()}")
-        named.append(Event(name, event.type, event.time_ms, event.attributes, event.offset))
+            event = replace(event, id_hash=hash_of(f"history\0{alike[said]}\0{said.decode()}"))
+        named.append(event)
     return named
 
 
