@@ -26,6 +26,7 @@ from engine.cli_store import (
 )
 from engine.config import load_text
 from engine.layouts import keep_layout
+from engine.limits import ENTITY_ENTRIES_MAX
 from engine.store.redis import RedisStore
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ _until_option = click.option("--until", "until_text", metavar="TIME", help="Only
 _work_option = click.option(
     "--work",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for sorting, with room for twice the files unpacked.  [default: in the system's temporary folder]",
+    help="Folder for sorting, with room for the files unpacked, thrice.  [default: in the system's temporary folder]",
 )
 
 
@@ -120,6 +121,7 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
     """
     from engine.history import backfill as loader
     from engine.history import loading
+    from engine.history.writing import Report
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     if given["from_log"]:
@@ -145,8 +147,9 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
             _tell(tally)
             sys.exit(1 if tally.refused else 0)
 
-        async def run(store: RedisStore) -> loader.Report:
-            await keep_layout(store, catalogue.version, load_text(config_path), catalogue.layout)
+        async def run(store: RedisStore) -> Report:
+            for kind, layout in catalogue.layouts.items():
+                await keep_layout(store, catalogue.version, load_text(config_path), layout, kind)
             with _bars(files) as bars:
                 return await loader.backfill(store, catalogue, readings, span, given["work"], bars)
 
@@ -157,19 +160,18 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
     click.echo(f"loaded {report.events:,} events{before}; {report.customers:,} customers written")
     if report.timelines:
         click.echo(f"{report.timelines:,} of them have events of these files on their timelines")
-    _tell_rolled(catalogue, "were not filled")
+    if report.members:
+        click.echo(f"{report.members:,} of them belong to something by these files, such as a household")
+    if report.entities:
+        click.echo(f"{report.entities:,} households and the like written")
+    if report.no_room:
+        most = f"a customer has room for {ENTITY_ENTRIES_MAX}"
+        click.echo(f"left out {report.no_room:,} times that a customer belongs to something: {most}", err=True)
     if report.duplicates:
         click.echo(f"left out {report.duplicates:,} events whose id the customer had already")
     if report.damaged:
-        click.echo(f"{report.damaged:,} customers had state that could not be read: it began anew")
+        click.echo(f"{report.damaged:,} had state that could not be read: it began anew")
     _tell(report.tally)
-
-
-def _tell_rolled(catalogue: Catalogue, what: str) -> None:
-    """Features of households and the like: they change with who belongs to what and when, in the order of events."""
-    for rollup in catalogue.rollups:
-        names = ", ".join(rollup.layout.names)
-        click.echo(f"features of each {rollup.kind} {what}, only those of customers: {names}", err=True)
 
 
 def _only_from_log(context: click.Context) -> None:
@@ -204,7 +206,9 @@ def _fill_from_log(config_path: Path, given: dict[str, Any]) -> None:
 
     report = in_store(_url(given), run, "the store is away")
     click.echo(f"filled {', '.join(report.features)} from {report.events:,} events")
-    _tell_rolled(catalogue, "are not filled from the log")
+    for rollup in catalogue.rollups:
+        names = ", ".join(rollup.layout.names)
+        click.echo(f"features of each {rollup.kind} are not filled from the log: {names}", err=True)
     click.echo(f"{report.whole:,} customers filled from their first event on; {report.unchanged:,} had it all already")
     if report.partly:
         click.echo(
@@ -255,8 +259,8 @@ def dataset(config_path: Path, out: Path, labels_path: Path | None, **given: Any
             )
             with _bars(files) as bars:
                 tally = asof.write(out, labels, readings, catalogue, from_ms, until_ms, given["work"], bars)
-            click.echo(f"wrote {labels.height:,} rows with {len(catalogue.layout.names)} features each to {out}")
-            _tell_rolled(catalogue, "are not in it")
+            features = catalogue.feature_count
+            click.echo(f"wrote {labels.height:,} rows with {features} features each to {out}")
             _tell(tally)
             return
         if given["files"] or given["mapping_path"]:

@@ -233,15 +233,44 @@ def _watermark(stored: Stored) -> Offset:
     return Offset.ZERO
 
 
-def with_history(
-    layout: Layout, name: str, stored: Stored, join: Callable[[bytes | None], bytes]
-) -> Advanced:
-    """What a linked name is with events that its log does not have; `join` adds them to the record of its own.
+def belonging(
+    entities: Sequence[EntityLink], kind: EntityKind, entity_id: str, time_ms: int
+) -> list[EntityLink] | None:
+    """What a name belongs to with one entity more, which may be more than are allowed; None if that changes nothing.
 
-    Raises what `join` raises, and VersionError.
+    Of a kind of which there is one, the newest event says which; of two in one millisecond the larger id. Of a kind of
+    which there are many, the oldest event that names one says since when. So the order of arrival does not matter.
+
+    >>> house = EntityKind("household", False)
+    >>> [link.id for link in belonging([EntityLink("household", "h1", 5, "")], house, "h2", 7) or []]
+    ['h2']
+    """
+    same = [link for link in entities if link.kind == kind.kind and not link.by]
+    link = EntityLink(kind.kind, entity_id, time_ms, "")
+    if kind.many:
+        known = next((one for one in same if one.id == entity_id), None)
+        if known is None:
+            return [*entities, link]
+        return [link if one is known else one for one in entities] if time_ms < known.time_ms else None
+    if any((one.time_ms, one.id) >= (time_ms, entity_id) for one in same):
+        return None
+    return [*(one for one in entities if one not in same), link]
+
+
+def with_history(
+    layout: Layout,
+    name: str,
+    stored: Stored,
+    join: Callable[[bytes | None], bytes],
+    belong: Callable[[Sequence[EntityLink]], list[EntityLink]],
+) -> Advanced:
+    """What a linked name is with events that its log does not have.
+
+    `join` adds them to the record of its own, `belong` what they say it belongs to. Raises what `join` raises, and
+    VersionError.
     """
     turn = _Turn[Happened](layout, lambda record, _: record or b"", name, stored, {})
-    turn.join(join)
+    turn.join(join, belong)
     return turn.result(stored)
 
 
@@ -309,9 +338,12 @@ class _Turn(Generic[Entry]):
             self._changed.setdefault(parts.to, (events[-1].time_ms, "", ""))
         parts.at = max(parts.at, events[-1].offset)
 
-    def join(self, join: Callable[[bytes | None], bytes]) -> None:
-        """Change the record of whoever the events count for."""
+    def join(
+        self, join: Callable[[bytes | None], bytes], belong: Callable[[Sequence[EntityLink]], list[EntityLink]]
+    ) -> None:
+        """Change the record of whoever the events count for, and what the name belongs to."""
         parts = self.parts
+        self._links.entities = belong(self._links.entities)
         parts.own[parts.to] = join(parts.own.get(parts.to))
         if parts.to:
             self._changed[parts.to] = (parts.since_ms, "", "")
@@ -325,20 +357,17 @@ class _Turn(Generic[Entry]):
         return changed
 
     def _add_entity(self, kind: EntityKind, entity_id: str, time_ms: int, event: Happened) -> bool:
-        """True if that changed anything. Of a kind of which there is one, the newest event says which."""
+        """True if that changed anything."""
         links = self._links
-        same = [link for link in links.entities if link.kind == kind.kind and not link.by]
-        if kind.many and any(link.id == entity_id for link in same):
+        following = belonging(links.entities, kind, entity_id, time_ms)
+        if following is None:
             return False
-        # Of two in one millisecond the larger id wins, so that the order of arrival does not matter.
-        if not kind.many and any((link.time_ms, link.id) >= (time_ms, entity_id) for link in same):
-            return False
-        kept = [link for link in links.entities if kind.many or link not in same]
-        if len(kept) >= ENTITY_ENTRIES_MAX:
-            reason = f"{kind.kind} {entity_id!r}: {self._name!r} has {len(kept)} entities, at most {ENTITY_ENTRIES_MAX}"
+        if len(following) > ENTITY_ENTRIES_MAX:
+            count = len(links.entities)
+            reason = f"{kind.kind} {entity_id!r}: {self._name!r} has {count} entities, at most {ENTITY_ENTRIES_MAX}"
             self._refuse(event, f"{reason} are allowed")
             return False
-        links.entities = [*kept, EntityLink(kind.kind, entity_id, time_ms, "")]
+        links.entities = following
         return True
 
     # --- links ------------------------------------------------------------------------------------------------------

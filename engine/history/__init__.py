@@ -9,8 +9,12 @@
     rows      a batch of columns into checked events; what is wrong is told and counted, the rest goes on
     staging   an external sort on disk, so that every customer is folded once and memory stays bounded
     folding   the one place that calls Layout for history: fold and merge
+    rolling   households and the like: who belongs to one by the rows, and copies of events under its name
     loading   all of that for the commands: files read, checked and sorted
     backfill  the job: claimed, resumed and finished by marks in the store
+    writing   what a job writes for each customer and household, merged with what is there
+    chunks    each chunk of a job once
+    fromlog   features that came later, from the event log
     asof      features as they would have been at given times (the point-in-time join)
     decisions training rows from the decision log
 

@@ -5,7 +5,8 @@ very same millisecond is not yet known, so an outcome that is itself an event do
 Windows are as in service, in whole tiles, at the time of the label.
 
 Events and labels go into the same buckets by customer. Within a bucket each customer's history is folded once, from
-label to label, and read at each.
+label to label, and read at each. Features of what customers belong to are made in the same way, from copies of the
+events and of the labels under its name (engine.history.rolling).
 """
 
 import shutil
@@ -24,17 +25,20 @@ import pyarrow.parquet
 from engine import limits
 from engine.catalogue import Catalogue
 from engine.errors import DataFolderError, InvalidArgument
-from engine.history.backfill import without_duplicates
 from engine.history.folding import EVENTS_AT_ONCE, EventMaker, folded
 from engine.history.loading import EVENTS, Told, stage
 from engine.history.mapping import File, Reading, Source
+from engine.history.rolling import COPIES, Roller, stage_copies
 from engine.history.rows import Checks, Schema, Span, Tally, schema_of
 from engine.history.sources import Batch, columns_of
-from engine.history.staging import Staging, bucket, buckets_for, groups, runs_of
-from features import shown_hash
+from engine.history.staging import Staging, bucket, buckets_for, groups, runs_of, without_duplicates
+from engine.rollups import Rollup, entity_name
+from features import Layout, shown_hash
 
 LABELS: Final = "labels"
 CUSTOMERS_AT_ONCE: Final = 1_024
+_ASKED: Final = "asked"
+"""Kind of the rows in the buckets: labels under the names of the entities that they are about."""
 _ROW: Final = "__row"
 _SCHEMA: Final[Schema] = {
     "customer": pl.String(),
@@ -42,6 +46,9 @@ _SCHEMA: Final[Schema] = {
     "file": pl.UInt32(),
     "row": pl.Int64(),
 }
+
+
+Floats = npt.NDArray[np.float64]
 
 
 class Labels:
@@ -61,8 +68,8 @@ def labels_of(
     try:
         if file.format == "csv":
             columns_of(file)  # refuses two columns of one name, of which polars would rename one
-            # Customers stay texts, whatever they look like.
-            texts = {customer: pl.String, time: pl.String}
+            # Customers and entities stay texts, whatever they look like.
+            texts = {customer: pl.String, time: pl.String} | {rollup.fact: pl.String for rollup in catalogue.rollups}
             frame = pl.read_csv(path, schema_overrides=texts, infer_schema_length=10_000)
         else:
             frame = pl.read_parquet(path) if file.format == "parquet" else pl.read_ndjson(path)
@@ -71,7 +78,7 @@ def labels_of(
     for what, column in (("--label-customer", customer), ("--label-time", time)):
         if column not in frame.columns:
             raise InvalidArgument(f"{path}: {what}: no column {column!r}; there are {', '.join(frame.columns)}")
-    taken = [name for name in catalogue.layout.names if name in frame.columns]
+    taken = [name for name in _names(catalogue) if name in frame.columns]
     if taken:
         raise InvalidArgument(f"{path}: column {taken[0]!r} is called like a feature: rename it")
     if frame[time].dtype.is_numeric() and unit is None:
@@ -133,8 +140,9 @@ def write(
                 staging.add(LABELS, labels.keys)
                 tally = stage(staging, readings, catalogue, span, told)
             told.events_due(tally.read - tally.refused_in_all - tally.skipped)
+            rolled = _rolled(folder, buckets, labels, catalogue) if catalogue.rollups else ()
             joined = folder / "joined.parquet"
-            _join(joined, folder, buckets, labels, catalogue, told)
+            _join(joined, folder, buckets, labels, rolled, catalogue, told)
             pl.scan_parquet(joined).sort(_ROW).drop(_ROW).sink_parquet(part)
             part.rename(out)
             return tally
@@ -144,9 +152,26 @@ def write(
         raise DataFolderError(f"{error.filename or out}: {error.strerror or error}") from error
 
 
-def _join(path: Path, folder: Path, buckets: int, labels: Labels, catalogue: Catalogue, told: Told) -> None:
+def _names(catalogue: Catalogue) -> list[str]:
+    """Features, in order of the columns."""
+    return [name for layout in catalogue.layouts.values() for name in layout.names]
+
+
+def _join(
+    path: Path,
+    folder: Path,
+    buckets: int,
+    labels: Labels,
+    rolled: Sequence[Floats],
+    catalogue: Catalogue,
+    told: Told,
+) -> None:
     """Labels with their features, bucket by bucket, in no order."""
-    maker = EventMaker(catalogue)
+    maker, layouts = EventMaker(catalogue), list(catalogue.layouts.values())
+
+    def table(values: Sequence[Floats]) -> pl.DataFrame:
+        return pl.concat([_table(some, layout) for some, layout in zip(values, layouts, strict=True)], how="horizontal")
+
     writer: pa.parquet.ParquetWriter | None = None
     try:
         for number in range(buckets):
@@ -154,20 +179,64 @@ def _join(path: Path, folder: Path, buckets: int, labels: Labels, catalogue: Cat
             events_read = 0 if rows is None else rows.height
             if keys is not None:
                 for start, end in groups(keys["customer"], CUSTOMERS_AT_ONCE, EVENTS_AT_ONCE):
-                    part = _features(keys[start:end], rows, catalogue, maker)
+                    values = _features(keys[start:end], rows, catalogue.layout, maker)
                     places = keys["row"][start:end]
-                    table = pl.concat([labels.frame[places], part, places.alias(_ROW).to_frame()], how="horizontal")
-                    arrow = table.to_arrow()
+                    part = table([values, *(some[places.to_numpy()] for some in rolled)])
+                    arrow = pl.concat(
+                        [labels.frame[places], part, places.alias(_ROW).to_frame()], how="horizontal"
+                    ).to_arrow()
                     writer = writer or pa.parquet.ParquetWriter(path, arrow.schema)
                     writer.write_table(arrow)
             told.events_folded(events_read)
         if writer is None:
-            nothing = _table(np.empty((0, len(catalogue.layout.names))), catalogue)
+            nothing = table([np.empty((0, len(layout.names))) for layout in layouts])
             empty = pl.concat([labels.frame, nothing], how="horizontal")
             empty.with_columns(pl.Series(_ROW, [], pl.Int64)).write_parquet(path)
     finally:
         if writer is not None:
             writer.close()
+
+
+def _rolled(folder: Path, buckets: int, labels: Labels, catalogue: Catalogue) -> list[Floats]:
+    """Of each kind of entity the features (labels, features) of the one that each label is about."""
+    roller, maker, now_ms = Roller(catalogue), EventMaker(catalogue), labels.keys["time_ms"].to_numpy()
+    with Staging(folder, 1, buckets, {COPIES: schema_of(catalogue), _ASKED: _SCHEMA}) as staging:
+        stage_copies(staging, folder, range(buckets), catalogue)
+        for number in range(buckets):
+            keys, rows = bucket(folder, LABELS, number), bucket(folder, EVENTS, number)
+            for rollup in catalogue.rollups if keys is not None else ():
+                assert keys is not None
+                names = keys.with_columns(_asked(keys, rows, labels, roller, rollup))
+                staging.add(_ASKED, names.drop_nulls("customer"))
+    found = [rollup.layout.read([None] * labels.height, now_ms) for rollup in catalogue.rollups]
+    for number in range(buckets):
+        asked, copies = bucket(folder, _ASKED, number), bucket(folder, COPIES, number)
+        if asked is None or copies is None:
+            continue
+        for rollup, values in zip(catalogue.rollups, found, strict=True):
+            keys = asked.filter(pl.col("customer").str.starts_with(entity_name(rollup.kind, "")))
+            for start, end in groups(keys["customer"], CUSTOMERS_AT_ONCE, EVENTS_AT_ONCE):
+                some = keys[start:end]
+                values[some["row"].to_numpy()] = _features(some, copies, rollup.layout, maker)
+    return found
+
+
+def _asked(
+    keys: pl.DataFrame, rows: pl.DataFrame | None, labels: Labels, roller: Roller, rollup: Rollup
+) -> pl.Series:
+    """The name of the entity of a kind that each label is about: of its fact, else what the customer belongs to."""
+    given = pl.Series([None], dtype=pl.String).new_from_index(0, keys.height)
+    if rollup.fact in labels.frame.columns:
+        given = labels.frame[rollup.fact][keys["row"]].cast(pl.String)
+    named = entity_name(rollup.kind, "") + given.set(given == "", None)
+    if rollup.many or rows is None:
+        return named.alias("customer")
+    # Only what was before is known: so the last row of a millisecond, and of one that is over.
+    moments = rows.select("customer", "time_ms", roller.belonged(rows, rollup).alias("entity"))
+    moments = moments.unique(["customer", "time_ms"], keep="last", maintain_order=True)
+    before = keys.select("customer", time_ms=pl.col("time_ms") - 1)
+    belonged = before.join_asof(moments, on="time_ms", by="customer", check_sortedness=False)["entity"]
+    return named.zip_with(named.is_not_null(), belonged).alias("customer")
 
 
 @dataclass(slots=True)
@@ -188,9 +257,8 @@ class _Queue:
         return self.first + self.turn
 
 
-def _features(keys: pl.DataFrame, rows: pl.DataFrame | None, catalogue: Catalogue, maker: EventMaker) -> pl.DataFrame:
-    """Features of labels in order of customer and time, from the sorted events of their bucket."""
-    layout = catalogue.layout
+def _features(keys: pl.DataFrame, rows: pl.DataFrame | None, layout: Layout, maker: EventMaker) -> Floats:
+    """Features (labels, features) in order of customer and time, from the sorted events of their bucket."""
     now_ms = keys["time_ms"].to_numpy()
     records: list[bytes | None] = [None] * keys.height
     if rows is not None:
@@ -214,13 +282,13 @@ def _features(keys: pl.DataFrame, rows: pl.DataFrame | None, catalogue: Catalogu
                 queue.done = queue.cuts[queue.turn]
                 queue.turn += 1
             queues = [queue for queue in queues if queue.turn < len(queue.cuts)]
-    return _table(layout.read(records, now_ms), catalogue)
+    return layout.read(records, now_ms)
 
 
-def _table(values: npt.NDArray[np.float64], catalogue: Catalogue) -> pl.DataFrame:
+def _table(values: Floats, layout: Layout) -> pl.DataFrame:
     """A column a feature: numbers, and texts for categories; null where missing."""
     columns = []
-    for at, spec in enumerate(catalogue.layout.specs):
+    for at, spec in enumerate(layout.specs):
         column = pl.Series(spec.name, np.ascontiguousarray(values[:, at])).fill_nan(None)
         if spec.hashed:
             texts = [shown_hash(value) if value >= 0.0 else None for value in values[:, at].tolist()]

@@ -130,3 +130,20 @@ def merged(layout: Layout, live: bytes | None, history: bytes) -> bytes:
     Raises RecordError if the live one is damaged, VersionError if its layout is not known here.
     """
     return layout.merge([live if live is not None else layout.fold(None, []).record, history])
+
+
+def histories(layout: Layout, maker: EventMaker, rows: pl.DataFrame) -> dict[str, bytes]:
+    """Records of the names of sorted rows, from these alone."""
+    runs = runs_of(rows["customer"])
+    if rows.height <= EVENTS_AT_ONCE:
+        events = maker.events(rows, [n for _, start, end in runs for n in range(1, end - start + 1)])
+        made = folded(layout, [None] * len(runs), [events[start:end] for _, start, end in runs])
+        return {name: record for (name, _, _), record in zip(runs, made, strict=True)}
+    # A chunk is larger only if it is one name.
+    [(name, _, _)] = runs
+    record: bytes | None = None
+    for start in range(0, rows.height, EVENTS_AT_ONCE):
+        part = rows[start : start + EVENTS_AT_ONCE]
+        [record] = folded(layout, [record], [maker.events(part, range(start + 1, start + part.height + 1))])
+    assert record is not None
+    return {name: record}

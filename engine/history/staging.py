@@ -85,6 +85,14 @@ def bucket(folder: Path, kind: str, number: int) -> pl.DataFrame | None:
     return pl.read_ipc_stream(path).sort(_ORDER)
 
 
+def without_duplicates(rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Sorted rows, of those of one customer with the same id only the first; and how many that left out."""
+    if not (rows["id"] != 0).any():
+        return rows, 0
+    first = rows.select((pl.col("id") == 0) | pl.struct("customer", "id").is_first_distinct()).to_series()
+    return rows.filter(first), int((~first).sum())
+
+
 def groups(customers: pl.Series, most: int, rows_max: int) -> Iterator[tuple[int, int]]:
     """(start, end) of groups of whole customers in a sorted column: at most `most`, at most `rows_max` rows."""
     start = stop = count = 0

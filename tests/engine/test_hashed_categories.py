@@ -171,7 +171,7 @@ async def test_reports_and_training_sets_tell_columns_and_texts(tmp_path: Path) 
     assert figures.missing_share == 0.25 and len(figures.categories) == 32
     for city in cities[:3]:
         assert counts[f"#{int(text_hash(city)) % 32}"] >= 10
-    table = _table(layout.read(records[:4], np.full(4, START_MS)), engine.catalogue)
+    table = _table(layout.read(records[:4], np.full(4, START_MS)), engine.catalogue.layout)
     assert set(table["city"].to_list()) == {*(shown_hash(text_hash(city)) for city in cities[:3]), None}
     await engine.decide("c0", context={"source": "mail"})
     await engine.decide("c1")

@@ -16,6 +16,7 @@ from engine.catalogue import Catalogue
 from engine.config import parse, version_of
 from engine.history import backfill, loading
 from engine.history.mapping import Source, files_of
+from engine.history.writing import Report
 from engine.store import MemoryStore, Store
 from features import FeatureSpec
 
@@ -69,7 +70,7 @@ def span(catalogue: Catalogue, from_ms: int | None = None, until_ms: int | None 
     return backfill.span_of(catalogue, from_ms, until_ms, NOW_MS)
 
 
-def load(store: Store, catalogue: Catalogue, work: Path, *sources: dict[str, Any]) -> backfill.Report:
+def load(store: Store, catalogue: Catalogue, work: Path, *sources: dict[str, Any]) -> Report:
     readings = readings_of(catalogue, *sources)
     return asyncio.run(backfill.backfill(store, catalogue, readings, span(catalogue), work, loading.Told()))
 

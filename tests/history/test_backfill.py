@@ -21,6 +21,7 @@ from engine import limits
 from engine.catalogue import Catalogue
 from engine.errors import NotAllowed, Overloaded, Unavailable
 from engine.history import backfill as loader
+from engine.history import chunks, folding
 from engine.ingest import Ingest
 from engine.ledger import hash_of
 from engine.replay import Verdict
@@ -292,7 +293,7 @@ def test_a_crash_at_any_write_leaves_the_same_bytes(tmp_path: Path, after: bool,
 
 def test_a_store_that_does_not_answer_is_asked_again_and_nothing_counts_twice(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(limits, "BACKFILL_CUSTOMERS_BATCH_MAX", 4)
-    monkeypatch.setattr(loader, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(chunks, "_PAUSE_S", 0.001)
     catalogue, rows, dice = catalogue_of(), rows_of(4), Random(4)
     undisturbed = memory()
     source = file_of(tmp_path / "history.csv", rows)
@@ -362,7 +363,7 @@ def test_one_customer_with_more_events_than_are_folded_at_once(tmp_path: Path, m
     source = file_of(tmp_path / "history.csv", rows)
     load(once, catalogue, tmp_path, source)
     monkeypatch.setattr(limits, "BACKFILL_EVENTS_BATCH_MAX", 10)
-    monkeypatch.setattr(loader, "EVENTS_AT_ONCE", 30)
+    monkeypatch.setattr(folding, "EVENTS_AT_ONCE", 30)
     load(pieces, catalogue, tmp_path, source)
     assert records(once, everybody(rows)) == records(pieces, everybody(rows))
     assert timelines(once, everybody(rows)) == timelines(pieces, everybody(rows))

@@ -12,7 +12,7 @@ import pytest
 
 from engine import limits
 from engine.catalogue import Catalogue
-from engine.history.backfill import Report
+from engine.history.writing import Report
 from engine.ingest import Ingest
 from engine.ledger import hash_of
 from engine.links import moved_to

@@ -67,14 +67,23 @@ def test_backfill_loads_tells_and_passes_over(folder: Path, server: Server) -> N
     assert catalogue.layout.values(asyncio.run(record()), 1_714_780_800_000)["spent"] == 30.0
 
 
-def test_what_files_do_not_fill_is_told(folder: Path, server: Server) -> None:
+def test_households_are_filled_and_told(folder: Path, server: Server) -> None:
     text = SHOP.replace("events:\n", "entities: [{kind: household, attribute: home}]\nevents:\n", 1)
-    text = text.replace("events:\n", "events:\n  - {type: move, timeline: {}, attributes: {home: {type: text}}}\n", 1)
+    text = text.replace("attributes:\n      amount", "attributes:\n      home: {type: text}\n      amount", 1)
     home = "  - {name: house_spent, entity: household, event: purchase, function: sum, attribute: amount}\n"
     (folder / "past.yaml").write_text(text.replace("features:\n", f"features:\n{home}", 1))
+    lines = (folder / "purchases.csv").read_text().splitlines()
+    homes = ["home", *(f"h{number % 2}" for number in range(len(lines) - 1))]
+    (folder / "purchases.csv").write_text("".join(f"{line},{h}\n" for line, h in zip(lines, homes, strict=True)))
     result = run(folder, "backfill", *COLUMNS, "--redis", server.url, "--work", folder / "w", folder / "purchases.csv")
     assert result.exit_code == 0, result.output
-    assert "features of each household were not filled, only those of customers: house_spent" in result.output
+    assert "1 of them belong to something by these files, such as a household" in result.output
+    assert "1 households and the like written" in result.output
+    (folder / "labels.csv").write_text("customer,time\n")
+    labelled = ["--labels", folder / "labels.csv", "--out", folder / "out.parquet"]
+    result = run(folder, "dataset", *COLUMNS, *labelled, folder / "purchases.csv")
+    assert result.exit_code == 0, result.output
+    assert "house_spent" in pl.read_parquet(folder / "out.parquet").columns
 
 
 def test_a_mapping_file_says_the_same(folder: Path) -> None:

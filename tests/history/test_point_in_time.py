@@ -1,13 +1,22 @@
 """Features as they would have been: nothing of the moment itself or after it, rows as they came."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from random import Random
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from engine.errors import InvalidArgument
 from engine.history import asof, loading
-from tests.history.past import catalogue_of, readings_of
+from engine.links import Links
+from engine.rollups import belongs_to, entity_name
+from engine.store.base import LINKS
+from tests.history.past import NOW_MS, catalogue_of, memory, readings_of
+from tests.history.test_backfill_rollups import CATALOGUE as ROLLED
+from tests.history.test_backfill_rollups import CUSTOMERS, DAY_MS, ITEMS, file_of, live, rows_of
 
 CATALOGUE = catalogue_of()
 COLUMNS = {"type": "purchase", "customer": "who", "time": "at"}
@@ -85,3 +94,64 @@ def test_wrong_labels_stop_it(tmp_path: Path, labels: str, expected: str) -> Non
     with pytest.raises(InvalidArgument, match=expected):
         joined(tmp_path, labels)
     assert not (tmp_path / "out.parquet").exists()
+
+
+# --- households and products ----------------------------------------------------------------------------------------
+
+
+def rolled(folder: Path, labels: pl.DataFrame, rows: Sequence[Any]) -> pl.DataFrame:
+    labels.write_csv(folder / "labels.csv")
+    read = asof.labels_of(folder / "labels.csv", "who", "when", "ms", None, "UTC", ROLLED)
+    readings = readings_of(ROLLED, file_of(folder / "past.jsonl", rows))
+    asof.write(folder / "out.parquet", read, readings, ROLLED, None, None, folder, loading.Told())
+    return pl.read_parquet(folder / "out.parquet")
+
+
+@pytest.mark.parametrize(("seed", "span_ms"), [(0, 40 * DAY_MS), (1, 40), (2, 9 * DAY_MS)])
+async def test_what_they_belong_to_is_as_an_engine_would_have_read_it(tmp_path: Path, seed: int, span_ms: int) -> None:
+    rows, dice = rows_of(seed, 120, span_ms), Random(seed)
+    people = [dice.choice([*CUSTOMERS, "nobody"]) for _ in range(25)]
+    moments = [(who, dice.choice(rows)["at"] + dice.choice([0, 0, 1])) for who in people]
+    items = [dice.choice([*ITEMS, "p77", ""]) for _ in moments]
+    labels = pl.DataFrame({"who": [who for who, _ in moments], "when": [at for _, at in moments], "item": items})
+    frame = rolled(tmp_path, labels, rows)
+    assert frame.columns == ["who", "when", "item", *(n for layout in ROLLED.layouts.values() for n in layout.names)]
+    households, products = ROLLED.rollups
+    belonged = False
+    for (who, at), item, row in zip(moments, items, frame.iter_rows(named=True), strict=True):
+        store = memory()
+        await live(store, ROLLED, [one for one in rows if one["at"] < at])
+        [links] = await store.read_beside(LINKS, [who])
+        home = belongs_to(Links.unpack(links).entities, "household")
+        belonged |= bool(home)
+        wanted: dict[str, float] = {}
+        for rollup, entity in ((households, home), (products, item)):
+            [record] = await store.read_features([entity_name(rollup.kind, entity)])
+            wanted |= dict(zip(rollup.layout.names, rollup.layout.read([record], np.array([at]))[0], strict=True))
+        for name, value in wanted.items():
+            assert row[name] == pytest.approx(value, nan_ok=True) or (row[name] is None and np.isnan(value)), name
+    assert belonged
+    assert frame["house_spent"].sum() > 0
+    assert frame["views_30d"].sum() > 0
+
+
+def test_of_a_product_that_no_label_names_nothing_is_known(tmp_path: Path) -> None:
+    rows = rows_of(3, 60)
+    labels = pl.DataFrame({"who": ["c0", "c1"], "when": [NOW_MS, rows[0]["at"]]})
+    frame = rolled(tmp_path, labels, rows)
+    assert frame["views_30d"].to_list() == [0.0, 0.0]
+    assert frame["house_buys_7d"].to_list() == [0.0, 0.0]
+    assert frame["house_spent"][1] == 0.0
+
+
+def test_ids_of_products_stay_texts(tmp_path: Path) -> None:
+    at = 1_750_000_000_000
+    rows = [{"who": "c0", "at": at, "id": "1", "what": "view", "item": "007"}]
+    labels = pl.DataFrame({"who": ["c9", "c9"], "when": [at + 1] * 2, "item": ["007", "7"]})
+    assert rolled(tmp_path, labels, rows)["views_30d"].to_list() == [1.0, 0.0]
+
+
+def test_a_column_called_like_a_feature_of_a_household_is_refused(tmp_path: Path) -> None:
+    labels = pl.DataFrame({"who": ["c0"], "when": [NOW_MS], "house_spent": [1.0]})
+    with pytest.raises(InvalidArgument, match="column 'house_spent' is called like a feature"):
+        rolled(tmp_path, labels, rows_of(1, 5))

@@ -1,0 +1,132 @@
+"""What history tells of households and the like: who belonged to one when, and copies of events for their features.
+
+The rules are those of the live engine (engine.rollups, engine.identity), for rows in order of time: an event counts for
+the entity that it names, and without one for that which its customer belonged to by then, as the rows before it say.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from engine.catalogue import Catalogue
+from engine.config_schema import Attribute
+from engine.history.loading import EVENTS
+from engine.history.rows import slot_of
+from engine.history.staging import Staging, bucket, without_duplicates
+from engine.identity import EntityKind, belonging
+from engine.limits import ENTITY_ENTRIES_MAX
+from engine.links import EntityLink
+from engine.rollups import Rollup, entity_name
+
+COPIES: Final = "copies"
+"""Kind of the rows in the buckets: as of events, under the names of entities."""
+
+Named = tuple[EntityKind, str, int]
+"""An entity that a customer belongs to, and when an event said so, ms."""
+
+
+class Roller:
+    """Reads sorted rows of whole customers for what they say of entities."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._rollups = catalogue.rollups
+        self._types = list(catalogue.event_types)
+        self._kinds = {
+            _slot(attribute): kind
+            for attribute, kind in catalogue.entity_attributes.items()
+            if any(_text(declared.get(attribute)) for declared in catalogue.event_types.values())
+        }
+
+    def named(self, rows: pl.DataFrame) -> dict[str, list[Named]]:
+        """What the customers belong to, in the order in which the rows say so; who belongs to nothing is left out."""
+        found: dict[str, list[Named]] = {}
+        for slot, kind in self._kinds.items():
+            there = rows.select("customer", "time_ms", slot).filter(pl.col(slot).is_not_null() & (pl.col(slot) != ""))
+            if kind.many:
+                there = there.unique(["customer", slot], keep="first", maintain_order=True)
+            else:  # of two in one millisecond the larger id
+                there = there.sort("customer", "time_ms", slot).unique("customer", keep="last", maintain_order=True)
+            for customer, time_ms, entity_id in there.iter_rows():
+                found.setdefault(customer, []).append((kind, entity_id, time_ms))
+        for each in found.values():
+            each.sort(key=lambda one: one[2])
+        return found
+
+    def copies(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows that count for an entity, once for each, with its name in place of the customer's."""
+        made = [rows.clear()]
+        for rollup in self._rollups:
+            types = [number for number, name in enumerate(self._types) if name in rollup.types]
+            copied = rows.with_columns(self.counts_for(rows, rollup)).filter(
+                pl.col("type").is_in(types) & pl.col("customer").is_not_null()
+            )
+            # Without id: who sent one twice was found out before.
+            made.append(copied.with_columns(pl.lit(0, pl.UInt64).alias("id")))
+        return pl.concat(made)
+
+    def counts_for(self, rows: pl.DataFrame, rollup: Rollup) -> pl.Series:
+        """The name of the entity that each row counts for, null without one."""
+        named = self._ids(rows, rollup)
+        return _names(rollup, named if rollup.many else named.zip_with(named.is_not_null(), _belonged(rows, named)))
+
+    def belonged(self, rows: pl.DataFrame, rollup: Rollup) -> pl.Series:
+        """The name of the entity that the customer of each row belongs to behind it, null without one.
+
+        Of a kind of which there is one.
+        """
+        return _names(rollup, _belonged(rows, self._ids(rows, rollup)))
+
+    def _ids(self, rows: pl.DataFrame, rollup: Rollup) -> pl.Series:
+        """The entity that each row names."""
+        slot = _slot(rollup.attribute)
+        if slot not in self._kinds:
+            return pl.Series([None], dtype=pl.String).new_from_index(0, rows.height)
+        return rows[slot].set(rows[slot] == "", None)
+
+
+def _belonged(rows: pl.DataFrame, named: pl.Series) -> pl.Series:
+    # Numbers in the order of the ids, for of two in one millisecond the larger id is the one belonged to.
+    ids = named.drop_nulls().unique().sort()
+    numbers = named.replace_strict(ids, range(len(ids)), default=None, return_dtype=pl.Int64)
+    newest = pl.col("number").cum_max().over("customer", "time_ms").forward_fill().over("customer")
+    return ids.gather(rows.select("customer", "time_ms", numbers.alias("number")).select(newest).to_series())
+
+
+def _names(rollup: Rollup, ids: pl.Series) -> pl.Series:
+    return (entity_name(rollup.kind, "") + ids).alias("customer")
+
+
+def belonging_after(entities: Sequence[EntityLink], named: Sequence[Named]) -> tuple[list[EntityLink], int]:
+    """What a customer belongs to with what history says; and how many found no room."""
+    held, left_out = list(entities), 0
+    for kind, entity_id, time_ms in named:
+        following = belonging(held, kind, entity_id, time_ms)
+        if following is None:
+            continue
+        if len(following) > ENTITY_ENTRIES_MAX:
+            left_out += 1
+        else:
+            held = following
+    return held, left_out
+
+
+def stage_copies(staging: Staging, folder: Path, numbers: Iterable[int], catalogue: Catalogue) -> int:
+    """Put the copies of all events in these buckets into buckets of their own, and return how many there are."""
+    roller, count = Roller(catalogue), 0
+    for number in numbers:
+        rows = bucket(folder, EVENTS, number)
+        if rows is not None:
+            copies = roller.copies(without_duplicates(rows)[0])
+            staging.add(COPIES, copies)
+            count += copies.height
+    return count
+
+
+def _slot(attribute: str) -> str:
+    return slot_of(attribute, Attribute(type="text"))
+
+
+def _text(attribute: Attribute | None) -> bool:
+    return attribute is not None and attribute.type == "text"
