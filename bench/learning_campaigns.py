@@ -5,7 +5,8 @@
   reward, `learning.hillstrom_spend_vs_best_arm` holds it against sending everyone the best arm; a visit is a response.
 - Starbucks: ten offers or none, in six waves. A lesson comes when the days in which spending counts are over. The
   reward that an offer promises is a cost, and may have to be paid later still: then the lesson is corrected. Buying
-  anything is a response.
+  anything is a response. `learning.starbucks_net_told_of_all` is what the same learner would get if it were told of
+  everybody in the log, eleven times as many lessons: nobody can be expected to do better by exploring.
 - Bank marketing: calls in the order they were made; ringing costs `CALL_COST`, a yes is worth 1, not ringing is worth
   nothing. So what any learner would have earned is known exactly. `learning.bank_value_vs_refit` holds ours, which sees
   the answers of the calls it made, against gradient boosting that is told of all calls and fitted anew every
@@ -26,7 +27,7 @@ from rich.progress import track
 from bench import campaigns
 from bench.calibrated import Reading
 from bench.ours import DRAWN, Ours, batches, terms
-from bench.replay import Against, against_constant, decisions_until, replay, thinned
+from bench.replay import Against, against_constant, decisions_until, replay, thinned, together
 from bench.report import Report
 from models import PosteriorOptions
 
@@ -45,7 +46,7 @@ NET_TERMS: Final = terms(low=-10.0, high=60.0, value=30.0)
 """In dollars, of somebody who buys anything."""
 CALL_COST: Final = 0.1
 REFIT_CALLS: Final = 1_000
-SMALL_CALLS: Final = 4_000
+SMALL_CALLS: Final = 2_000
 """The last ones: of the first, hardly any is worth making."""
 BINS: Final = 10
 
@@ -61,7 +62,7 @@ def hillstrom(report: Report, folder: Path, *, small: bool) -> None:
     except FileNotFoundError as missing:
         report.notes.append(f"learning.hillstrom_* is left out: {missing}")
         return
-    orders, customers = (1, 8_000) if small else (10, len(found.arm))
+    orders, customers = (1, 4_000) if small else (10, len(found.arm))
     arms = len(campaigns.HILLSTROM_ARMS)
     took: list[int] = []
     never = 0
@@ -79,7 +80,9 @@ def hillstrom(report: Report, folder: Path, *, small: bool) -> None:
         learner = Ours(x.shape[1], hot, arms, order, SPEND_OPTIONS, exploring=DRAWN, terms=SPEND_TERMS)
         counted = replay(learner, x, arm, spend, BATCH_ROWS, responses=visit > 0.0)
         best = _best(found.spend, found.arm, arms)
-        compared.append(against_constant(spend, arm, counted, best))
+        logged = np.full(len(found.arm), -1)  # in the order of the log, so that orders can be compared event by event
+        logged[rows] = arm
+        compared.append(against_constant(found.spend, logged, rows[counted], best))
         ratios.append(float(spend[counted].mean() / spend[arm == best].mean()))
     which = campaigns.HILLSTROM_ARMS[_best(found.visit, found.arm, arms)]
     against = f"{which} on {BEST_SHARE:.0%} of the last {WINDOW}; median of {orders} orders, {never} never got there"
@@ -94,43 +97,57 @@ def starbucks(report: Report, folder: Path, *, small: bool) -> None:
     except FileNotFoundError as missing:
         report.notes.append(f"learning.starbucks_* is left out: {missing}")
         return
-    arms = len(campaigns.STARBUCKS_PROPENSITIES)
     x, hot = found.context.prepared(np.arange(len(found.arm)))
-    best = _best(found.net, found.arm, arms)
-    starts_h, bought = np.array(campaigns.STARBUCKS_WAVES_H), found.spent > 0.0
-    ratios: list[float] = []
-    compared: list[Against] = []
-    last: list[float] = []
+    best = _best(found.net, found.arm, len(campaigns.STARBUCKS_PROPENSITIES))
+    later = found.wave > 0  # of the first wave nothing is known to anybody
+    logged = np.where(later, found.arm, -1)
+    theirs = float(found.net[logged == best].mean())
     orders = 1 if small else 10
-    for order in track(range(orders), "starbucks", transient=True):
-        kept = thinned(found.arm, campaigns.STARBUCKS_PROPENSITIES, np.random.default_rng(order))
-        learner = Ours(x.shape[1], hot, arms, order, exploring=DRAWN, terms=NET_TERMS)
-        pending, learnt, counted = (np.zeros(0, np.int64) for _ in range(3))
-        told = np.zeros(len(found.arm))
-        for wave, start_h in enumerate(campaigns.STARBUCKS_WAVES_H):
-            rewards = found.net_by(start_h)
-            changed = learnt[rewards[learnt] != told[learnt]]
-            learner.correct(x[changed], found.arm[changed], told[changed], rewards[changed], bought[changed])
-            over = starts_h[found.wave[pending]] + campaigns.SPEND_WINDOW_H <= start_h
-            known = pending[over]
-            learner.learn(x[known], found.arm[known], rewards[known], bought[known])
-            learnt, pending = np.concatenate([learnt, known]), pending[~over]
-            told[learnt] = rewards[learnt]
-            rows = np.flatnonzero(kept & (found.wave == wave))
-            at = rows[learner.decide(x[rows]).actions == found.arm[rows]]
-            pending, counted = np.concatenate([pending, at]), np.concatenate([counted, at])
-        later = counted[found.wave[counted] > 0]  # of the first wave nothing is known to anybody
-        within = found.wave > 0
-        positions = np.cumsum(within)[later] - 1
-        compared.append(against_constant(found.net[within], found.arm[within], positions, best))
-        ratios.append(float(found.net[later].mean() / found.net[within & (found.arm == best)].mean()))
-        final = counted[found.wave[counted] == len(campaigns.STARBUCKS_WAVES_H) - 1]
-        last.append(float(np.mean(found.net[final])))
+
+    def replays(what: str, *, told_all: bool) -> tuple[list[Against], list[Ints]]:
+        every = [
+            _starbucks_replay(found, x, hot, order, told_all=told_all)
+            for order in track(range(orders), f"starbucks, {what}", transient=True)
+        ]
+        return [against_constant(found.net, logged, counted[later[counted]], best) for counted in every], every
+
+    compared, every = replays("told of its own", told_all=False)
+    ratios = [1.0 + each.difference / theirs for each in compared]
     _add_compared(report, "learning.starbucks_net_vs_best_arm", "$ a person and wave less", compared, ratios)
-    theirs = float(found.net[(found.arm == best) & (found.wave == found.wave.max())].mean())
-    value = float(np.mean(last))
+    if not small:
+        ceiling, _ = replays("told of all", told_all=True)
+        ratios = [1.0 + each.difference / theirs for each in ceiling]
+        _add_compared(report, "learning.starbucks_net_told_of_all", "$ a person and wave less", ceiling, ratios)
+    wave = found.wave == len(campaigns.STARBUCKS_WAVES_H) - 1
+    theirs = float(found.net[wave & (found.arm == best)].mean())
+    value = float(np.mean([found.net[counted[wave[counted]]].mean() for counted in every]))
     against = f"the best constant offer: {theirs:.2f}; mean of {orders} replays"
     report.add("learning.starbucks_last_wave_net", value, "$ a person", against, value / theirs)
+
+
+def _starbucks_replay(
+    found: campaigns.Starbucks, x: npt.NDArray[np.float32], hot: Bools, order: int, *, told_all: bool
+) -> Ints:
+    """Who was given what our learner would have given, in order; `told_all` tells it of everybody else, too."""
+    arms = len(campaigns.STARBUCKS_PROPENSITIES)
+    starts_h, bought = np.array(campaigns.STARBUCKS_WAVES_H), found.spent > 0.0
+    kept = thinned(found.arm, campaigns.STARBUCKS_PROPENSITIES, np.random.default_rng(order))
+    learner = Ours(x.shape[1], hot, arms, order, exploring=DRAWN, terms=NET_TERMS)
+    pending, learnt, counted = (np.zeros(0, np.int64) for _ in range(3))
+    told = np.zeros(len(found.arm))
+    for wave, start_h in enumerate(campaigns.STARBUCKS_WAVES_H):
+        rewards = found.net_by(start_h)
+        changed = learnt[rewards[learnt] != told[learnt]]
+        learner.correct(x[changed], found.arm[changed], told[changed], rewards[changed], bought[changed])
+        over = starts_h[found.wave[pending]] + campaigns.SPEND_WINDOW_H <= start_h
+        known = pending[over]
+        learner.learn(x[known], found.arm[known], rewards[known], bought[known])
+        learnt, pending = np.concatenate([learnt, known]), pending[~over]
+        told[learnt] = rewards[learnt]
+        rows = np.flatnonzero(kept & (found.wave == wave))
+        at = rows[learner.decide(x[rows]).actions == found.arm[rows]]
+        pending, counted = np.concatenate([pending, rows if told_all else at]), np.concatenate([counted, at])
+    return counted
 
 
 def bank(report: Report, folder: Path, *, small: bool) -> None:
@@ -225,10 +242,11 @@ def _best(value: Floats, arm: Ints, arms: int) -> int:
 
 def _add_compared(report: Report, metric: str, unit: str, compared: list[Against], ratios: list[float]) -> None:
     """The mean over replays of ours as a ratio, and how many of them lost beyond noise."""
-    difference, width = (float(np.mean([pair[at] for pair in compared])) for at in (0, 1))
+    mean = together(compared)
     worse = sum(each.worse for each in compared)
     against = (
-        f"the best constant arm; difference {difference:+.3f} ± {width:.3f} {unit.removesuffix(' less')}, "
+        f"the best constant arm; mean difference {mean.difference:+.3f} ± {mean.half_width:.3f} "
+        f"{unit.removesuffix(' less')}, "
         f"{worse} of {len(compared)} replays worse beyond noise"
     )
     report.add(metric, float(np.mean(ratios)), "of its value", against, float(np.mean(ratios)))

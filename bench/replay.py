@@ -7,7 +7,8 @@ action was logged more often than the others, `thinned` drops a random part of i
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +23,18 @@ Bools = npt.NDArray[np.bool_]
 Z_95 = 1.96
 
 
-class Against(NamedTuple):
-    """A difference of two mean rewards, and half the width of its 95 % interval."""
+@dataclass(frozen=True)
+class Against:
+    """A difference of two mean rewards."""
 
     difference: float
-    half_width: float
+    shares: Floats
+    """(n,) how much each event of the log moves it."""
+
+    @property
+    def half_width(self) -> float:
+        """Half the width of its 95 % interval."""
+        return Z_95 * float(np.sqrt(np.sum(self.shares**2)))
 
     @property
     def worse(self) -> bool:
@@ -95,5 +103,10 @@ def against_constant(value: Floats, logged: Ints, counted: Ints, best: int) -> A
     ours[counted] = True
     theirs = logged == best
     shares = ours * (value - value[ours].mean()) / ours.sum() - theirs * (value - value[theirs].mean()) / theirs.sum()
-    difference = float(value[ours].mean() - value[theirs].mean())
-    return Against(difference, Z_95 * float(np.sqrt(np.sum(shares**2))))
+    return Against(float(value[ours].mean() - value[theirs].mean()), shares)
+
+
+def together(replays: Sequence[Against]) -> Against:
+    """The mean difference over replays of one log: its noise is that of the log, which all of them share."""
+    difference = float(np.mean([each.difference for each in replays]))
+    return Against(difference, np.mean([each.shares for each in replays], axis=0))

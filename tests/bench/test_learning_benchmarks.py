@@ -18,7 +18,7 @@ from bench.ours import Decided, Ours, actions_of, batches
 from bench.peers.environment import PeersMissing, interpreter
 from bench.peers.grid import GRID, Config
 from bench.peers.results import Run, finish
-from bench.replay import against_constant, decisions_until, replay, thinned
+from bench.replay import against_constant, decisions_until, replay, thinned, together
 from bench.report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,7 +115,18 @@ def test_replay_tells_what_a_policy_is_worth() -> None:
 
 def test_against_constant_is_nothing_where_both_are_the_same_events() -> None:
     logged = np.array([0, 1, 0, 1])
-    assert against_constant(np.array([1.0, 5.0, 2.0, 7.0]), logged, np.array([1, 3]), 1) == (0.0, 0.0)
+    found = against_constant(np.array([1.0, 5.0, 2.0, 7.0]), logged, np.array([1, 3]), 1)
+    assert (found.difference, found.half_width) == (0.0, 0.0)
+
+
+def test_replays_of_one_log_share_its_noise() -> None:
+    generator = np.random.default_rng(4)
+    logged, value = generator.integers(0, 2, 2_000), generator.normal(0.0, 1.0, 2_000)
+    once = [against_constant(value, logged, np.flatnonzero(generator.random(2_000) < 0.3), 0) for _ in range(30)]
+    same = together(once[:1] * 5)
+    assert (same.difference, same.half_width) == pytest.approx((once[0].difference, once[0].half_width))
+    mean = together(once)
+    assert 0.4 * once[0].half_width < mean.half_width < 0.9 * once[0].half_width, "the log stays the same"
 
 
 def test_the_interval_of_a_difference_covers_as_often_as_it_says() -> None:
