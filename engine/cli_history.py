@@ -89,7 +89,8 @@ _until_option = click.option("--until", "until_text", metavar="TIME", help="Only
 _work_option = click.option(
     "--work",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for sorting, with room for the files unpacked, thrice.  [default: in the system's temporary folder]",
+    help="Folder for sorting, with room for twice the files unpacked, and once more for each kind of entity with "
+    "features.  [default: in the system's temporary folder]",
 )
 
 
@@ -165,12 +166,12 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
     if report.entities:
         click.echo(f"{report.entities:,} households and the like written")
     if report.no_room:
-        most = f"a customer has room for {ENTITY_ENTRIES_MAX}"
-        click.echo(f"left out {report.no_room:,} times that a customer belongs to something: {most}", err=True)
+        most = f"a customer belongs to {ENTITY_ENTRIES_MAX} things at most"
+        click.echo(f"left out {report.no_room:,} memberships: {most}", err=True)
     if report.duplicates:
         click.echo(f"left out {report.duplicates:,} events whose id the customer had already")
     if report.damaged:
-        click.echo(f"{report.damaged:,} had state that could not be read: it began anew")
+        click.echo(f"{report.damaged:,} customers or households had state that could not be read: it began anew")
     _tell(report.tally)
 
 

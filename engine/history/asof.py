@@ -11,7 +11,7 @@ events and of the labels under its name (engine.history.rolling).
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,13 +25,13 @@ import pyarrow.parquet
 from engine import limits
 from engine.catalogue import Catalogue
 from engine.errors import DataFolderError, InvalidArgument
-from engine.history.folding import EVENTS_AT_ONCE, EventMaker, folded
+from engine.history.folding import EVENTS_AT_ONCE, EventMaker, folded, folded_on
 from engine.history.loading import EVENTS, Told, stage
 from engine.history.mapping import File, Reading, Source
 from engine.history.rolling import COPIES, Roller, stage_copies
 from engine.history.rows import Checks, Schema, Span, Tally, schema_of
 from engine.history.sources import Batch, columns_of
-from engine.history.staging import Staging, bucket, buckets_for, groups, runs_of, without_duplicates
+from engine.history.staging import Staging, bucket, buckets_for, runs_of, without_duplicates
 from engine.rollups import Rollup, entity_name
 from features import Layout, shown_hash
 
@@ -65,11 +65,12 @@ def labels_of(
 ) -> Labels:
     """Read labels, all of them. Raises InvalidArgument if a column is missing or any row is wrong."""
     file = _label_file(path, customer, time, unit, form, zone)
+    facts = [rollup.fact for rollup in catalogue.rollups if rollup.fact]
     try:
         if file.format == "csv":
             columns_of(file)  # refuses two columns of one name, of which polars would rename one
             # Customers and entities stay texts, whatever they look like.
-            texts = {customer: pl.String, time: pl.String} | {rollup.fact: pl.String for rollup in catalogue.rollups}
+            texts = dict.fromkeys((customer, time, *facts), pl.String)
             frame = pl.read_csv(path, schema_overrides=texts, infer_schema_length=10_000)
         else:
             frame = pl.read_parquet(path) if file.format == "parquet" else pl.read_ndjson(path)
@@ -81,6 +82,10 @@ def labels_of(
     taken = [name for name in _names(catalogue) if name in frame.columns]
     if taken:
         raise InvalidArgument(f"{path}: column {taken[0]!r} is called like a feature: rename it")
+    for fact in facts:
+        if fact in frame.columns and not _is_key(frame[fact].dtype):
+            told = f"holds {frame[fact].dtype}, expected texts or whole numbers: it names an entity"
+            raise InvalidArgument(f"{path}: column {fact!r} {told}")
     if frame[time].dtype.is_numeric() and unit is None:
         raise InvalidArgument(f"{path}: column {time!r} holds {frame[time].dtype}: give --label-time-unit")
     first = 2 if file.format == "csv" else 1
@@ -95,6 +100,10 @@ def labels_of(
         raise InvalidArgument("\n".join(line for _, _, line in tally.kept[:5]) + more)
     keys = pl.DataFrame({"customer": customers, "time_ms": times, "file": 0, "row": np.arange(frame.height)})
     return Labels(frame, keys.cast(pl.Schema(_SCHEMA)))
+
+
+def _is_key(dtype: pl.DataType) -> bool:
+    return dtype in (pl.String, pl.Null) or dtype.is_integer() or isinstance(dtype, (pl.Categorical, pl.Enum))
 
 
 def _label_file(path: Path, customer: str, time: str, unit: str | None, form: str | None, zone: str) -> File:
@@ -139,8 +148,9 @@ def write(
             with Staging(folder, 1, buckets, {EVENTS: schema_of(catalogue), LABELS: _SCHEMA}) as staging:
                 staging.add(LABELS, labels.keys)
                 tally = stage(staging, readings, catalogue, span, told)
-            told.events_due(tally.read - tally.refused_in_all - tally.skipped)
-            rolled = _rolled(folder, buckets, labels, catalogue) if catalogue.rollups else ()
+            events = tally.read - tally.refused_in_all - tally.skipped
+            told.events_due(events)
+            rolled = _rolled(folder, buckets, labels, events, catalogue, told) if catalogue.rollups else ()
             joined = folder / "joined.parquet"
             _join(joined, folder, buckets, labels, rolled, catalogue, told)
             pl.scan_parquet(joined).sort(_ROW).drop(_ROW).sink_parquet(part)
@@ -178,7 +188,7 @@ def _join(
             keys, rows = bucket(folder, LABELS, number), bucket(folder, EVENTS, number)
             events_read = 0 if rows is None else rows.height
             if keys is not None:
-                for start, end in groups(keys["customer"], CUSTOMERS_AT_ONCE, EVENTS_AT_ONCE):
+                for start, end in _groups(keys, rows):
                     values = _features(keys[start:end], rows, catalogue.layout, maker)
                     places = keys["row"][start:end]
                     part = table([values, *(some[places.to_numpy()] for some in rolled)])
@@ -197,25 +207,30 @@ def _join(
             writer.close()
 
 
-def _rolled(folder: Path, buckets: int, labels: Labels, catalogue: Catalogue) -> list[Floats]:
+def _rolled(
+    folder: Path, buckets: int, labels: Labels, events: int, catalogue: Catalogue, told: Told
+) -> list[Floats]:
     """Of each kind of entity the features (labels, features) of the one that each label is about."""
     roller, maker, now_ms = Roller(catalogue), EventMaker(catalogue), labels.keys["time_ms"].to_numpy()
     with Staging(folder, 1, buckets, {COPIES: schema_of(catalogue), _ASKED: _SCHEMA}) as staging:
-        stage_copies(staging, folder, range(buckets), catalogue)
+        told.events_due(events + stage_copies(staging, folder, range(buckets), catalogue))
         for number in range(buckets):
             keys, rows = bucket(folder, LABELS, number), bucket(folder, EVENTS, number)
-            for rollup in catalogue.rollups if keys is not None else ():
-                assert keys is not None
+            if keys is None:
+                continue
+            rows = None if rows is None else without_duplicates(rows)[0]
+            for rollup in catalogue.rollups:
                 names = keys.with_columns(_asked(keys, rows, labels, roller, rollup))
                 staging.add(_ASKED, names.drop_nulls("customer"))
     found = [rollup.layout.read([None] * labels.height, now_ms) for rollup in catalogue.rollups]
     for number in range(buckets):
         asked, copies = bucket(folder, _ASKED, number), bucket(folder, COPIES, number)
+        told.events_folded(0 if copies is None else copies.height)
         if asked is None or copies is None:
             continue
         for rollup, values in zip(catalogue.rollups, found, strict=True):
             keys = asked.filter(pl.col("customer").str.starts_with(entity_name(rollup.kind, "")))
-            for start, end in groups(keys["customer"], CUSTOMERS_AT_ONCE, EVENTS_AT_ONCE):
+            for start, end in _groups(keys, copies):
                 some = keys[start:end]
                 values[some["row"].to_numpy()] = _features(some, copies, rollup.layout, maker)
     return found
@@ -226,7 +241,7 @@ def _asked(
 ) -> pl.Series:
     """The name of the entity of a kind that each label is about: of its fact, else what the customer belongs to."""
     given = pl.Series([None], dtype=pl.String).new_from_index(0, keys.height)
-    if rollup.fact in labels.frame.columns:
+    if rollup.fact and rollup.fact in labels.frame.columns:
         given = labels.frame[rollup.fact][keys["row"]].cast(pl.String)
     named = entity_name(rollup.kind, "") + given.set(given == "", None)
     if rollup.many or rows is None:
@@ -237,6 +252,20 @@ def _asked(
     before = keys.select("customer", time_ms=pl.col("time_ms") - 1)
     belonged = before.join_asof(moments, on="time_ms", by="customer", check_sortedness=False)["entity"]
     return named.zip_with(named.is_not_null(), belonged).alias("customer")
+
+
+def _groups(keys: pl.DataFrame, rows: pl.DataFrame | None) -> Iterator[tuple[int, int]]:
+    """(start, end) of labels read together: of few customers, with few events unless it is one customer."""
+    events = {} if rows is None else {customer: end - start for customer, start, end in runs_of(rows["customer"])}
+    begin = count = held = 0
+    for customer, start, end in runs_of(keys["customer"]):
+        more = events.get(customer, 0) + end - start
+        if count and (count >= CUSTOMERS_AT_ONCE or held + more > EVENTS_AT_ONCE):
+            yield begin, start
+            begin, count, held = start, 0, 0
+        count, held = count + 1, held + more
+    if count:
+        yield begin, keys.height
 
 
 @dataclass(slots=True)
@@ -264,10 +293,16 @@ def _features(keys: pl.DataFrame, rows: pl.DataFrame | None, layout: Layout, mak
     if rows is not None:
         rows = rows.join(keys.select(pl.col("customer").unique()), on="customer", how="semi", maintain_order="left")
         rows, _ = without_duplicates(rows)
+        times = rows["time_ms"].to_numpy()
+        if rows.height > EVENTS_AT_ONCE:  # of one customer
+            record, done = None, 0
+            for at, cut in enumerate(np.searchsorted(times, now_ms, side="left").tolist()):
+                record = folded_on(layout, maker, record, rows[done:cut], done + 1)
+                records[at], done = record, cut
+            return layout.read(records, now_ms)
         runs = runs_of(rows["customer"])
         events = maker.events(rows, [n for _, start, end in runs for n in range(1, end - start + 1)])
         spans = {customer: (start, end) for customer, start, end in runs}
-        times = rows["time_ms"].to_numpy()
         queues = [
             _Queue(first, start, (start + np.searchsorted(times[start:end], now_ms[first:last], side="left")).tolist())
             for customer, first, last in runs_of(keys["customer"])

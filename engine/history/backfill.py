@@ -110,7 +110,7 @@ async def job_of(store: Store, catalogue: Catalogue, readings: Sequence[Reading]
 def _meaning(catalogue: Catalogue) -> str:
     """What decides which events a file holds and what they do."""
     events = [event.model_dump_json() for event in catalogue.config.events]
-    entities = [kind.model_dump_json() for kind in catalogue.config.entities if catalogue.rollups]
+    entities = [kind.model_dump_json() for kind in catalogue.config.entities]
     layouts = [layout.version for layout in catalogue.layouts.values()]
     return blake2b(orjson.dumps([*layouts, *events, *entities]), digest_size=8).hexdigest()
 

@@ -135,15 +135,19 @@ def merged(layout: Layout, live: bytes | None, history: bytes) -> bytes:
 def histories(layout: Layout, maker: EventMaker, rows: pl.DataFrame) -> dict[str, bytes]:
     """Records of the names of sorted rows, from these alone."""
     runs = runs_of(rows["customer"])
-    if rows.height <= EVENTS_AT_ONCE:
-        events = maker.events(rows, [n for _, start, end in runs for n in range(1, end - start + 1)])
-        made = folded(layout, [None] * len(runs), [events[start:end] for _, start, end in runs])
-        return {name: record for (name, _, _), record in zip(runs, made, strict=True)}
-    # A chunk is larger only if it is one name.
-    [(name, _, _)] = runs
-    record: bytes | None = None
+    if rows.height > EVENTS_AT_ONCE:  # a chunk is larger only if it is one name
+        [(name, _, _)] = runs
+        return {name: folded_on(layout, maker, None, rows, 1)}
+    events = maker.events(rows, [n for _, start, end in runs for n in range(1, end - start + 1)])
+    made = folded(layout, [None] * len(runs), [events[start:end] for _, start, end in runs])
+    return {name: record for (name, _, _), record in zip(runs, made, strict=True)}
+
+
+def folded_on(layout: Layout, maker: EventMaker, record: bytes | None, rows: pl.DataFrame, first: int) -> bytes:
+    """The record of one name after sorted rows, however many; `first` is the number of the first one in its history."""
+    [record] = folded(layout, [record], [[]])
     for start in range(0, rows.height, EVENTS_AT_ONCE):
         part = rows[start : start + EVENTS_AT_ONCE]
-        [record] = folded(layout, [record], [maker.events(part, range(start + 1, start + part.height + 1))])
-    assert record is not None
-    return {name: record}
+        numbers = range(first + start, first + start + part.height)
+        [record] = folded(layout, [record], [maker.events(part, numbers)])
+    return record

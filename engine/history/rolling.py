@@ -33,26 +33,30 @@ class Roller:
     def __init__(self, catalogue: Catalogue) -> None:
         self._rollups = catalogue.rollups
         self._types = list(catalogue.event_types)
-        self._kinds = {
-            _slot(attribute): kind
-            for attribute, kind in catalogue.entity_attributes.items()
-            if any(_text(declared.get(attribute)) for declared in catalogue.event_types.values())
-        }
+        self._kinds = {_slot(attribute): kind for attribute, kind in catalogue.entity_attributes.items()}
 
     def named(self, rows: pl.DataFrame) -> dict[str, list[Named]]:
-        """What the customers belong to, in the order in which the rows say so; who belongs to nothing is left out."""
-        found: dict[str, list[Named]] = {}
+        """What the customers belong to, in the order in which they got there; who belongs to nothing is left out.
+
+        Of a kind of which there is one, the newest has the place of the first: as in service it takes no room anew.
+        """
+        found: dict[str, list[tuple[int, Named]]] = {}
         for slot, kind in self._kinds.items():
             there = rows.select("customer", "time_ms", slot).filter(pl.col(slot).is_not_null() & (pl.col(slot) != ""))
             if kind.many:
-                there = there.unique(["customer", slot], keep="first", maintain_order=True)
+                there = there.with_columns(since_ms="time_ms").unique(
+                    ["customer", slot], keep="first", maintain_order=True
+                )
             else:  # of two in one millisecond the larger id
-                there = there.sort("customer", "time_ms", slot).unique("customer", keep="last", maintain_order=True)
-            for customer, time_ms, entity_id in there.iter_rows():
-                found.setdefault(customer, []).append((kind, entity_id, time_ms))
-        for each in found.values():
-            each.sort(key=lambda one: one[2])
-        return found
+                there = there.sort("customer", "time_ms", slot).with_columns(
+                    since_ms=pl.col("time_ms").first().over("customer")
+                )
+                there = there.unique("customer", keep="last", maintain_order=True)
+            for customer, time_ms, entity_id, since_ms in there.iter_rows():
+                found.setdefault(customer, []).append((since_ms, (kind, entity_id, time_ms)))
+        return {
+            customer: [named for _, named in sorted(each, key=lambda one: one[0])] for customer, each in found.items()
+        }
 
     def copies(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows that count for an entity, once for each, with its name in place of the customer's."""
@@ -80,18 +84,24 @@ class Roller:
 
     def _ids(self, rows: pl.DataFrame, rollup: Rollup) -> pl.Series:
         """The entity that each row names."""
-        slot = _slot(rollup.attribute)
-        if slot not in self._kinds:
+        if not rollup.attribute:
             return pl.Series([None], dtype=pl.String).new_from_index(0, rows.height)
+        slot = _slot(rollup.attribute)
         return rows[slot].set(rows[slot] == "", None)
 
 
 def _belonged(rows: pl.DataFrame, named: pl.Series) -> pl.Series:
-    # Numbers in the order of the ids, for of two in one millisecond the larger id is the one belonged to.
-    ids = named.drop_nulls().unique().sort()
-    numbers = named.replace_strict(ids, range(len(ids)), default=None, return_dtype=pl.Int64)
-    newest = pl.col("number").cum_max().over("customer", "time_ms").forward_fill().over("customer")
-    return ids.gather(rows.select("customer", "time_ms", numbers.alias("number")).select(newest).to_series())
+    """Of two in one millisecond the larger id is the one belonged to."""
+    # Worked out of the few rows that name one: of three million rows in one expression it takes a hundred times longer.
+    at = named.is_not_null().arg_true()
+    ids = named.gather(at).unique().sort()
+    few = rows.select("customer", "time_ms").select(pl.all().gather(at)).with_columns(
+        number=named.gather(at).replace_strict(ids, range(len(ids)), return_dtype=pl.Int64)
+    )
+    newest = few.select(pl.col("number").cum_max().over("customer", "time_ms")).to_series()
+    numbers = pl.Series("number", [None], pl.Int64).new_from_index(0, rows.height).scatter(at, newest)
+    filled = rows.select("customer", numbers).select(pl.col("number").forward_fill().over("customer"))
+    return ids.gather(filled.to_series())
 
 
 def _names(rollup: Rollup, ids: pl.Series) -> pl.Series:
@@ -126,7 +136,3 @@ def stage_copies(staging: Staging, folder: Path, numbers: Iterable[int], catalog
 
 def _slot(attribute: str) -> str:
     return slot_of(attribute, Attribute(type="text"))
-
-
-def _text(attribute: Attribute | None) -> bool:
-    return attribute is not None and attribute.type == "text"

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 assert limits.BACKFILL_EVENTS_BATCH_MAX <= EVENTS_AT_ONCE, "a chunk of several customers is folded at once"
 _NO_PARTS: Final = Beside(PARTS, b"", b"")
-"""Who joined a household by himself meanwhile has parts, and maybe the same record as before."""
+"""Whom something was linked to meanwhile, or who joined a household, has parts, and maybe the record of before."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Report:
     done_before: int = 0
     """Events that an earlier run of this job had written."""
     damaged: int = 0
-    """Live records that could not be read; their customers begin anew."""
+    """Live records that could not be read, and begin anew."""
 
 
 class CustomerWriter:
@@ -71,8 +71,10 @@ class CustomerWriter:
         self._maker = EventMaker(catalogue)
         self._timelines = TimelineMaker(catalogue)
         self._roller = Roller(catalogue)
-        self._alone = (_NO_PARTS,) if catalogue.config.entities else ()
         self._report = report
+        self._no_room: dict[str, int] = {}
+        """Of the chunk at hand, which may be made more than once."""
+        self._damaged: set[str] = set()
 
     async def load(self, chunks: Chunks, number: int, rows: pl.DataFrame, told: Told) -> None:
         """Load what is not loaded yet of sorted rows, a bucket's. Raises StoreError."""
@@ -91,10 +93,13 @@ class CustomerWriter:
         async def make(customers: Sequence[str]) -> list[FeatureWrite]:
             return await self._made(customers, records, timelines, named)
 
+        self._no_room, self._damaged = {}, set()
         if await chunks.write(place, list(records), make):
             self._report.customers += len(records)
             self._report.timelines += len(timelines)
             self._report.members += len(named)
+            self._report.no_room += sum(self._no_room.values())
+            self._report.damaged += len(self._damaged)
 
     async def _made(
         self,
@@ -122,8 +127,8 @@ class CustomerWriter:
                 continue
             if customer in named:
                 beside = (*beside, self._belonging(customer, links[customer], named[customer]))
-            joined = _joined(self._layout, customer, live, records[customer], self._report)
-            writes.append(FeatureWrite(customer, live or b"", joined, beside=(*self._alone, *beside)))
+            joined = _joined(self._layout, customer, live, records[customer], self._damaged)
+            writes.append(FeatureWrite(customer, live or b"", joined, beside=(_NO_PARTS, *beside)))
         return writes
 
     async def _lines(self, customers: Sequence[str], timelines: Mapping[str, bytes]) -> dict[str, tuple[Beside, ...]]:
@@ -145,20 +150,23 @@ class CustomerWriter:
         except LinksError as error:
             log.error("the links of customer %r are damaged and begin anew: %s", customer, error)
             links = Links()
-        links.entities = self._belong(named, links.entities)
+        links.entities = self._belong(customer, named, links.entities)
         return Beside(LINKS, links.pack(), stored or b"")
 
-    def _belong(self, named: Sequence[Named], entities: Sequence[EntityLink]) -> list[EntityLink]:
-        held, left_out = belonging_after(entities, named)
-        self._report.no_room += left_out
+    def _belong(
+        self, customer: str, named: Sequence[Named], entities: Sequence[EntityLink]
+    ) -> list[EntityLink]:
+        held, self._no_room[customer] = belonging_after(entities, named)
         return held
 
     async def _linked(
         self, customer: str, stored: Stored, history: bytes, named: Sequence[Named], beside: tuple[Beside, ...]
     ) -> FeatureWrite:
         """The same of a name that was linked: its history goes into its own part, and whoever has that is told."""
-        join = partial(_joined, self._layout, customer, history=history, report=self._report)
-        done = with_history(self._layout, customer, stored, join, partial(self._belong, named))
+        join = partial(_joined, self._layout, customer, history=history, damaged=self._damaged)
+        done = with_history(self._layout, customer, stored, join, partial(self._belong, customer, named))
+        for damage in done.damage:
+            log.error("the links of %r: %s", customer, damage)
         await self._store.append_events(done.sends)
         assert done.parts is not None, "a name with parts keeps them"
         beside = (Beside(PARTS, done.parts, stored.parts or b""), *beside)
@@ -189,20 +197,25 @@ class EntityWriter:
 
     async def _write(self, chunks: Chunks, place: Place, layout: Layout, rows: pl.DataFrame) -> None:
         records = histories(layout, self._maker, rows)
+        damaged: set[str] = set()
 
         async def make(names: Sequence[str]) -> list[FeatureWrite]:
             # How far an entity got in the logs of its members stands beside its record: history is in none of them.
             return [
-                FeatureWrite(name, live or b"", _joined(layout, name, live, records[name], self._report))
+                FeatureWrite(name, live or b"", _joined(layout, name, live, records[name], damaged))
                 for name, live in zip(names, await self._store.read_features(names), strict=True)
             ]
 
         if await chunks.write(place, list(records), make):
             self._report.entities += len(records)
+            self._report.damaged += len(damaged)
 
 
-def _joined(layout: Layout, name: str, live: bytes | None, history: bytes, report: Report) -> bytes:
-    """The record of a name with its history. Raises Unavailable if the live one cannot be read here."""
+def _joined(layout: Layout, name: str, live: bytes | None, history: bytes, damaged: set[str]) -> bytes:
+    """The record of a name with its history; `damaged` gets the name of one that begins anew.
+
+    Raises Unavailable if the live one cannot be read here.
+    """
     try:
         return merged(layout, live, history)
     except VersionError as error:
@@ -213,7 +226,7 @@ def _joined(layout: Layout, name: str, live: bytes | None, history: bytes, repor
     except RecordError as error:
         # As when live events are folded: damaged bytes cannot be read any better later.
         log.error("the state of %r is damaged and begins anew: %s", name, error)
-        report.damaged += 1
+        damaged.add(name)
         return merged(layout, None, history)
 
 

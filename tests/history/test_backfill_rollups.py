@@ -14,6 +14,7 @@ import pytest
 
 from engine import limits
 from engine.catalogue import Catalogue
+from engine.errors import NotAllowed
 from engine.history.rolling import Roller, belonging_after
 from engine.history.writing import Report
 from engine.identity import entity_entry, link_entry
@@ -212,29 +213,29 @@ def test_a_crash_at_any_write_leaves_the_same_bytes(tmp_path: Path, after: bool,
 
 
 class Interfering(MemoryStore):
-    """Somebody joins a household at the moment at which the first chunk is to be written."""
+    """Something is told to the engine at the moment at which the chunk of c0 is to be written."""
 
-    def __init__(self) -> None:
+    def __init__(self, catalogue: Catalogue, *entries: tuple[str, bytes]) -> None:
         super().__init__(PARTITIONS, lambda: NOW_MS)
-        self.joins = True
+        self.catalogue = catalogue
+        self.entries = entries
 
     async def write_marked(self, partition: int, writes: Any, mark: Any) -> list[bool] | Conflict:
-        if self.joins and any(write.customer == "c0" for write in writes):
-            self.joins = False
-            kind = CATALOGUE.entity_kinds["household"]
-            await live(self, CATALOGUE, [], entity_entry("c0", kind, "h2", NOW_MS - 5))
+        if self.entries and any(write.customer == "c0" for write in writes):
+            entries, self.entries = self.entries, ()
+            await live(self, self.catalogue, [], *entries)
         return await super().write_marked(partition, writes, mark)
 
 
 @pytest.mark.parametrize("home", ["h0", ""])
 async def test_who_joins_a_household_meanwhile_stays_in_it_and_keeps_the_history(tmp_path: Path, home: str) -> None:
-    store = Interfering()
+    store = Interfering(CATALOGUE, entity_entry("c0", CATALOGUE.entity_kinds["household"], "h2", NOW_MS - 5))
     rows: list[Row] = [
         {"who": "c0", "at": BEGIN_MS, "id": "1", "what": "move", "home": home},
         {"who": "c0", "at": BEGIN_MS + 1, "id": "2", "what": "purchase", "amount": 5.0},
     ]
     await _load(store, tmp_path, file_of(tmp_path / "past.jsonl", rows))
-    assert not store.joins
+    assert not store.entries
     await live(store, CATALOGUE, [{"who": "c0", "at": NOW_MS - 1, "id": "3", "what": "purchase", "amount": 1.0}])
     [links] = await store.read_beside(LINKS, ["c0"])
     assert [link[:2] for link in Links.unpack(links).entities] == [("household", "h2")]
@@ -242,6 +243,67 @@ async def test_who_joins_a_household_meanwhile_stays_in_it_and_keeps_the_history
     assert CATALOGUE.layout.values(found[0], NOW_MS)["spent"] == 6.0
     spent = [HOUSEHOLDS.layout.values(each, NOW_MS)["house_spent"] for each in found[1:]]
     assert spent == [5.0 if home else 0.0, 1.0]
+
+
+async def test_whom_a_name_is_linked_to_meanwhile_keeps_the_history(tmp_path: Path) -> None:
+    store = Interfering(CATALOGUE, link_entry("cookie=c7", "c0", NOW_MS - 9, source="api"))
+    rows: list[Row] = [{"who": "c0", "at": BEGIN_MS, "id": "1", "what": "purchase", "amount": 5.0}]
+    await _load(store, tmp_path, file_of(tmp_path / "past.jsonl", rows))
+    assert not store.entries
+    await live(store, CATALOGUE, [{"who": "cookie=c7", "at": NOW_MS - 5, "id": "9", "what": "purchase", "amount": 1.0}])
+    [record] = await store.read_features(["c0"])
+    assert CATALOGUE.layout.values(record, NOW_MS)["spent"] == 6.0
+
+
+async def test_what_found_no_room_counts_once_however_often_it_is_tried(tmp_path: Path) -> None:
+    accounts = [
+        {"who": "c0", "at": BEGIN_MS + n, "id": str(n), "what": "purchase", "amount": 1.0, "account": f"a{n}"}
+        for n in range(1, limits.ENTITY_ENTRIES_MAX + 4)
+    ]
+    rows: list[Row] = [
+        {"who": "c0", "at": BEGIN_MS, "id": "0", "what": "move", "home": "h0"},
+        *accounts,
+        {"who": "c0", "at": BEGIN_MS + 99, "id": "99", "what": "move", "home": "h1"},
+    ]
+    all_live = memory()
+    await live(all_live, CATALOGUE, rows)
+    store = Interfering(CATALOGUE, link_entry("cookie=c7", "c0", NOW_MS - 9, source="api"))
+    report = await _load(store, tmp_path, file_of(tmp_path / "past.jsonl", rows))
+    assert report.no_room == 4
+    [links] = await store.read_beside(LINKS, ["c0"])
+    [wanted] = await all_live.read_beside(LINKS, ["c0"])
+    assert sorted(Links.unpack(links).entities) == sorted(Links.unpack(wanted).entities)
+    assert any(link.id == "h1" for link in Links.unpack(links).entities), "it has had its place from the first on"
+
+
+async def test_damaged_links_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = memory()
+    await live(store, CATALOGUE, [{"who": "c0", "at": NOW_MS - 9, "id": "1", "what": "move", "home": "h1"}])
+    await live(store, CATALOGUE, [], link_entry("cookie=c7", "c1", NOW_MS - 8, source="api"))
+    for name in ("c0", "cookie=c7"):
+        values = store._beside[LINKS]._values
+        values[name] = (values[name][0], b"damaged")
+    rows: list[Row] = [
+        {"who": who, "at": BEGIN_MS, "id": who, "what": "move", "home": "h0"} for who in ("c0", "cookie=c7")
+    ]
+    await _load(store, tmp_path, file_of(tmp_path / "past.jsonl", rows))
+    assert {message.split(": ")[0] for message in caplog.messages} == {
+        "the links of customer 'c0' are damaged and begin anew",
+        "the links of 'cookie=c7'",
+    }
+
+
+def test_entities_may_not_change_in_the_middle(tmp_path: Path) -> None:
+    text = TEXT.split("features:\n")[0] + "features: []\n"
+    catalogue = catalogue_of(text)
+    other = catalogue_of(text.replace("household, attribute: home", "household"))
+    source, store = file_of(tmp_path / "past.jsonl", rows_of(3, 50)), Crashing(PARTITIONS, lambda: NOW_MS)
+    store.left = 4
+    with pytest.raises(Crash):
+        load(store, catalogue, tmp_path, source)
+    with pytest.raises(NotAllowed, match="events or features have changed"):
+        load(store, other, tmp_path, source)
+    load(store, catalogue, tmp_path, source)
 
 
 async def test_history_of_a_linked_name_says_what_that_name_belongs_to(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from engine.errors import InvalidArgument
-from engine.history import asof, loading
+from engine.history import asof, folding, loading
 from engine.links import Links
 from engine.rollups import belongs_to, entity_name
 from engine.store.base import LINKS
@@ -149,6 +149,36 @@ def test_ids_of_products_stay_texts(tmp_path: Path) -> None:
     rows = [{"who": "c0", "at": at, "id": "1", "what": "view", "item": "007"}]
     labels = pl.DataFrame({"who": ["c9", "c9"], "when": [at + 1] * 2, "item": ["007", "7"]})
     assert rolled(tmp_path, labels, rows)["views_30d"].to_list() == [1.0, 0.0]
+
+
+def test_of_two_rows_with_one_id_the_first_says_what_is_belonged_to(tmp_path: Path) -> None:
+    at = 1_750_000_000_000
+    rows = [
+        {"who": "c0", "at": at, "id": "1", "what": "move", "home": "h0"},
+        {"who": "c0", "at": at + 1, "id": "1", "what": "move", "home": "h1"},
+        {"who": "c1", "at": at + 2, "id": "2", "what": "purchase", "amount": 5.0, "home": "h0"},
+    ]
+    labels = pl.DataFrame({"": [0], "who": ["c0"], "when": [at + 9]})  # the first column is as pandas writes an index
+    assert rolled(tmp_path, labels, rows)["house_spent"].to_list() == [5.0]
+
+
+@pytest.mark.parametrize(("given", "told"), [([7.0], "Float64"), ([["p1"]], "List"), ([b"p1"], "Binary")])
+def test_a_fact_that_names_nothing_is_refused(tmp_path: Path, given: list[Any], told: str) -> None:
+    pl.DataFrame({"who": ["c0"], "when": [NOW_MS], "item": given}).write_parquet(tmp_path / "labels.parquet")
+    with pytest.raises(InvalidArgument, match=f"column 'item' holds {told}.*, expected texts or whole numbers"):
+        asof.labels_of(tmp_path / "labels.parquet", "who", "when", "ms", None, "UTC", ROLLED)
+
+
+def test_events_of_one_name_beyond_what_is_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, dice = rows_of(6, 400), Random(6)
+    people = [dice.choice(CUSTOMERS) for _ in range(40)]
+    labels = pl.DataFrame({
+        "who": people, "when": [dice.choice(rows)["at"] for _ in people], "item": [dice.choice(ITEMS) for _ in people],
+    })  # fmt: skip
+    whole = rolled(tmp_path, labels, rows)
+    for module in (asof, folding):
+        monkeypatch.setattr(module, "EVENTS_AT_ONCE", 7)
+    assert rolled(tmp_path, labels, rows).equals(whole)
 
 
 def test_a_column_called_like_a_feature_of_a_household_is_refused(tmp_path: Path) -> None:
