@@ -25,6 +25,7 @@ from engine.rollups import entity_name
 from engine.store import Conflict, MemoryStore, Store
 from engine.store.base import LINKS
 from tests.history.past import HEAD, NOW_MS, PARTITIONS, catalogue_of, load, memory, same, shared
+from tests.history.test_backfill import Crash, Crashing
 from tests.small_engine import SmallEngine, features_of
 
 BEGIN_MS = 1_750_000_000_000
@@ -163,26 +164,6 @@ async def test_an_event_of_two_rows_with_one_id_counts_once_for_the_household(tm
     assert HOUSEHOLDS.layout.values(record, NOW_MS)["house_spent"] == 12.0
 
 
-class Crash(Exception):
-    """The process is gone."""
-
-
-class Crashing(MemoryStore):
-    """Is gone at a write of a chunk, before or after it took place."""
-
-    left = -1
-    after = False
-
-    async def write_marked(self, *given: Any) -> list[bool] | Conflict:
-        self.left -= 1
-        if self.left == 0 and not self.after:
-            raise Crash
-        result = await super().write_marked(*given)
-        if self.left == 0:
-            raise Crash
-        return result
-
-
 @pytest.mark.parametrize("after", [False, True], ids=["before a write", "after a write"])
 def test_a_crash_at_any_write_leaves_the_same_bytes(tmp_path: Path, after: bool, monkeypatch: Any) -> None:
     monkeypatch.setattr(limits, "BACKFILL_CUSTOMERS_BATCH_MAX", 2)
@@ -201,7 +182,7 @@ def test_a_crash_at_any_write_leaves_the_same_bytes(tmp_path: Path, after: bool,
     crashes = 0
     for at in range(1, 100):
         store = Crashing(PARTITIONS, lambda: NOW_MS)
-        store.left, store.after = at, after
+        store.arm(at, after)
         try:
             load(store, CATALOGUE, tmp_path, source)
             break
@@ -298,7 +279,7 @@ def test_entities_may_not_change_in_the_middle(tmp_path: Path) -> None:
     catalogue = catalogue_of(text)
     other = catalogue_of(text.replace("household, attribute: home", "household"))
     source, store = file_of(tmp_path / "past.jsonl", rows_of(3, 50)), Crashing(PARTITIONS, lambda: NOW_MS)
-    store.left = 4
+    store.arm(4, after=False)
     with pytest.raises(Crash):
         load(store, catalogue, tmp_path, source)
     with pytest.raises(NotAllowed, match="events or features have changed"):
