@@ -13,6 +13,7 @@ from engine.budgetkeeper import price_of
 from engine.budgets import free_units, leased_units
 from engine.catalogue import Catalogue
 from engine.cli_parts import config_option, told
+from engine.cli_plain import plain
 from engine.cli_store import data_option, in_store, redis_option, url_of
 from engine.cli_told import catalogue_of
 from engine.store.redis import RedisStore
@@ -52,7 +53,7 @@ def _show(found: list[dict[str, Any]]) -> None:
         share = f"{used / row['units']:.1%}" if row["units"] else "-"
         pace = row["pace"] + (f", at least {row['minimum']:,}" if row["minimum"] else "")
         counts = [f"{row[name]:,}" for name in _COUNTS]
-        table.add_row(row["id"], row["period"], *counts, share, f"{row['price']:.3g}", pace)
+        table.add_row(plain(row["id"]), row["period"], *counts, share, f"{row['price']:.3g}", pace)
     Console(width=140).print(table)
 
 

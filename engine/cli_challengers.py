@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.cli_parts import config_option
+from engine.cli_plain import plain
 from engine.cli_store import data_option, redis_option
 from engine.cli_told import catalogue_of, head_of
 from engine.config_schema import Challenger
@@ -84,7 +85,7 @@ def _show(models: list[dict[str, Any]]) -> None:
     for one in models:
         reason = shortfall(one)
         table.add_row(
-            one["name"],
+            plain(one["name"]),
             one["mode"],
             one["model"],
             f"{one['decisions']:,}",

@@ -9,10 +9,10 @@ from typing import Any, Final
 import click
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from engine.cli_parts import TEXT, address_option, call
 from engine.cli_parts import show as show_message
+from engine.cli_plain import plain
 from engine.lifecycle import OPEN, Stage
 from engine.timeline import Kind, text_of
 from opportune.v1 import common_pb2, customers_pb2, customers_pb2_grpc, decisions_pb2
@@ -30,7 +30,9 @@ _TABLE_COLUMNS_MIN: Final = 160
     "--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only these entries; repeat for more."
 )
 @click.option("--channel", "channels", type=TEXT, multiple=True, help="Only entries of this channel; repeat for more.")
-@click.option("--page-size", type=click.IntRange(min=0), default=0, help="Entries of the timeline.  [default: 50]")
+@click.option(
+    "--page-size", type=click.IntRange(0, 2**31 - 1), default=0, help="Entries of the timeline.  [default: 50]"
+)
 @click.option("--page", "page_token", type=TEXT, default="", help="Token of the next page, as the page before told it.")
 @click.option("--json", "as_json", is_flag=True, help="The message as it came.")
 def customer(
@@ -63,14 +65,14 @@ def show(console: Console, customer: customers_pb2.Customer, now_ms: int) -> Non
     """Print profile, features, offers that are open, cases and one page of the timeline."""
     state = customer.state
     known = f"{customer.events:,} events, the newest {_ago(state.age_ms)} old" if state.known else "nothing is known"
-    console.print(_plain(customer.customer_id), style="bold", end="")
+    console.print(plain(customer.customer_id), style="bold", end="")
     console.print(f" · {known} · {customer.bytes:,} bytes")
     for what, values in (
         ("segments", customer.segments),
         ("identities", [f"{identity.kind} {identity.value}" for identity in customer.identities]),
     ):
         if values:
-            console.print(_plain(f"{what}: {', '.join(values)}"))
+            console.print(plain(f"{what}: {', '.join(values)}"))
     for title, features in (("profile", customer.profile), ("features", customer.features)):
         names = {feature.name for feature in customer.profile} if title == "features" else set()
         rows = [_feature_row(feature) for feature in features if feature.name not in names]
@@ -144,13 +146,9 @@ def _table(console: Console, title: str, headings: tuple[str, ...], rows: Sequen
     for heading in headings:
         table.add_column(heading)
     for row in rows:
-        table.add_row(*map(_plain, row))
+        table.add_row(*map(plain, row))
     console.print(table)
 
-
-def _plain(text: str) -> Text:
-    """A text of somebody else: no markup of rich, no command to the terminal."""
-    return Text("".join(character if character.isprintable() else "�" for character in text))
 
 
 def _value(value: common_pb2.Value) -> str:

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.cli_parts import config_option
+from engine.cli_plain import plain
 from engine.cli_store import data_option, redis_option
-from engine.cli_told import catalogue_of, head_of
+from engine.cli_told import CANNOT_TELL, catalogue_of, head_of
 from engine.featurecheck.finding import moment
 
 
@@ -23,10 +24,11 @@ from engine.featurecheck.finding import moment
 def drift(config_path: Path, data_path: Path | None, redis_url: str | None, as_json: bool) -> None:
     """Tell of which offers the acceptance was found to have changed.
 
-    Exit code 0: of none lately, or it is not known yet. 1: of some, within `learning.drift.recent`.
+    Exit code 0: of none lately, or it is not known yet. 1: of some, within `learning.drift.recent`. 2: it
+    cannot be told.
     """
-    catalogue = catalogue_of(config_path, data_path, redis_url)
-    head = head_of(data_path, redis_url)
+    catalogue = catalogue_of(config_path, data_path, redis_url, CANNOT_TELL)
+    head = head_of(data_path, redis_url, CANNOT_TELL)
     config = catalogue.config
     figures = head.get("drift", {})
     known = config.learning.drift is not None and figures.get("config") == catalogue.version
@@ -51,7 +53,7 @@ def _show(offers: list[dict[str, Any]]) -> None:
         table.add_column(name, justify="right" if name in ("before", "after", "lessons", "older count") else "left")
     for found in offers:
         table.add_row(
-            found["offer"],
+            plain(found["offer"]),
             "rose" if found["after"] > found["before"] else "fell",
             f"{found['before']:.2%}",
             f"{found['after']:.2%}",

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from engine.catalogue import Catalogue
 from engine.cli_parts import config_option, told
+from engine.cli_plain import plain
 from engine.featurecheck.command import check_features
 from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_MAX
 from engine.recordsize import record_size
@@ -52,7 +53,8 @@ def features(
     with told():
         catalogue = Catalogue.of_file(config_path)
     config = catalogue.config
-    table = Table(title=f"{config.name}: {len(config.all_features)} features, layout {catalogue.layout.version:08x}")
+    title = f"{config.name}: {len(config.all_features)} features, layout {catalogue.layout.version:08x}"
+    table = Table(title=plain(title))
     headings = ("feature", "entity", "function", "event", "value", "window", "keeps", "tiles", "bytes a tile")
     for heading in (*headings, "unit", "meaning", "owner"):
         table.add_column(heading, justify="right" if heading in ("tiles", "bytes a tile") else "left")
@@ -60,7 +62,7 @@ def features(
     for feature in config.all_features:
         row = rows[feature.name]
         window = "lifetime" if feature.window is None else f"{feature.window / 3_600_000:g} h"
-        table.add_row(
+        cells = (
             feature.name,
             feature.entity,
             feature.function,
@@ -74,6 +76,7 @@ def features(
             feature.meaning,
             feature.owner,
         )
+        table.add_row(*map(plain, cells))
     # A table of ten columns needs room: in a pipe or a narrow terminal rich would cut every word of it.
     Console(width=max(Console().width, _TABLE_COLUMNS_MIN)).print(table)
     size = record_size(catalogue)

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.cli_leads_make import Made, Planner
-from engine.cli_parts import address_option, call, show, told
+from engine.cli_parts import ADDRESS, TEXT, address_option, call, show, told
+from engine.cli_plain import plain
 from engine.datafolder import read_state
 from engine.errors import ConfigError
 from engine.leads.lead import ENDS
@@ -38,18 +39,19 @@ def leads() -> None:
 @click.option("--config", "config_path", type=click.Path(path_type=Path, dir_okay=False), help="For --segment.")
 @click.option("--data", "data_path", type=click.Path(path_type=Path, file_okay=False, exists=True),
               help="Data folder of the running engine.")  # fmt: skip
-@click.option("--grpc", "address", help="Or where the engine answers.")
+@click.option("--grpc", "address", type=ADDRESS, help="Or where the engine answers.")
 @click.option("--redis", "redis_url", help="With --segment and --grpc: the engine's store, redis://… or unix://…")
-@click.option("--channel", required=True, help="Channel of the contacts.")
-@click.option("--placement", default="")
-@click.option("--language", default="")
+@click.option("--channel", type=TEXT, required=True, help="Channel of the contacts.")
+@click.option("--placement", type=TEXT, default="")
+@click.option("--language", type=TEXT, default="")
 @click.option("--customers", "customers_path", type=click.Path(path_type=Path, dir_okay=False),
               help="CSV or Parquet with a column `customer`.")  # fmt: skip
-@click.option("--segment", help="Or all customers of a segment of the configuration.")
+@click.option("--segment", type=TEXT, help="Or all customers of a segment of the configuration.")
 @click.option("--sellers", "sellers_path", type=click.Path(path_type=Path, dir_okay=False), required=True,
               help="CSV or YAML with seller, capacity and, if you like, from, until and attributes.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many leads.  [default: as capacities allow]")
-@click.option("--batch", help="Id of the list; with the same one it goes on where it was.  [default: by the time]")
+@click.option("--batch", type=TEXT,
+              help="Id of the list; with the same one it goes on where it was.  [default: by the time]")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="CSV, or .parquet.")
 @click.option("--dry-run", is_flag=True, help="Only plan: nothing is recorded and no leads are made.")
 def make(
@@ -78,6 +80,8 @@ def make(
         raise click.UsageError("expected --customers or --segment, one of them")
     if out.suffix not in (".csv", ".parquet"):
         raise click.BadParameter(f"{out}: expected a name that ends in .csv or .parquet", param_hint="--out")
+    if not out.parent.is_dir():
+        raise click.BadParameter(f"{out}: there is no folder {out.parent}", param_hint="--out")
     with told():
         state = _running(data_path) if data_path is not None else {}
         places = read_places(sellers_path)
@@ -153,15 +157,15 @@ def _said(time_ms: int) -> str:
 
 # --- handing them out -----------------------------------------------------------------------------------------------
 
-_lead_argument = click.argument("lead")
-_seller_option = click.option("--seller", required=True, help="Who it is.")
-_list_option = click.option("--list", "list_id", default="", help="The list.  [default: all]")
+_lead_argument = click.argument("lead", type=TEXT)
+_seller_option = click.option("--seller", type=TEXT, required=True, help="Who it is.")
+_list_option = click.option("--list", "list_id", type=TEXT, default="", help="The list.  [default: all]")
 
 
 @leads.command("list")
 @address_option
 @_list_option
-@click.option("--seller", default="", help="Theirs, and those for anybody.  [default: all]")
+@click.option("--seller", type=TEXT, default="", help="Theirs, and those for anybody.  [default: all]")
 @click.option("--state", type=click.Choice(_STATES), help="Only those in this state.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
@@ -182,7 +186,7 @@ def list_leads(address: str, list_id: str, seller: str, state: str | None, limit
         who = lead.seller or (f"({lead.planned_seller})" if lead.planned_seller else "anybody")
         how = _state_of(lead) + (f": {common_pb2.Stage.Name(lead.outcome)[6:].lower()}" if lead.outcome else "")
         row = (lead.lead_id, lead.customer_id, lead.offer_id, f"{lead.worth:,.2f}", how, who)
-        table.add_row(*row, _said(lead.from_ms), _said(lead.expires_ms))
+        table.add_row(*map(plain, row), _said(lead.from_ms), _said(lead.expires_ms))
     Console(width=max(Console().width, 160)).print(table)
 
 
@@ -200,7 +204,7 @@ def take(address: str, lead: str, seller: str) -> None:
 @address_option
 @_lead_argument
 @_seller_option
-@click.option("--reason", default="", help="Why.")
+@click.option("--reason", type=TEXT, default="", help="Why.")
 def give_back(address: str, lead: str, seller: str, reason: str) -> None:
     """Give a lead back for other sellers."""
     request = leads_pb2.ReturnLeadRequest(lead_id=lead, seller=seller, reason=reason)
@@ -213,7 +217,9 @@ def give_back(address: str, lead: str, seller: str, reason: str) -> None:
 @_seller_option
 @click.option("--outcome", required=True, type=click.Choice(sorted(stage.name.lower() for stage in ENDS)))
 @click.option("--value", type=float, help="What it was worth.  [default: the declared value]")
-@click.option("--attribute", "attributes", multiple=True, metavar="NAME=TEXT", help="To keep with it; repeat for more.")
+@click.option(
+    "--attribute", "attributes", type=TEXT, multiple=True, metavar="NAME=TEXT", help="To keep with it; repeat for more."
+)
 def done(
     address: str, lead: str, seller: str, outcome: str, value: float | None, attributes: tuple[str, ...]
 ) -> None:
@@ -241,7 +247,7 @@ def report(address: str, list_id: str, out: Path | None) -> None:
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("list", "seller") else "right")
     for row in rows:
-        table.add_row(*(f"{value:,.2f}" if isinstance(value, float) else str(value) for value in row))
+        table.add_row(*(plain(f"{value:,.2f}" if isinstance(value, float) else str(value)) for value in row))
     Console(width=max(Console().width, 160)).print(table)
     if out is not None:
         try:

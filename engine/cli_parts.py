@@ -27,7 +27,20 @@ class _Text(click.ParamType):
         return value
 
 
+class _Address(_Text):
+    """Where something answers."""
+
+    name = "host:port"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        value = super().convert(value, param, ctx)
+        if not value:
+            self.fail("nothing, expected HOST:PORT", param, ctx)
+        return value
+
+
 TEXT: Final = _Text()
+ADDRESS: Final = _Address()
 
 config_option = click.option(
     "--config",
@@ -37,17 +50,19 @@ config_option = click.option(
     help="The configuration, a YAML file.",
 )
 address_option = click.option(
-    "--grpc", "address", default="127.0.0.1:50051", show_default=True, help="Where the engine answers."
+    "--grpc", "address", type=ADDRESS, default="127.0.0.1:50051", show_default=True, help="Where the engine answers."
 )
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Errors with a message for people, without a traceback."""
+def told(exit_code: int = 1) -> Iterator[None]:
+    """Errors with a message for people, without a traceback. Where 1 is an answer, let the code be another."""
     try:
         yield
     except OpportuneError as error:
-        raise click.ClickException(str(error)) from error
+        shown = click.ClickException(str(error))
+        shown.exit_code = exit_code
+        raise shown from error
 
 
 def call(

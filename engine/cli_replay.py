@@ -14,6 +14,7 @@ from rich.table import Table
 from engine import limits, replaying
 from engine.catalogue import Catalogue
 from engine.cli_parts import told
+from engine.cli_plain import plain
 from engine.cli_store import (
     binary_option,
     check_brokers,
@@ -81,8 +82,10 @@ def replay(
         raise click.UsageError("expected --config, or --decision or --decisions")
     if of_decisions and kafka is not None:
         raise click.UsageError("--kafka has events; decisions are made again from their records")
+    if json_path is not None and not of_decisions:
+        raise click.UsageError("--json goes with --decision or --decisions")
     check_brokers(kafka)
-    with told():
+    with told(CANNOT_TELL):
         if of_decisions:
             try:
                 repeated, seen = in_store(source, lambda store: _repeat(store, decision, count or 1, seed))
@@ -95,7 +98,7 @@ def replay(
         assert config_path is not None
         catalogue = Catalogue.of_file(config_path)
         findings = in_store(source, lambda store: _replay(store, catalogue, kafka))
-    table = Table(title=f"{catalogue.config.name}: {findings.verdict.name.replace('_', ' ').lower()}")
+    table = Table(title=plain(f"{catalogue.config.name}: {findings.verdict.name.replace('_', ' ').lower()}"))
     table.add_column("replayed")
     table.add_column("count", justify="right")
     for what, number in (*findings.counts.items(), ("differences", findings.different)):

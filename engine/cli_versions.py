@@ -16,6 +16,7 @@ from rich.table import Table
 
 from engine.catalogue import Catalogue
 from engine.cli_parts import told
+from engine.cli_plain import plain
 from engine.cli_store import data_option, in_store, redis_option, url_of
 from engine.config import load_text, version_of
 from engine.errors import NotFound
@@ -69,7 +70,7 @@ def validate(config_path: Path) -> None:
     table.add_column()
     for what, count, which in summary(catalogue):
         if count:
-            table.add_row(what, f"{count:,}", which)
+            table.add_row(what, f"{count:,}", plain(which))
     Console(width=_COLUMNS).print(table)
     names = [*(feature.name for feature in config.all_features), *(fact.name for fact in config.context)]
     for line in [*shadowed_told(names), *lacking_told(config)]:
@@ -340,7 +341,7 @@ def _show_changes(changes: Changes) -> None:
         table.add_column(name, justify="right")
     for channel, shift in sorted(changes.channels.items()):
         row = _share(shift.other_eligible, shift.compared), _share(shift.other_first, shift.compared)
-        table.add_row(channel, f"{shift.compared:,}", *row)
+        table.add_row(plain(channel), f"{shift.compared:,}", *row)
     console.print(table)
     moved = {name: shift for name, shift in changes.offers.items() if shift.changed}
     if not moved:
@@ -353,7 +354,7 @@ def _show_changes(changes: Changes) -> None:
         difference = counts.first_after - counts.first_before
         colour = "green" if difference > 0 else "red" if difference < 0 else ""
         table.add_row(
-            name, f"{counts.eligible_before:,}", f"{counts.eligible_after:,}", f"{counts.first_before:,}",
+            plain(name), f"{counts.eligible_before:,}", f"{counts.eligible_after:,}", f"{counts.first_before:,}",
             f"{counts.first_after:,}", f"{difference:+,}", style=colour,
         )  # fmt: skip
     console.print(table)
@@ -372,10 +373,11 @@ def _show_history(history: History) -> None:
     table = Table("version", "name", "", "proposed", "by", "approved by", "in force since", "note", box=None)
     for row in described(history):
         active = moment(row["active_ms"]) if row["active_ms"] else ""
-        table.add_row(
+        cells = (
             row["version"], row["name"], row["state"], moment(row["proposed_ms"]), row["by"],
-            ", ".join(row["approved_by"]), active, row["note"], style="green" if row["state"] == "active" else "",
+            ", ".join(row["approved_by"]), active, row["note"],
         )  # fmt: skip
+        table.add_row(*map(plain, cells), style="green" if row["state"] == "active" else "")
     Console(width=None if sys.stdout.isatty() else _COLUMNS).print(table)
 
 
@@ -383,5 +385,6 @@ def _show_trail(steps: list[Step]) -> None:
     table = Table("when", "who", "what", "version", "in force before", "after", "note", box=None)
     for step in steps:
         after = step.after if step.after != step.before else "the same"
-        table.add_row(moment(step.ms), step.who, step.what, step.version, step.before, after, step.note)
+        cells = (moment(step.ms), step.who, step.what, step.version, step.before, after, step.note)
+        table.add_row(*map(plain, cells))
     Console(width=None if sys.stdout.isatty() else _COLUMNS).print(table)

@@ -1,6 +1,7 @@
 """A log from a file: as `opportune dataset` writes it, or any other with columns of action, reward and propensity."""
 
 import math
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ PRIOR: Final = PosteriorOptions(prior_strength=10.0)
 CATEGORIES_MAX: Final = 32
 """Of a text among the context; rarer values count as missing."""
 _OF_DATASET: Final = {"decision_id", "offer", "offer_key", "rank", "propensity", "window_closed"}
+_FRACTION: Final = re.compile(r"\d{1,20}/\d{1,20}")
 _RANGE: Final = (0.01, 0.99)
 """Quantiles between which a number among the context counts."""
 
@@ -80,8 +82,9 @@ class Table:
         """Column of propensities, or one number for all rows."""
         if given not in self.frame.columns:
             try:
-                share = float(Fraction(given))
-            except (ValueError, ZeroDivisionError):
+                # A fraction of digits alone: one with an exponent could have more digits than there is memory.
+                share = float(Fraction(given)) if _FRACTION.fullmatch(given) else float(given)
+            except (ValueError, OverflowError, ZeroDivisionError):
                 self.column(given, "--propensity")
             else:
                 if not 0.0 < share <= 1.0:

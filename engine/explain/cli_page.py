@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from engine.cli_plain import plain
 from engine.explain.words import amount
 from opportune.v1 import decisions_pb2
 
@@ -17,8 +18,8 @@ CONTRIBUTIONS_SHOWN: Final = 8
 
 def show(console: Console, explained: decisions_pb2.ExplainResponse, contributions: int = CONTRIBUTIONS_SHOWN) -> None:
     """Print the summary, a table of all offers and the contributions to those that were eligible."""
-    console.print(_plain(explained.summary))
-    console.print(_plain(explained.brief), style="bold")
+    console.print(plain(explained.summary))
+    console.print(plain(explained.brief), style="bold")
     how = "exactly" if explained.exact else "approximately"
     console.print(
         f"policy {explained.policy_version}, explained {how} by policy {explained.explained_by_policy_version}; "
@@ -29,7 +30,7 @@ def show(console: Console, explained: decisions_pb2.ExplainResponse, contributio
         table.add_column(heading, justify="left" if heading in ("offer", "why") else "right")
     table.add_column("propensity", justify="right")
     for candidate in explained.candidates:
-        table.add_row(*map(_plain, _row(candidate)))
+        table.add_row(*map(plain, _row(candidate)))
     console.print(table)
     for candidate in explained.candidates:
         if candidate.HasField("factors") and candidate.eligible:
@@ -72,7 +73,7 @@ def _bars(console: Console, candidate: decisions_pb2.Candidate, most: int) -> No
     largest = max((abs(part.probability) for part in parts), default=0.0)
     for part in parts[:most]:
         points = f"{100 * part.probability:+.2f}"
-        table.add_row(_plain(part.input), _plain(part.value), points, _bar(part.probability, largest))
+        table.add_row(plain(part.input), plain(part.value), points, _bar(part.probability, largest))
     if len(parts) > most:
         rest = sum(part.probability for part in parts[most:])
         table.add_row(f"{len(parts) - most} more", "", f"{100 * rest:+.2f}", _bar(rest, largest))
@@ -92,7 +93,3 @@ def _bar(value: float, largest: float) -> Text:
         return Text(f"{full:>{_BAR_CELLS}}|{'':{_BAR_CELLS}}", style="red")
     return Text(f"{'':{_BAR_CELLS}}|{full:<{_BAR_CELLS}}", style="green")
 
-
-def _plain(text: str) -> Text:
-    """A text of somebody else: no markup of rich, no command to the terminal."""
-    return Text("".join(character if character.isprintable() else "�" for character in text))

@@ -137,7 +137,7 @@ class Report:
                 values = f"{values} {escape(figures.categories[top])} {share}"
             newest = figures.newest_event_ms
             table.add_row(
-                figures.name,
+                escape(figures.name),
                 _share(figures.missing_share),
                 "" if figures.categories else _share(figures.zero_share),
                 *("" if figures.categories else number(value) for value in numbers),
@@ -156,7 +156,7 @@ class Report:
             times = [figures.interval_ms_median, figures.gap_ms, figures.silent_ms]
             shown = map(_age, [*times, figures.lateness_ms_p50, figures.lateness_ms_p99])
             table.add_row(
-                figures.type, f"{figures.events:,}", sparks(figures.per_day), *shown, _share(figures.late_share)
+                escape(figures.type), f"{figures.events:,}", sparks(figures.per_day), *shown, _share(figures.late_share)
             )
         return table
 

@@ -27,7 +27,7 @@ from engine.catalogue import Catalogue
 from engine.errors import DataFolderError, InvalidArgument
 from engine.history.folding import EVENTS_AT_ONCE, EventMaker, folded, folded_on
 from engine.history.loading import EVENTS, Told, stage
-from engine.history.mapping import File, Reading, Source
+from engine.history.mapping import File, Reading, Source, key_misfits
 from engine.history.rolling import COPIES, Roller, stage_copies
 from engine.history.rows import Checks, Schema, Span, Tally, schema_of
 from engine.history.sources import Batch, columns_of
@@ -71,7 +71,7 @@ def labels_of(
             columns_of(file)  # refuses two columns of one name, of which polars would rename one
             # Customers and entities stay texts, whatever they look like.
             texts = dict.fromkeys((customer, time, *facts), pl.String)
-            frame = pl.read_csv(path, schema_overrides=texts, infer_schema_length=10_000)
+            frame = pl.read_csv(path, schema_overrides=texts, infer_schema_length=None)
         else:
             frame = pl.read_parquet(path) if file.format == "parquet" else pl.read_ndjson(path)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -79,6 +79,8 @@ def labels_of(
     for what, column in (("--label-customer", customer), ("--label-time", time)):
         if column not in frame.columns:
             raise InvalidArgument(f"{path}: {what}: no column {column!r}; there are {', '.join(frame.columns)}")
+    if _ROW in frame.columns:
+        raise InvalidArgument(f"{path}: column {_ROW!r} is needed for the order of rows: rename it")
     taken = [name for name in _names(catalogue) if name in frame.columns]
     if taken:
         raise InvalidArgument(f"{path}: column {taken[0]!r} is called like a feature: rename it")
@@ -86,8 +88,9 @@ def labels_of(
         if fact in frame.columns and not _is_key(frame[fact].dtype):
             told = f"holds {frame[fact].dtype}, expected texts or whole numbers: it names an entity"
             raise InvalidArgument(f"{path}: column {fact!r} {told}")
-    if frame[time].dtype.is_numeric() and unit is None:
-        raise InvalidArgument(f"{path}: column {time!r} holds {frame[time].dtype}: give --label-time-unit")
+    problems = [f"{path}: {problem}" for problem in key_misfits(file.source, dict(frame.schema))]
+    if problems:
+        raise InvalidArgument("\n".join(problems).replace("give time_unit", "give --label-time-unit"))
     first = 2 if file.format == "csv" else 1
     raw = frame if unit is None else frame.with_columns(pl.col(time).cast(pl.String).cast(pl.Binary))
     checks = Checks(Reading(file, (customer, time), {}), Batch(raw, np.arange(first, first + frame.height)))
@@ -107,17 +110,10 @@ def _is_key(dtype: pl.DataType) -> bool:
 
 
 def _label_file(path: Path, customer: str, time: str, unit: str | None, form: str | None, zone: str) -> File:
-    source = Source.model_validate(
-        {
-            "files": (str(path),),
-            "type": "label",
-            "customer": customer,
-            "time": time,
-            "time_unit": unit,
-            "time_format": form,
-            "time_zone": zone,
-        }
-    )
+    if unit is not None and form is not None:
+        raise InvalidArgument("expected --label-time-unit for numbers or --label-time-format for texts, not both")
+    named = {"type": "label", "customer": customer, "time": time, "time_unit": unit, "time_format": form}
+    source = Source.model_validate(named | {"files": (str(path),), "time_zone": zone})
     suffix = path.suffix.lower()
     form_of = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
     return File(path, form_of.get(suffix, "csv"), source)  # type: ignore[arg-type]  # these are formats
@@ -137,6 +133,8 @@ def write(
 
     Events without a place in the span of time, and rows with something wrong in them, take no part and are counted.
     """
+    if not out.parent.is_dir():
+        raise DataFolderError(f"{out}: there is no folder {out.parent}")
     span = Span(from_ms or 0, until_ms or limits.TIME_MS_MAX + 1, limits.TIME_MS_MAX)
     part = out.with_name(out.name + ".part")
     try:

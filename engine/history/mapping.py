@@ -68,7 +68,7 @@ class Source(BaseModel):
     time_zone: str = "UTC"
     id: Column | None = None
     id_source: Annotated[str, Field(min_length=1, max_length=limits.SOURCE_BYTES_MAX)] = "backfill"
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    delimiter: Annotated[str, Field(pattern=r"^[\x01-\x09\x0b\x0c\x0e-\x21\x23-\x7f]$")] | None = None
     map: dict[Name, Column] = Field(default_factory=dict)
 
     @property
@@ -209,7 +209,7 @@ def reading_of(file: File, found: Mapping[str, pl.DataType] | None, catalogue: C
                 continue
             attributes[event_type][name] = column
             problems += _misfits(f"attribute {name!r}", column, found[column], attribute)
-    problems += _key_misfits(source, found)
+    problems += key_misfits(source, found)
     if problems:
         raise InvalidArgument("\n".join(f"{file.path}: {problem}" for problem in dict.fromkeys(problems)))
     columns = [column for column in named.values() if column is not None]
@@ -229,7 +229,8 @@ def _misfits(what: str, column: str, dtype: pl.DataType, attribute: Attribute) -
         yield f"{what}: column {column!r} holds {dtype}, expected {_FITS[attribute.type]}"
 
 
-def _key_misfits(source: Source, found: Mapping[str, pl.DataType]) -> Iterator[str]:
+def key_misfits(source: Source, found: Mapping[str, pl.DataType]) -> Iterator[str]:
+    """What is wrong with the types of the columns of customer, id, type and time."""
     for what, column in (("customer", source.customer), ("id", source.id), ("type_column", source.type_column)):
         dtype = found.get(column or "")
         if dtype is not None and not (

@@ -48,6 +48,7 @@ _TIME_FORMATS: Final = (
     "%Y-%m-%d %H:%M%#z",
     "%Y-%m-%d %H:%M",
 )
+_INT64_MAX: Final = 2**63 - 1
 _TO_MS: Final = {"s": (1_000, 1), "ms": (1, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
 
 
@@ -196,8 +197,11 @@ class Checks:
             multiply, divide = _TO_MS[unit]
             whole = text.cast(pl.Int64, strict=False)
             broken = text.cast(pl.Float64, strict=False)
-            rounded = (broken * multiply / divide).round().cast(pl.Int64, strict=False)
-            times = (whole * multiply // divide).fill_null(rounded)
+            # What is beyond all times is cut first: as a whole number it would come round to one that is not.
+            rounded = (broken * multiply / divide).round().clip(-1.0, limits.TIME_MS_MAX + 1.0)
+            most = min(limits.TIME_MS_MAX * divide // multiply, _INT64_MAX)
+            exact = whole.set(whole.abs() > most, None) * multiply // divide
+            times = exact.fill_null(rounded.cast(pl.Int64, strict=False))
             expected = f"a number of {unit}"
         elif series.dtype in (pl.Binary, pl.String):
             text = self.texts(label, column).str.strip_chars()

@@ -71,6 +71,8 @@ def columns_of(file: File) -> dict[str, pl.DataType] | None:
             if number >= SAMPLE_ROWS and file.source.columns <= found.keys():
                 break
         return found if lines else None
+    except csv.Error as error:
+        raise InvalidArgument(f"{file.path} row 1: {error}, expected the names of the columns") from error
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, EOFError) as error:
         raise InvalidArgument(f"{file.path}: cannot be read: {error}") from error
 
@@ -146,6 +148,11 @@ def _csv_names(file: File) -> list[str]:
     try:
         names = next(csv.reader(io.StringIO(text.decode("utf-8-sig", "strict")), delimiter=_delimiter(file)), [])
     except UnicodeDecodeError:
+        # Of rows it is told row by row.
+        try:
+            text.partition(b"\n")[0].decode()
+        except UnicodeDecodeError as error:
+            raise InvalidArgument(f"{file.path} row 1: byte {error.start} is not UTF-8") from error
         names = next(csv.reader(io.StringIO(text.decode("utf-8-sig", "replace")), delimiter=_delimiter(file)), [])
     if not any(names):
         raise InvalidArgument(f"{file.path}: expected a first row with the names of the columns")

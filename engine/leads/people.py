@@ -6,6 +6,7 @@ from typing import Final
 
 from engine import limits
 from engine.errors import ConfigError
+from engine.leads.places import MORE
 
 People = dict[str, dict[str, str]]
 """Attributes by customer, in the order of the file."""
@@ -44,15 +45,19 @@ def read_people(path: Path) -> People:
 
 def _csv(path: Path) -> Rows:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, restkey="", strict=True)
+        reader = csv.DictReader(file, restkey=MORE, strict=True)
         try:
             if "customer" not in (reader.fieldnames or ()):
                 raise ConfigError(f"{path}:1: no column 'customer'; there are {', '.join(reader.fieldnames or ())}")
+            named = list(reader.fieldnames or ())
+            if len(set(named)) < len(named):
+                twice = next(name for name in named if named.count(name) > 1)
+                raise ConfigError(f"{path}:1: two columns are called {twice!r}")
             rows = [(reader.line_num, row) for row in reader]
         except csv.Error as error:
             raise ConfigError(f"{path}:{reader.line_num}: {error}") from error
     for line, row in rows:
-        if "" in row:
+        if MORE in row:
             raise ConfigError(f"{path}:{line}: more values than the {len(row) - 1} columns")
     return rows
 
@@ -66,5 +71,8 @@ def _parquet(path: Path) -> Rows:
         raise ConfigError(f"{path}: no Parquet file: {error}") from error
     if "customer" not in frame.columns:
         raise ConfigError(f"{path}:1: no column 'customer'; there are {', '.join(frame.columns)}")
-    texts = frame.with_columns(polars.all().cast(polars.String))
+    try:
+        texts = frame.with_columns(polars.all().cast(polars.String))
+    except polars.exceptions.PolarsError as error:
+        raise ConfigError(f"{path}: expected columns of texts, numbers and the like: {error}") from error
     return list(enumerate(texts.iter_rows(named=True), 1))

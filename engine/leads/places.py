@@ -20,8 +20,10 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from engine.errors import ConfigError
 from engine.leads.assign import Place
-from engine.limits import ID_BYTES_MAX, LEAD_SELLERS_ENTRIES_MAX
+from engine.limits import ID_BYTES_MAX, LEAD_SELLERS_ENTRIES_MAX, TIME_MS_MAX
 
+MORE: Final = "\0"
+"""In place of the name of a column: values behind the last one. No column is called so."""
 _OWN: Final = ("seller", "capacity", "from", "until")
 _CAPACITY_MAX: Final = 1_000_000
 
@@ -75,14 +77,14 @@ def _rows(path: Path) -> Iterator[Row]:
                 raise ConfigError(f"{path}:{line}: expected a mapping with seller and capacity")
             yield line, row
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file, restkey="", strict=True)
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, restkey=MORE, strict=True)
         try:
             missing = [name for name in ("seller", "capacity") if name not in (reader.fieldnames or ())]
             if missing:
                 raise ConfigError(f"{path}:1: no column {missing[0]!r}, expected seller, capacity, from, until, …")
             for row in reader:
-                if "" in row:
+                if MORE in row:
                     raise ConfigError(f"{path}:{reader.line_num}: more values than the {len(row) - 1} columns")
                 yield reader.line_num, row
         except csv.Error as error:
@@ -122,6 +124,6 @@ def _time(given: Any, column: str) -> int:
     if found.tzinfo is None:
         found = found.replace(tzinfo=UTC)
     time_ms = int(found.timestamp() * 1e3)
-    if time_ms <= 0:
-        raise ValueError(f"{column}: {text!r}, expected a time after 1970")
+    if not 0 < time_ms <= TIME_MS_MAX:
+        raise ValueError(f"{column}: {text!r}, expected a time after 1970 and before the year 10000")
     return time_ms

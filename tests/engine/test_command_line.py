@@ -8,7 +8,9 @@ import pytest
 from click import Context
 from click.testing import CliRunner
 
+from engine import cli_versions
 from engine.cli import SECTIONS, main
+from engine.versions import Step
 from tests.small_engine import CONFIG
 
 _TEXTS = {name: text for commands in SECTIONS.values() for name, text in commands.items()}
@@ -35,6 +37,47 @@ def test_validate_notes_words_of_rules_that_names_take(tmp_path: Path) -> None:
         "note: rules mean the declared 'ledger' by ledger; they do not see ledger.contacts_7d and the like",
         "note: rules mean the declared 'hour' by hour; that of the request is request.hour",
     ]
+
+
+def test_texts_of_a_configuration_are_shown_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    text = CONFIG.replace(b"meaning: money spent, owner: sales", b'meaning: "[spent] :100:", owner: "[/sales]"')
+    path.write_bytes(text)
+    result = CliRunner().invoke(main, ["features", "--config", str(path)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "[spent] :100:" in result.output
+    assert "[/sales]" in result.output
+
+
+def test_a_trail_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    cli_versions._show_trail([Step(1, "[/bob]", "applied", "v1", "", "v1", "see [ticket 12] :100:")])
+    shown = capsys.readouterr().out
+    assert "[/bob]" in shown
+    assert "see [ticket 12] :100:" in shown
+
+
+@pytest.mark.parametrize("command", ["replay", "exploration", "drift"])
+def test_what_cannot_be_told_is_no_finding(tmp_path: Path, command: str) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_bytes(CONFIG)
+    for folder in ("nothing", "shop.yaml"):
+        words = [command, "--config", str(path), "--data", str(tmp_path / folder)]
+        assert CliRunner().invoke(main, words, catch_exceptions=False).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["customer", "--customer", "ann", "--page-size", str(2**40)], "not in the range"),
+        (["customer", "--customer", "ann", "--grpc", ""], "expected HOST:PORT"),
+        (["customer", "--customer", "ann", "--grpc", "\udcff"], "is not UTF-8"),
+        (["leads", "take", "\udcff", "--seller", "bob"], "is not UTF-8"),
+        (["replay", "--config", "c.yaml", "--data", ".", "--json", "x.json"], "--json goes with --decision"),
+    ],
+)
+def test_wrong_words_are_told(words: list[str], told: str) -> None:
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert (result.exit_code, told in result.output) == (2, True), result.output
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["decide", "--help"], ["report", "--help"]])

@@ -111,7 +111,7 @@ def test_one_propensity_for_all_rows(csv: Path, given: str, expected: float) -> 
     assert set(log.propensities.tolist()) == {expected}
 
 
-@pytest.mark.parametrize("given", ["0", "3/2", "-1"])
+@pytest.mark.parametrize("given", ["0", "3/2", "-1", "1e400", "1e999999999"])
 def test_one_propensity_that_is_none(csv: Path, given: str) -> None:
     with pytest.raises(InvalidArgument, match="above 0 and at most 1"):
         foreign(csv, "did", "got", given, None, [])

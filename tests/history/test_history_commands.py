@@ -128,7 +128,7 @@ def test_dataset_reads_the_decision_log(folder: Path, server: Server) -> None:
         ("backfill", [*COLUMNS, "--data", "nowhere", "purchases.csv"], "there is none, or no engine has used it"),
         ("dataset", ["--out", "x.parquet"], "expected --data or --redis, one of them"),
         ("dataset", ["--out", "x.parquet", "purchases.csv"], "go with --labels"),
-        ("dataset", ["--out", "no/x.parquet", "--labels", "labels.csv", *COLUMNS, "purchases.csv"], "No such file"),
+        ("dataset", ["--out", "no/x.parquet", "--labels", "labels.csv", *COLUMNS, "purchases.csv"], "is no folder"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_call_is_told(

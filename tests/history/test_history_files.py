@@ -118,6 +118,34 @@ def test_times_as_people_write_them(tmp_path: Path, text: str, options: dict[str
     assert CATALOGUE.layout.header(record).latest_event_ms == ms
 
 
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [("18446745850709552", "s"), ("-18446745850709552", "s"), ("9223372036854775807", "ms"), ("1e300", "us")],
+)
+def test_a_time_beyond_all_times_does_not_come_round(tmp_path: Path, text: str, unit: str) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text(f"who,at,amount\nann,{text},1\n")
+    report = load(memory(), CATALOGUE, tmp_path / "work", COLUMNS | {"files": [str(path)], "time_unit": unit})
+    assert report.events == 0
+    [told] = report.tally.refused
+    assert told.startswith("time: expected a time")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"who,at\rann,1\r", "row 1: new-line character seen in unquoted field.*, expected the names of the columns"),
+        (b'who,"at' + b"x" * 200_000, "row 1: field larger than field limit.*, expected the names of the columns"),
+        ("who,at,amount\nann,1,1\n".encode("utf-16"), "row 1: byte 0 is not UTF-8"),
+    ],
+)
+def test_a_header_that_is_none_is_told(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "odd.csv"
+    path.write_bytes(content)
+    with pytest.raises(InvalidArgument, match=told):
+        readings_of(CATALOGUE, COLUMNS | {"files": [str(path)]})
+
+
 def test_a_type_column_and_columns_of_several_types(tmp_path: Path) -> None:
     path = tmp_path / "events.csv"
     path.write_text(

@@ -169,6 +169,24 @@ def test_a_fact_that_names_nothing_is_refused(tmp_path: Path, given: list[Any], 
         asof.labels_of(tmp_path / "labels.parquet", "who", "when", "ms", None, "UTC", ROLLED)
 
 
+@pytest.mark.parametrize(
+    ("columns", "unit", "told"),
+    [
+        ({"who": [1.5], "when": [NOW_MS]}, "ms", "customer: column 'who' holds Float64, expected texts"),
+        ({"who": ["c0"], "when": [True]}, None, "time: column 'when' holds Boolean, expected a time"),
+        ({"who": ["c0"], "when": [{"x": 1}]}, None, "time: column 'when' holds Struct.*, expected a time"),
+        ({"who": ["c0"], "when": [NOW_MS]}, None, "give --label-time-unit, one of s, ms, us, ns"),
+        ({"who": ["c0"], "when": [NOW_MS], "__row": [1]}, "ms", "column '__row' is needed"),
+    ],
+)
+def test_labels_of_other_types_are_refused(
+    tmp_path: Path, columns: dict[str, Any], unit: str | None, told: str
+) -> None:
+    pl.DataFrame(columns).write_parquet(tmp_path / "labels.parquet")
+    with pytest.raises(InvalidArgument, match=told):
+        asof.labels_of(tmp_path / "labels.parquet", "who", "when", unit, None, "UTC", ROLLED)
+
+
 def test_events_of_one_name_beyond_what_is_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, dice = rows_of(6, 400), Random(6)
     people = [dice.choice(CUSTOMERS) for _ in range(40)]

@@ -37,6 +37,7 @@ def test_csv_and_yaml_say_the_same(tmp_path: Path) -> None:
         ("seller,capacity,from\nann,1,soon\n", "sellers.csv:2: from: 'soon', expected a date"),
         ("seller,capacity,from,until\nann,1,2026-05-04,2026-05-04\n", "sellers.csv:2: until: .*after from"),
         ("seller,capacity\nann,1,2\n", "sellers.csv:2: more values than the 2 columns"),
+        ("seller,capacity,until\nann,1,9999-12-31T23:59-14:00\n", "sellers.csv:2: until: .*before the year 10000"),
         (b"seller,capacity\n\xff,1\n", "not UTF-8"),
     ],
 )
@@ -45,6 +46,24 @@ def test_wrong_sellers_are_told_by_line(tmp_path: Path, text: str | bytes, messa
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=message):
         read_places(path)
+
+
+def test_files_as_spreadsheets_write_them(tmp_path: Path) -> None:
+    sellers, customers = tmp_path / "sellers.csv", tmp_path / "customers.csv"
+    sellers.write_bytes("\ufeffseller,capacity,\nann,3,\n".encode())
+    customers.write_bytes("\ufeffcustomer,\nc1,\n".encode())
+    assert read_places(sellers) == [Place("ann", 3)]
+    assert list(read_people(customers)) == ["c1"]
+    customers.write_text("customer,customer\nc1,c2\n")
+    with pytest.raises(ConfigError, match=r"customers\.csv:1: two columns are called 'customer'"):
+        read_people(customers)
+
+
+def test_columns_that_are_no_texts_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "customers.parquet"
+    polars.DataFrame({"customer": ["c1"], "odd": [b"\xff"]}).write_parquet(path)
+    with pytest.raises(ConfigError, match=r"customers\.parquet: expected columns of texts"):
+        read_people(path)
 
 
 @pytest.mark.parametrize(
