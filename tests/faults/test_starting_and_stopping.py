@@ -85,7 +85,7 @@ def test_a_redis_of_your_own_and_either_transport(tmp_path: Path, transport: str
         engine.replay("--redis", redis.url)
         for _ in ("running", "stopped"):
             elsewhere = engine.run("replay", "--config", str(engine.config), "--data", str(engine.data))
-            assert elsewhere.returncode == 1
+            assert elsewhere.returncode == 2
             assert "give its URL with --redis" in elsewhere.stderr
             if engine.pids:
                 engine.stop()
