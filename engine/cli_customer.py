@@ -150,10 +150,9 @@ def _table(console: Console, title: str, headings: tuple[str, ...], rows: Sequen
     console.print(table)
 
 
-
 def _value(value: common_pb2.Value) -> str:
-    plain: Any = getattr(value, value.WhichOneof("kind") or "text")
-    return text_of(plain)
+    held: Any = getattr(value, value.WhichOneof("kind") or "text")
+    return text_of(held)
 
 
 def _time(time_ms: int) -> str:

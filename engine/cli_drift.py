@@ -9,10 +9,10 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from engine.cli_parts import config_option
+from engine.cli_parts import CANNOT_TELL, config_option
 from engine.cli_plain import plain
 from engine.cli_store import data_option, redis_option
-from engine.cli_told import CANNOT_TELL, catalogue_of, head_of
+from engine.cli_told import catalogue_of, head_of
 from engine.featurecheck.finding import moment
 
 
@@ -24,8 +24,8 @@ from engine.featurecheck.finding import moment
 def drift(config_path: Path, data_path: Path | None, redis_url: str | None, as_json: bool) -> None:
     """Tell of which offers the acceptance was found to have changed.
 
-    Exit code 0: of none lately, or it is not known yet. 1: of some, within `learning.drift.recent`. 2: it
-    cannot be told.
+    Exit code 0: of none lately, or it is not known yet. 1: of some, within `learning.drift.recent`.
+    2: it cannot be told.
     """
     catalogue = catalogue_of(config_path, data_path, redis_url, CANNOT_TELL)
     head = head_of(data_path, redis_url, CANNOT_TELL)

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from engine.cli_parts import config_option
+from engine.cli_parts import CANNOT_TELL, config_option
 from engine.cli_store import data_option, redis_option
-from engine.cli_told import CANNOT_TELL, catalogue_of, head_of
+from engine.cli_told import catalogue_of, head_of
 
 
 @click.command()
@@ -20,8 +20,8 @@ from engine.cli_told import CANNOT_TELL, catalogue_of, head_of
 def exploration(config_path: Path, data_path: Path | None, redis_url: str | None) -> None:
     """Tell whether the policy and each offer are still explored.
 
-    Exit code 0: they are, or it is not known yet. 1: the policy as a whole or an offer has stopped. 2: it
-    cannot be told.
+    Exit code 0: they are, or it is not known yet. 1: the policy as a whole or an offer has stopped.
+    2: it cannot be told.
     """
     catalogue = catalogue_of(config_path, data_path, redis_url, CANNOT_TELL)
     head = head_of(data_path, redis_url, CANNOT_TELL)

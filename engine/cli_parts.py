@@ -41,6 +41,8 @@ class _Address(_Text):
 
 TEXT: Final = _Text()
 ADDRESS: Final = _Address()
+CANNOT_TELL: Final = 2
+"""Exit code of a command for which 1 is an answer."""
 
 config_option = click.option(
     "--config",

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from engine import limits, replaying
 from engine.catalogue import Catalogue
-from engine.cli_parts import told
+from engine.cli_parts import CANNOT_TELL, told
 from engine.cli_plain import plain
 from engine.cli_store import (
     binary_option,
@@ -34,7 +34,7 @@ from models import CheckpointError
 _COLUMNS_MIN: Final = 110
 _TOLD_MAX: Final = 20
 """Decisions of which it is told what differs; --json has all."""
-EQUAL, DIFFERS, CANNOT_TELL = 0, 1, 2
+EQUAL, DIFFERS = 0, 1
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """What commands share that show what the learner told with its policy."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
@@ -10,13 +10,8 @@ from engine.cli_parts import told
 from engine.cli_store import check_store, in_store, url_of
 from engine.store.redis import RedisStore
 
-CANNOT_TELL: Final = 2
-"""Exit code of a command for which 1 is an answer."""
 
-
-def catalogue_of(
-    config_path: Path, data_path: Path | None, redis_url: str | None, exit_code: int = 1
-) -> Catalogue:
+def catalogue_of(config_path: Path, data_path: Path | None, redis_url: str | None, exit_code: int = 1) -> Catalogue:
     """The configuration, once the options are one store's. Raises ClickException for what will not do."""
     check_store(data_path, redis_url)
     with told(exit_code):

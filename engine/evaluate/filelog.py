@@ -20,7 +20,7 @@ PRIOR: Final = PosteriorOptions(prior_strength=10.0)
 CATEGORIES_MAX: Final = 32
 """Of a text among the context; rarer values count as missing."""
 _OF_DATASET: Final = {"decision_id", "offer", "offer_key", "rank", "propensity", "window_closed"}
-_FRACTION: Final = re.compile(r"\d{1,20}/\d{1,20}")
+_FRACTION: Final = re.compile(r"-?\d{1,20}/\d{1,20}")
 _RANGE: Final = (0.01, 0.99)
 """Quantiles between which a number among the context counts."""
 

@@ -92,4 +92,3 @@ def _bar(value: float, largest: float) -> Text:
     if value < 0.0:
         return Text(f"{full:>{_BAR_CELLS}}|{'':{_BAR_CELLS}}", style="red")
     return Text(f"{'':{_BAR_CELLS}}|{full:<{_BAR_CELLS}}", style="green")
-

@@ -27,13 +27,15 @@ from engine.catalogue import Catalogue
 from engine.errors import DataFolderError, InvalidArgument
 from engine.history.folding import EVENTS_AT_ONCE, EventMaker, folded, folded_on
 from engine.history.loading import EVENTS, Told, stage
-from engine.history.mapping import File, Reading, Source, key_misfits
-from engine.history.rolling import COPIES, Roller, stage_copies
+from engine.history.mapping import File, Reading, Source, is_key, key_misfits
+from engine.history.rolling import COPIES, Roller
 from engine.history.rows import Checks, Schema, Span, Tally, schema_of
 from engine.history.sources import Batch, columns_of
 from engine.history.staging import Staging, bucket, buckets_for, runs_of, without_duplicates
 from engine.rollups import Rollup, entity_name
 from features import Layout, shown_hash
+
+Floats = npt.NDArray[np.float64]
 
 LABELS: Final = "labels"
 CUSTOMERS_AT_ONCE: Final = 1_024
@@ -46,9 +48,6 @@ _SCHEMA: Final[Schema] = {
     "file": pl.UInt32(),
     "row": pl.Int64(),
 }
-
-
-Floats = npt.NDArray[np.float64]
 
 
 class Labels:
@@ -85,12 +84,13 @@ def labels_of(
     if taken:
         raise InvalidArgument(f"{path}: column {taken[0]!r} is called like a feature: rename it")
     for fact in facts:
-        if fact in frame.columns and not _is_key(frame[fact].dtype):
-            told = f"holds {frame[fact].dtype}, expected texts or whole numbers: it names an entity"
+        dtype = frame.schema.get(fact, pl.Null())
+        if dtype != pl.Null and not is_key(dtype):
+            told = f"holds {dtype}, expected texts or whole numbers: it names an entity"
             raise InvalidArgument(f"{path}: column {fact!r} {told}")
-    problems = [f"{path}: {problem}" for problem in key_misfits(file.source, dict(frame.schema))]
+    problems = [f"{path}: {problem}" for problem in key_misfits(file.source, frame.schema, "--label-time-unit")]
     if problems:
-        raise InvalidArgument("\n".join(problems).replace("give time_unit", "give --label-time-unit"))
+        raise InvalidArgument("\n".join(problems))
     first = 2 if file.format == "csv" else 1
     raw = frame if unit is None else frame.with_columns(pl.col(time).cast(pl.String).cast(pl.Binary))
     checks = Checks(Reading(file, (customer, time), {}), Batch(raw, np.arange(first, first + frame.height)))
@@ -103,10 +103,6 @@ def labels_of(
         raise InvalidArgument("\n".join(line for _, _, line in tally.kept[:5]) + more)
     keys = pl.DataFrame({"customer": customers, "time_ms": times, "file": 0, "row": np.arange(frame.height)})
     return Labels(frame, keys.cast(pl.Schema(_SCHEMA)))
-
-
-def _is_key(dtype: pl.DataType) -> bool:
-    return dtype in (pl.String, pl.Null) or dtype.is_integer() or isinstance(dtype, (pl.Categorical, pl.Enum))
 
 
 def _label_file(path: Path, customer: str, time: str, unit: str | None, form: str | None, zone: str) -> File:
@@ -211,15 +207,19 @@ def _rolled(
     """Of each kind of entity the features (labels, features) of the one that each label is about."""
     roller, maker, now_ms = Roller(catalogue), EventMaker(catalogue), labels.keys["time_ms"].to_numpy()
     with Staging(folder, 1, buckets, {COPIES: schema_of(catalogue), _ASKED: _SCHEMA}) as staging:
-        told.events_due(events + stage_copies(staging, folder, range(buckets), catalogue))
         for number in range(buckets):
             keys, rows = bucket(folder, LABELS, number), bucket(folder, EVENTS, number)
+            if rows is not None:
+                rows, _ = without_duplicates(rows)
+                made = roller.copies(rows)
+                staging.add(COPIES, made)
+                events += made.height
             if keys is None:
                 continue
-            rows = None if rows is None else without_duplicates(rows)[0]
             for rollup in catalogue.rollups:
                 names = keys.with_columns(_asked(keys, rows, labels, roller, rollup))
                 staging.add(_ASKED, names.drop_nulls("customer"))
+    told.events_due(events)
     found = [rollup.layout.read([None] * labels.height, now_ms) for rollup in catalogue.rollups]
     for number in range(buckets):
         asked, copies = bucket(folder, _ASKED, number), bucket(folder, COPIES, number)

@@ -24,7 +24,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import blake2b, file_digest
@@ -39,7 +39,7 @@ from engine.errors import DataFolderError, InvalidArgument, NotAllowed, Overload
 from engine.history.chunks import Chunks
 from engine.history.loading import EVENTS, Told, stage
 from engine.history.mapping import Reading
-from engine.history.rolling import COPIES, stage_copies
+from engine.history.rolling import COPIES, Roller
 from engine.history.rows import Span, Tally, schema_of
 from engine.history.staging import Staging, bucket, buckets_for, without_duplicates
 from engine.history.writing import CustomerWriter, EntityWriter, Report
@@ -220,11 +220,23 @@ def _staged(
     copies = 0
     if catalogue.rollups:
         with Staging(folder, partitions, buckets, {COPIES: schema_of(catalogue)}) as staging:
-            copies = stage_copies(staging, folder, range(partitions * buckets), catalogue)
+            copies = _stage_copies(staging, folder, range(partitions * buckets), Roller(catalogue))
     part = complete.with_suffix(".part")
     part.write_bytes(orjson.dumps({"tally": asdict(tally), "copies": copies}))
     part.rename(complete)
     return tally, copies
+
+
+def _stage_copies(staging: Staging, folder: Path, numbers: Iterable[int], roller: Roller) -> int:
+    """Put the copies of all events in these buckets into buckets of their own, and return how many there are."""
+    count = 0
+    for number in numbers:
+        rows = bucket(folder, EVENTS, number)
+        if rows is not None:
+            copies = roller.copies(without_duplicates(rows)[0])
+            staging.add(COPIES, copies)
+            count += copies.height
+    return count
 
 
 @contextmanager

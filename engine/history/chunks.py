@@ -78,7 +78,8 @@ class Chunks:
                 self._at = mark.value
                 return True
             missing = [write.customer for write, match in zip(ordered, matching, strict=True) if not match]
-        raise StoreUnavailable(f"they are written to all the time, {len(missing)} of {len(names)} at last")
+        count = f"{len(missing)} of {len(names)}"
+        raise StoreUnavailable(f"customers or households are written to all the time, {count} at last")
 
 
 def _place(mark: bytes) -> Place:

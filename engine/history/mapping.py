@@ -229,20 +229,26 @@ def _misfits(what: str, column: str, dtype: pl.DataType, attribute: Attribute) -
         yield f"{what}: column {column!r} holds {dtype}, expected {_FITS[attribute.type]}"
 
 
-def key_misfits(source: Source, found: Mapping[str, pl.DataType]) -> Iterator[str]:
-    """What is wrong with the types of the columns of customer, id, type and time."""
+def is_key(dtype: pl.DataType) -> bool:
+    """Whether a column of that type can name something."""
+    return dtype == pl.String or dtype.is_integer() or isinstance(dtype, (pl.Categorical, pl.Enum))
+
+
+def key_misfits(source: Source, found: Mapping[str, pl.DataType], time_unit: str = "time_unit") -> Iterator[str]:
+    """What is wrong with the types of the columns of customer, id, type and time.
+
+    `time_unit` is how its user knows that setting.
+    """
     for what, column in (("customer", source.customer), ("id", source.id), ("type_column", source.type_column)):
         dtype = found.get(column or "")
-        if dtype is not None and not (
-            dtype == pl.String or dtype.is_integer() or isinstance(dtype, (pl.Categorical, pl.Enum))
-        ):
+        if dtype is not None and not is_key(dtype):
             yield f"{what}: column {column!r} holds {dtype}, expected texts or whole numbers"
     dtype = found.get(source.time or "")
     if dtype is None or dtype == pl.String:
         return
     if dtype.is_numeric():
         if source.time_unit is None:
-            yield f"time: column {source.time!r} holds {dtype}: give time_unit, one of s, ms, us, ns"
+            yield f"time: column {source.time!r} holds {dtype}: give {time_unit}, one of s, ms, us, ns"
     elif not (isinstance(dtype, pl.Datetime) or dtype == pl.Date):
         yield f"time: column {source.time!r} holds {dtype}, expected a time, a date, a number or a text"
     elif source.time_unit or source.time_format:

@@ -4,17 +4,14 @@ The rules are those of the live engine (engine.rollups, engine.identity), for ro
 the entity that it names, and without one for that which its customer belonged to by then, as the rows before it say.
 """
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
 
 import polars as pl
 
 from engine.catalogue import Catalogue
 from engine.config_schema import Attribute
-from engine.history.loading import EVENTS
 from engine.history.rows import slot_of
-from engine.history.staging import Staging, bucket, without_duplicates
 from engine.identity import EntityKind, belonging
 from engine.limits import ENTITY_ENTRIES_MAX
 from engine.links import EntityLink
@@ -120,18 +117,6 @@ def belonging_after(entities: Sequence[EntityLink], named: Sequence[Named]) -> t
         else:
             held = following
     return held, left_out
-
-
-def stage_copies(staging: Staging, folder: Path, numbers: Iterable[int], catalogue: Catalogue) -> int:
-    """Put the copies of all events in these buckets into buckets of their own, and return how many there are."""
-    roller, count = Roller(catalogue), 0
-    for number in numbers:
-        rows = bucket(folder, EVENTS, number)
-        if rows is not None:
-            copies = roller.copies(without_duplicates(rows)[0])
-            staging.add(COPIES, copies)
-            count += copies.height
-    return count
 
 
 def _slot(attribute: str) -> str:

@@ -153,9 +153,7 @@ class CustomerWriter:
         links.entities = self._belong(customer, named, links.entities)
         return Beside(LINKS, links.pack(), stored or b"")
 
-    def _belong(
-        self, customer: str, named: Sequence[Named], entities: Sequence[EntityLink]
-    ) -> list[EntityLink]:
+    def _belong(self, customer: str, named: Sequence[Named], entities: Sequence[EntityLink]) -> list[EntityLink]:
         held, self._no_room[customer] = belonging_after(entities, named)
         return held
 
