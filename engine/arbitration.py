@@ -56,7 +56,7 @@ class Arbitration:
         self._masks = mask_words
         self._in_channel = in_channel
         self._gain = gain
-        self._costs = costs
+        self._costs = costs[None]
         self._starts_ms = np.array([offer.starts_ms for offer in config.offers], dtype=np.int64)
         self._ends_ms = np.array([offer.ends_ms for offer in config.offers], dtype=np.int64)
         self._silence = config.silence
@@ -94,7 +94,7 @@ class Arbitration:
             self._in_channel,
             gain,
             gain_rows,
-            np.atleast_2d(self._costs if prices is None else self._costs + prices),
+            self._costs if prices is None else self._costs + prices,
             np.zeros(len(verdicts)) if surcharges is None else surcharges,
             self.contact,
             self._bounds,

@@ -503,6 +503,14 @@ class Catalogue:
         """(facts,) what a fact is when the caller does not say."""
         return np.array([column.default for column in self.columns[self.feature_count :]])
 
+    @cached_property
+    def unknown(self) -> NDArray[np.int8]:
+        """(d,) the vector of a customer of whom nothing is known."""
+        layouts = [self.layout, *[rollup.layout for rollup in self.rollups]]
+        features = [layout.read([None], np.zeros(1, np.int64))[0] for layout in layouts]
+        x: NDArray[np.int8] = self.transform.apply(np.concatenate([*features, self.fact_defaults])[None])[0]
+        return x
+
 
 def _fact_column(fact: Fact) -> Column:
     default = fact.default

@@ -138,7 +138,9 @@ def options_of(challenger: Challenger, catalogue: Catalogue) -> PosteriorOptions
 
 def _prior(catalogue: Catalogue, options: PosteriorOptions) -> Policy:
     transform = catalogue.transform
-    return Policy.empty(catalogue.offer_ids, transform.dimension, options, transform.version)
+    return Policy.empty(
+        catalogue.offer_ids, transform.dimension, options, transform.version, usual=catalogue.unknown
+    )
 
 
 class Challengers:

@@ -102,6 +102,8 @@ def decide(
             None if left is None else [left[at] for at in todo],
             [found[at] for at in todo] if found else (),
         )
+        if not results:
+            return list(drafts)
         results.update(zip(todo, drafts, strict=True))
     return [results[at] for at in range(len(asks))]
 

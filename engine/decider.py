@@ -306,7 +306,7 @@ class Decider:
         if not rows.batch:
             return
         results, takes = self._made(serving, rows)
-        if any((drafts.degraded == STATE_UNREADABLE).any() for drafts in _batches(results)):
+        if any(STATE_UNREADABLE in drafts.degraded.tolist() for drafts in _batches(results)):
             self.on_unreadable()
         drafted: list[tuple[_Waiting, Draft]] = []
         taken: list[tuple[Take, ...]] = []

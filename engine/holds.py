@@ -7,7 +7,6 @@ decision record keeps the holds, so that "why not" can be told, and the decision
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -43,8 +42,7 @@ class Hold(NamedTuple):
     """When it holds no longer if nothing happens until then; 0: not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(NamedTuple):
     """A batch of B decisions, as far as limits may depend on it."""
 
     customers: Sequence[str]

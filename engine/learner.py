@@ -108,7 +108,9 @@ def prior_policy(catalogue: Catalogue) -> Policy:
     """What serves before anything was learnt. Waves are left out: they are for lessons to speak for."""
     transform = catalogue.transform
     columns = transform.dimension - transform.waves
-    return Policy.empty(catalogue.offer_ids, columns, posterior_options(catalogue), transform.version)
+    return Policy.empty(
+        catalogue.offer_ids, columns, posterior_options(catalogue), transform.version, usual=catalogue.unknown
+    )
 
 
 class Learner:

@@ -7,7 +7,7 @@ people are independent.
 
 from __future__ import annotations
 
-import hashlib
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
@@ -28,15 +28,15 @@ def seed_of(*parts: bytes | int) -> int:
     >>> seed_of(b"ann", 7) == seed_of(b"ann", 7), seed_of(b"ann", 7) == seed_of(b"ann7"), seed_of(1, 2) == seed_of(12)
     (True, False, False)
     """
-    spelled = b""
+    spelled: list[bytes] = []
     for part in parts:
         if isinstance(part, int):
             content = part.to_bytes(part.bit_length() // 8 + 1, "little", signed=True)
-            spelled += _INT_OF[len(content)] + content
+            spelled += _INT_OF[len(content)], content
         else:
             size = len(part)
-            spelled += (_BYTES_OF[size] if size < len(_BYTES_OF) else b"b" + size.to_bytes(8, "little")) + part
-    return int.from_bytes(hashlib.blake2b(spelled, digest_size=8).digest(), "little")
+            spelled += _BYTES_OF[size] if size < len(_BYTES_OF) else b"b" + size.to_bytes(8, "little"), part
+    return int.from_bytes(blake2b(b"".join(spelled), digest_size=8).digest(), "little")
 
 
 def dice(seeds: npt.NDArray[np.uint64], positions: int) -> npt.NDArray[np.float64]:

@@ -103,9 +103,10 @@ fallback:"""
     catalogue = catalogue_of(text)
     person = next(name for name in PEOPLE if catalogue.sharing.served_by(name, START_MS))
     ask = Ask(person, 0, 0, (), b"{}", 3, START_MS, "en", "", 0)
-    champion, rival = prior_policy(catalogue), replace(prior_policy(catalogue), version=7)
-    rival.mean_weights.flags.writeable = True
-    rival.mean_weights[0] *= 9.0
+    champion = prior_policy(catalogue)
+    weights = champion.mean_weights.copy()
+    weights[0] *= 9.0
+    rival = replace(champion, version=7, mean_weights=weights)
     none = PolicyFacts.none(len(catalogue.ladder.offers))
     served_by_it, alone, without = (
         DecisionRecord.unpack(draft.record)

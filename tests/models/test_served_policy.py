@@ -19,14 +19,21 @@ def vectors(count: int, d: int = D) -> np.ndarray:
     return np.random.default_rng(9).integers(-127, 128, (count, d)).astype(np.int8)
 
 
+@pytest.mark.parametrize("like_usual", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("usual", [0, 2, 64, 70])
 @pytest.mark.parametrize("rows", [1, 2, 33])
 @pytest.mark.parametrize("d", [1, 2, 64])
-def test_scores_equal_the_dense_form(rows, d):
+def test_scores_equal_the_dense_form(rows, d, usual, like_usual):
+    """Whatever is taken as usual, be it of more columns than count, and however many columns are as usual."""
     beliefs = [belief(seed, d) for seed in range(5)]
     offers = [f"offer{seed}" for seed in range(5)]
     packed = {offer: pack_offer(one) for offer, one in zip(offers, beliefs, strict=True)}
-    policy = Policy.empty(offers, d, OPTIONS, 3).replaced(packed, 1)
-    x = vectors(rows, d)
+    usually = vectors(1, usual)[0]
+    policy = Policy.empty(offers, d, OPTIONS, 3, usual=usually).replaced(packed, 1)
+    x = np.random.default_rng(8).integers(-127, 128, (rows, d)).astype(np.int8)
+    known = min(usual, d)
+    as_usual = np.random.default_rng(7).random((rows, known)) < like_usual
+    x[:, :known] = np.where(as_usual, usually[:known], x[:, :known])
     mean, sd = policy.score(x)
     assert mean.dtype == sd.dtype == np.float32 and mean.shape == sd.shape == (rows, 5)
     u = x / 127
@@ -37,13 +44,14 @@ def test_scores_equal_the_dense_form(rows, d):
         )
 
 
+@pytest.mark.parametrize("usual", [0, -127])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.7, 1.0])
-def test_sparse_and_dense_vectors_and_small_and_large_batches_score_alike(share):
-    """The two ways to score meet: whatever is not zero, and however many customers are asked about at once."""
+def test_sparse_and_dense_vectors_and_small_and_large_batches_score_alike(share, usual):
+    """The two ways to score meet: whatever is not as usual, and however many customers are asked about at once."""
     beliefs = {f"offer{seed}": pack_offer(belief(seed, 40)) for seed in range(9)}
-    policy = Policy.empty(list(beliefs), 40, OPTIONS, 3).replaced(beliefs, 1)
+    policy = Policy.empty(list(beliefs), 40, OPTIONS, 3, usual=np.full(40, usual, np.int8)).replaced(beliefs, 1)
     x = vectors(DENSE_ROWS, 40)
-    x[np.random.default_rng(1).random(x.shape) >= share] = 0
+    x[np.random.default_rng(1).random(x.shape) >= share] = usual
     together = policy.score(x)
     for row in range(len(x)):
         for alone, batch in zip(policy.score(x[row : row + 1]), together, strict=True):
