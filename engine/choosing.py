@@ -78,7 +78,7 @@ def drawn(
     weights: Weighed,
     channels: Ints,
     limits: Ints,
-    seeds: Sequence[int],
+    seeds: Sequence[int] | NDArray[np.uint64],
     *,
     held: Sequence[Sequence[Hold]] | None = None,
     gates: Floats | None = None,
@@ -95,7 +95,7 @@ def drawn(
         "keeps": explorer.keeps,
         "caps": catalogue.caps,
     }
-    uniforms = dice(np.array(seeds, dtype=np.uint64), int(limits.max(initial=0)))
+    uniforms = dice(np.asarray(seeds, np.uint64), max(limits.tolist(), default=0))
     arguments = weights.score, weights.spread, weights.may, limits, uniforms
     if arms is None:
         slates = choose(*arguments, gates=gates if governed else None, **how)

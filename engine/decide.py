@@ -182,10 +182,11 @@ def _decide_new(
         seed_of(name, data[:HEADER_STATE_BYTES] if data is not None else b"", epoch)
         for name, data, epoch in zip(named, records, ledgers.epochs, strict=True)
     ]
+    seeds_64 = np.fromiter(seeds, np.uint64, count)
     gates = explorer.gates(channels, verdicts, seeds, ledgers, times, sound)
     if arms is not None:
         gates = arms.gates(gates, explorer.closed(verdicts, sound))
-    slates, as_drawn = drawn(catalogue, weights, channels, limits, seeds, held=held, gates=gates, arms=arms)
+    slates, as_drawn = drawn(catalogue, weights, channels, limits, seeds_64, held=held, gates=gates, arms=arms)
     columns, column_counts = counting(
         score,
         spread,
@@ -245,7 +246,7 @@ def _decide_new(
                 for part in (name, ask.request_id.encode(), ask.context)
             ],
         ),
-        np.array(seeds, np.uint64),
+        seeds_64,
         batch.states,
         batch.known,
         batch.degraded,

@@ -10,6 +10,7 @@ All in one file, because what is compiled is kept by the age of its file (models
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -52,6 +53,7 @@ _REASONS: Final = 0
 _RUNGS: Final = 4
 _NOTHING: Final = 7
 PHRASES: Final = 11
+_NONE: Final = np.zeros(0, np.uint8)
 LOOK_OK: Final = 0
 LOOK_EPOCH: Final = 1
 LOOK_REPEATED: Final = 2
@@ -60,7 +62,9 @@ LOOK_REPEATED: Final = 2
 
 def joined(parts: Sequence[bytes], columns: int | None = None) -> tuple[Octets, Ints]:
     """Bytes one after the other, and where each ends; with `columns` as a table, row by row."""
-    ends: Ints = np.fromiter(map(len, parts), np.int64, len(parts)).cumsum()
+    if not any(parts):
+        return _NONE, np.zeros(len(parts) if columns is None else (len(parts) // columns, columns), np.int64)
+    ends: Ints = np.fromiter(accumulate(map(len, parts)), np.int64, len(parts))
     return np.frombuffer(b"".join(parts), np.uint8), ends if columns is None else ends.reshape(-1, columns)
 
 

@@ -271,7 +271,7 @@ def counting(
     >>> few[0].tolist()
     [84, 85, 86, 87, 88, 89, 90, 91, 92, 93, 94, 95, 96, 97, 98, 99, -1, -1]
     """
-    positions = int(limits.max(initial=0))
+    positions = max(limits.tolist(), default=0)
     most = mean.shape[1] if method == "inverse_gap" else candidates_max
     if caps is not None:
         assert picks is not None
