@@ -11,7 +11,7 @@ more than it has to, never less.
 import asyncio
 import random
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -74,13 +74,13 @@ async def _empty(transport: str) -> None:
 class DrawnCustomers(Service):
     """The service, with a customer drawn for every Decide."""
 
-    drawn_from = 1
+    drawn_from: Sequence[str] = ()
     _dice = random.Random(SEED)
 
     def ask(self, request: decisions_pb2.DecideRequest) -> Ask:
         """Ask for one of the customers, if the request names the one of the load's body."""
         if request.customer_id == BODY_CUSTOMER:
-            request.customer_id = customer_id(int(self._dice.random() * self.drawn_from))
+            request.customer_id = self.drawn_from[int(self._dice.random() * len(self.drawn_from))]
         return super().ask(request)
 
 
@@ -89,7 +89,7 @@ class DrawnCustomers(Service):
 @click.option("--customers", type=int, required=True)
 def serve(settings_json: str, customers: int) -> None:
     """Run the engine's serve worker."""
-    DrawnCustomers.drawn_from = customers
+    DrawnCustomers.drawn_from = [customer_id(number) for number in range(customers)]
     worker.run(partial(worker.serve, service_type=DrawnCustomers), settings_json)
 
 
