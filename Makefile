@@ -31,7 +31,7 @@ demo: venv
 test: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder  # the longest come first
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder  # the longest come first
 
 lint: venv
 	$(BIN)/ruff check .
