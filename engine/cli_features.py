@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.catalogue import Catalogue
-from engine.cli_parts import config_option, told
+from engine.cli_parts import config_option, given_of, told
 from engine.cli_plain import plain
 from engine.featurecheck.command import check_features
 from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_MAX
@@ -32,7 +32,10 @@ _TABLE_COLUMNS_MIN: Final = 160
     "--sample", type=click.IntRange(1, CUSTOMERS_SAMPLED_MAX), default=CUSTOMERS_SAMPLED, show_default=True,
     help="To check: customers whose features are read.",
 )  # fmt: skip
+@click.pass_context
 def features(
+    context: click.Context,
+    /,
     config_path: Path,
     check: bool,
     data_path: Path | None,
@@ -48,8 +51,8 @@ def features(
     """
     if check:
         sys.exit(check_features(config_path, data_path, redis_url, kafka, json_path, sample))
-    if data_path or redis_url or kafka:
-        raise click.UsageError("--data, --redis and --kafka belong to --check")
+    if named := given_of(context, {"data_path", "redis_url", "kafka", "sample"}):
+        raise click.UsageError(f"{named} belongs to --check")
     with told():
         catalogue = Catalogue.of_file(config_path)
     config = catalogue.config

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from engine.catalogue import Catalogue
-from engine.cli_parts import config_option, told
+from engine.cli_parts import config_option, given_of, told
 from engine.cli_store import (
     binary_option,
     check_brokers,
@@ -39,6 +38,7 @@ _LOG_COLUMNS: Final = (TextColumn("{task.fields[entries]:,}"), TimeElapsedColumn
 _REFUSED_SHOWN_MAX: Final = 3
 """Of each reason."""
 _UNITS: Final = ["s", "ms", "us", "ns"]
+_OF_A_STORE: Final = ("config_path", "data_path", "redis_url", "store_binary")
 
 
 def _store_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -176,13 +176,14 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
 
 
 def _only_from_log(context: click.Context) -> None:
-    taken = {"config_path", "data_path", "redis_url", "store_binary", "from_log", "features", "kafka"}
-    default = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if name not in taken and context.get_parameter_source(name) not in default:
-            named = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.opts[0].upper()
-            raise click.UsageError(f"--from-log reads the event log of the engine: expected no {named}")
+    taken = {*_OF_A_STORE, "from_log", "features", "kafka"}
+    if named := _other_than(taken, context):
+        raise click.UsageError(f"--from-log reads the event log of the engine: expected no {named}")
+
+
+def _other_than(taken: set[str], context: click.Context) -> str:
+    """What the caller gave beside these; "" if nothing."""
+    return given_of(context, {parameter.name or "" for parameter in context.command.params} - taken)
 
 
 def _fill_from_log(config_path: Path, given: dict[str, Any]) -> None:
@@ -237,7 +238,8 @@ def _fill_from_log(config_path: Path, given: dict[str, Any]) -> None:
 @click.option("--label-time-format")
 @_work_option
 @_source_options
-def dataset(config_path: Path, out: Path, labels_path: Path | None, **given: Any) -> None:
+@click.pass_context
+def dataset(context: click.Context, /, config_path: Path, out: Path, labels_path: Path | None, **given: Any) -> None:
     """Write training rows as Parquet: of the decisions that were logged, or with --labels of moments in history."""
     with told():
         catalogue = Catalogue.of_file(config_path)
@@ -264,8 +266,8 @@ def dataset(config_path: Path, out: Path, labels_path: Path | None, **given: Any
             click.echo(f"wrote {labels.height:,} rows with {features} features each to {out}")
             _tell(tally)
             return
-        if given["files"] or given["mapping_path"]:
-            raise click.UsageError("FILES and --mapping go with --labels; without it the decision log is read")
+        if named := _other_than({*_OF_A_STORE, "out", "from_text", "until_text"}, context):
+            raise click.UsageError(f"{named} goes with --labels; without it the decision log is read")
         from engine.history import decisions
 
         written = in_store(_url(given), lambda store: decisions.write(store, catalogue, out, from_ms, until_ms))
@@ -312,6 +314,8 @@ def _source(given: dict[str, Any]) -> "Source":
         name, separator, column = entry.partition("=")
         if not separator:
             raise click.BadParameter(f"{entry!r}, expected ATTRIBUTE=COLUMN", param_hint="--map")
+        if name in mapped:
+            raise click.BadParameter(f"{name!r} twice, expected one column of it", param_hint="--map")
         mapped[name] = column
     if not given["files"]:
         raise click.UsageError("expected FILES or --mapping")

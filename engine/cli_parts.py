@@ -1,13 +1,14 @@
 """What the files of the command line share."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import grpc
+from click.core import ParameterSource
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
@@ -65,6 +66,16 @@ def told(exit_code: int = 1) -> Iterator[None]:
         shown = click.ClickException(str(error))
         shown.exit_code = exit_code
         raise shown from error
+
+
+def given_of(context: click.Context, names: Container[str]) -> str:
+    """The first of these parameters that the caller gave, as it is called on the command line; "" if none was."""
+    said = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.PROMPT)
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in names and context.get_parameter_source(name) in said:
+            return parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.opts[0].upper()
+    return ""
 
 
 def call(

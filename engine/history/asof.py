@@ -27,10 +27,10 @@ from engine.catalogue import Catalogue
 from engine.errors import DataFolderError, InvalidArgument
 from engine.history.folding import EVENTS_AT_ONCE, EventMaker, folded, folded_on
 from engine.history.loading import EVENTS, Told, stage
-from engine.history.mapping import File, Reading, Source, is_key, key_misfits
+from engine.history.mapping import File, Reading, Source, format_of, is_key, key_misfits
 from engine.history.rolling import COPIES, Roller
 from engine.history.rows import Checks, Schema, Span, Tally, schema_of
-from engine.history.sources import Batch, columns_of
+from engine.history.sources import Batch, columns_of, contents, delimiter_of
 from engine.history.staging import Staging, bucket, buckets_for, runs_of, without_duplicates
 from engine.rollups import Rollup, entity_name
 from features import Layout, shown_hash
@@ -70,10 +70,12 @@ def labels_of(
             columns_of(file)  # refuses two columns of one name, of which polars would rename one
             # Customers and entities stay texts, whatever they look like.
             texts = dict.fromkeys((customer, time, *facts), pl.String)
-            frame = pl.read_csv(path, schema_overrides=texts, infer_schema_length=None)
+            frame = pl.read_csv(
+                contents(file), separator=delimiter_of(file), schema_overrides=texts, infer_schema_length=None
+            )
         else:
-            frame = pl.read_parquet(path) if file.format == "parquet" else pl.read_ndjson(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
+            frame = pl.read_parquet(path) if file.format == "parquet" else pl.read_ndjson(contents(file))
+    except (OSError, EOFError, pa.ArrowException, pl.exceptions.PolarsError) as error:
         raise InvalidArgument(f"{path}: cannot be read: {error}") from error
     for what, column in (("--label-customer", customer), ("--label-time", time)):
         if column not in frame.columns:
@@ -110,9 +112,7 @@ def _label_file(path: Path, customer: str, time: str, unit: str | None, form: st
         raise InvalidArgument("expected --label-time-unit for numbers or --label-time-format for texts, not both")
     named = {"type": "label", "customer": customer, "time": time, "time_unit": unit, "time_format": form}
     source = Source.model_validate(named | {"files": (str(path),), "time_zone": zone})
-    suffix = path.suffix.lower()
-    form_of = {".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-    return File(path, form_of.get(suffix, "csv"), source)  # type: ignore[arg-type]  # these are formats
+    return File(path, format_of(path, "csv"), source)
 
 
 def write(

@@ -134,7 +134,7 @@ def files_of(sources: list[Source]) -> list[File]:
             paths = [pattern] if Path(pattern).exists() else sorted(glob(pattern, recursive=True))  # noqa: PTH207
             if not paths:
                 raise InvalidArgument(f"{pattern}: there is no such file")
-            found += [File(Path(path), source.format or _format_of(Path(path)), source) for path in paths]
+            found += [File(Path(path), source.format or format_of(Path(path)), source) for path in paths]
     for file in found:
         if not file.path.is_file():
             raise InvalidArgument(f"{file.path}: expected a file")
@@ -143,11 +143,12 @@ def files_of(sources: list[Source]) -> list[File]:
     return found
 
 
-def _format_of(path: Path) -> Format:
+def format_of(path: Path, otherwise: Format | None = None) -> Format:
+    """What a file is by its name. Raises InvalidArgument if that does not say it and `otherwise` does not either."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     while suffixes and suffixes[-1] in _PACKED:
         suffixes.pop()
-    form = _FORMAT_OF_SUFFIX.get(suffixes[-1]) if suffixes else None
+    form = _FORMAT_OF_SUFFIX.get(suffixes[-1], otherwise) if suffixes else otherwise
     if form is None:
         raise InvalidArgument(f"{path}: its name does not say what it is: give the format, {', '.join(FORMATS)}")
     return form

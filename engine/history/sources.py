@@ -77,6 +77,14 @@ def columns_of(file: File) -> dict[str, pl.DataType] | None:
         raise InvalidArgument(f"{file.path}: cannot be read: {error}") from error
 
 
+def contents(file: File) -> bytes:
+    """A file of text whole: unpacked, and without the mark that some programs begin it with. Raises OSError."""
+    stream, _ = _opened(file, lambda read: None)
+    with stream:
+        data: bytes = stream.read()
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
 def batches(file: File, columns: Sequence[str], progress: Callable[[int], None]) -> Iterator[Batch]:
     """The wanted columns of a file, in order of its rows. Raises InvalidArgument where it cannot be read further.
 
@@ -137,7 +145,8 @@ def _opened(file: File, progress: Callable[[int], None]) -> tuple[Any, Callable[
     return (pa.CompressedInputStream(stream, packing) if packing else stream), told
 
 
-def _delimiter(file: File) -> str:
+def delimiter_of(file: File) -> str:
+    """What stands between the values of a CSV."""
     return file.source.delimiter or ("\t" if ".tsv" in file.path.suffixes else ",")
 
 
@@ -146,14 +155,14 @@ def _csv_names(file: File) -> list[str]:
     with stream:
         text = stream.read(limits.HISTORY_BLOCK_BYTES)
     try:
-        names = next(csv.reader(io.StringIO(text.decode("utf-8-sig", "strict")), delimiter=_delimiter(file)), [])
+        names = next(csv.reader(io.StringIO(text.decode("utf-8-sig", "strict")), delimiter=delimiter_of(file)), [])
     except UnicodeDecodeError:
         # Of rows it is told row by row.
         try:
             text.partition(b"\n")[0].decode()
         except UnicodeDecodeError as error:
             raise InvalidArgument(f"{file.path} row 1: byte {error.start} is not UTF-8") from error
-        names = next(csv.reader(io.StringIO(text.decode("utf-8-sig", "replace")), delimiter=_delimiter(file)), [])
+        names = next(csv.reader(io.StringIO(text.decode("utf-8-sig", "replace")), delimiter=delimiter_of(file)), [])
     if not any(names):
         raise InvalidArgument(f"{file.path}: expected a first row with the names of the columns")
     return names
@@ -169,7 +178,7 @@ def _csv(file: File, columns: Sequence[str], progress: Callable[[int], None]) ->
         return "skip"
 
     source, told = _opened(file, progress)
-    tail = ("\n" + _delimiter(file).join([_LAST] * len(names)) + "\n").encode()
+    tail = ("\n" + delimiter_of(file).join([_LAST] * len(names)) + "\n").encode()
     # One column is always read, so that the last row is seen.
     wanted = list(columns) or names[:1]
     stream = _Tail(source, tail, told)
@@ -178,7 +187,7 @@ def _csv(file: File, columns: Sequence[str], progress: Callable[[int], None]) ->
         # With threads the numbers of bad rows would not be known.
         read_options=pa.csv.ReadOptions(block_size=limits.HISTORY_BLOCK_BYTES, use_threads=False),
         parse_options=pa.csv.ParseOptions(
-            delimiter=_delimiter(file), newlines_in_values=True, invalid_row_handler=wrong_length
+            delimiter=delimiter_of(file), newlines_in_values=True, invalid_row_handler=wrong_length
         ),
         convert_options=pa.csv.ConvertOptions(
             include_columns=wanted, column_types=dict.fromkeys(wanted, pa.binary()), strings_can_be_null=False

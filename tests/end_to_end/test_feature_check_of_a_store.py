@@ -277,8 +277,9 @@ def test_what_cannot_be_read_is_exit_code_2(filled: Filled, options: tuple[str, 
 def test_neither_a_store_nor_a_folder_is_a_wrong_use(filled: Filled) -> None:
     result = CliRunner().invoke(main, ["features", "--config", str(filled.config), "--check"])
     assert result.exit_code == 2
-    result = CliRunner().invoke(main, ["features", "--config", str(filled.config), "--data", str(filled.data)])
-    assert (result.exit_code, "belong to --check" in result.output) == (2, True)
+    for option in (["--data", str(filled.data)], ["--sample", "9"]):
+        result = CliRunner().invoke(main, ["features", "--config", str(filled.config), *option])
+        assert (result.exit_code, f"{option[0]} belongs to --check" in result.output) == (2, True)
 
 
 async def test_the_client_reaches_a_cluster_by_the_first_of_its_addresses(tmp_path: Path) -> None:

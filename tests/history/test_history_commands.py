@@ -127,7 +127,9 @@ def test_dataset_reads_the_decision_log(folder: Path, server: Server) -> None:
         ("backfill", [*COLUMNS, "--redis", "unix:///nowhere.sock", "purchases.csv"], "the store is away"),
         ("backfill", [*COLUMNS, "--data", "nowhere", "purchases.csv"], "there is none, or no engine has used it"),
         ("dataset", ["--out", "x.parquet"], "expected --data or --redis, one of them"),
-        ("dataset", ["--out", "x.parquet", "purchases.csv"], "go with --labels"),
+        ("backfill", [*COLUMNS, "--map", "amount=a", "--map", "amount=b", "purchases.csv"], "'amount' twice"),
+        ("dataset", ["--out", "x.parquet", "purchases.csv"], "FILES goes with --labels"),
+        ("dataset", ["--out", "x.parquet", "--label-time", "at"], "--label-time goes with --labels"),
         ("dataset", ["--out", "no/x.parquet", "--labels", "labels.csv", *COLUMNS, "purchases.csv"], "is no folder"),
     ],
 )  # fmt: skip

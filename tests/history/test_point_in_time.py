@@ -1,5 +1,7 @@
 """Features as they would have been: nothing of the moment itself or after it, rows as they came."""
 
+import codecs
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -78,6 +80,33 @@ def test_no_labels_give_an_empty_file_with_all_columns(tmp_path: Path) -> None:
 def test_times_of_labels_in_units_and_formats(tmp_path: Path) -> None:
     assert joined(tmp_path, "who,when\nann,1714730400001\n", unit="ms")["spent"].to_list() == [31.0]
     assert joined(tmp_path, "who,when\nann,04.05.2024\n", form="%d.%m.%Y")["spent"].to_list() == [31.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.csv.gz", "who,when\nann,2024-05-04\n"),
+        ("labels.tsv", "who\twhen\nann\t2024-05-04\n"),
+        ("labels.jsonl", '{"who": "ann", "when": "2024-05-04"}\n'),
+        ("labels.ndjson.gz", '{"who": "ann", "when": "2024-05-04"}\n'),
+        ("labels", "who,when\nann,2024-05-04\n"),
+    ],
+)
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_labels_as_files_of_events_may_be(tmp_path: Path, name: str, text: str, mark: bytes) -> None:
+    data = mark + text.encode()
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    read = asof.labels_of(path, "who", "when", None, None, "UTC", CATALOGUE)
+    assert read.frame.rows() == [("ann", "2024-05-04")]
+    assert read.keys["time_ms"].to_list() == [1_714_780_800_000]
+
+
+def test_labels_that_are_cut_short_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"who": "ann", "when": "2024-05-04"}\n' * 9)[:-12])
+    with pytest.raises(InvalidArgument, match=r"labels\.jsonl\.gz: cannot be read: "):
+        asof.labels_of(path, "who", "when", None, None, "UTC", CATALOGUE)
 
 
 @pytest.mark.parametrize(
