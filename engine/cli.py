@@ -4,6 +4,8 @@ A command is loaded when it is asked for: most of them bring the compiled kernel
 or to ask a running engine need not wait seconds for those.
 """
 
+import io
+import sys
 from importlib import import_module
 from typing import Final
 
@@ -111,6 +113,10 @@ class _Commands(click.Group):
 @click.version_option(package_name="opportune")
 def main() -> None:
     """Opportune: the next best offer for this customer now, and why."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Not every terminal has all letters: those that one lacks are shown by their numbers.
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

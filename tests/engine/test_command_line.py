@@ -1,5 +1,6 @@
 """The list of commands: what `--help` says without loading them is what they say themselves."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,14 @@ def test_texts_of_a_configuration_are_shown_as_they_are(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "[spent] :100:" in result.output
     assert "[/sales]" in result.output
+
+
+def test_a_terminal_without_a_letter_gets_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_bytes(CONFIG.replace(b"owner: sales", "owner: Zoë €".encode()))
+    words = [sys.executable, "-m", "engine.cli", "features", "--config", str(path)]
+    shown = subprocess.run(words, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=True)
+    assert rb"Zo\xeb \u20ac" in shown.stdout
 
 
 def test_a_trail_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
