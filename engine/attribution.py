@@ -14,24 +14,28 @@ Bounded: INSTANCES_TRACKED_MAX offers; the oldest beyond are let go without anot
 
 import heapq
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from zlib import crc32
 
+import numpy as np
 import orjson
 
 from engine.course import Told, in_force, is_known, problem, standing, tag_of, taken
 from engine.forget.entry import ForgetRecord
 from engine.lifecycle import OPEN, TARGET_YES, TEACHES, Stage
 from engine.limits import INSTANCES_TRACKED_MAX, LATE_OUTCOME_MS_MAX
-from engine.record import OutcomeRecord, RecordError, Served, served
+from engine.logcolumns import columns_of
+from engine.record import OutcomeRecord, RecordError, follow_up
 from engine.store.base import LogEntry
 from engine.terms import Terms, salt_of
 from features import Offset
 
 _ROW: Final = struct.Struct("<IBBq")
 """Offer key, stage, what was taught (and _RESPONSE), end of the window."""
+_ROWS: Final = np.dtype([("offer", "<u4"), ("stage", "u1"), ("taught", "u1"), ("end_ms", "<i8")])
+"""The same, for many at once."""
 _ROW_1: Final = struct.Struct("<IBq")
 _COURSE: Final = struct.Struct("<BBB")
 """Rank, stage before the first outcome, outcomes."""
@@ -45,6 +49,9 @@ _ENTRY: Final = struct.Struct("<QIqB")
 _SEAL: Final = struct.Struct("<I")
 _FORM: Final = 2
 _DUE_SPARE_MAX: Final = 1_000
+
+
+assert _ROWS.itemsize == _ROW.size
 
 
 class AttributionError(ValueError):
@@ -130,29 +137,34 @@ class Attribution:
     def absorb(self, entries: Iterable[LogEntry], instances_max: int = INSTANCES_TRACKED_MAX) -> list[Lesson]:
         """Take in entries in log order and return what they teach, in order."""
         lessons: list[Lesson] = []
-        for entry in entries:
+        new = list(entries)
+        decisions = _decisions_in([entry.data for entry in new])
+        for at, entry in enumerate(new):
             if entry.offset <= self.offset:
                 continue
             self.offset = entry.offset
+            found = decisions.get(at)
+            if found is not None:
+                time_ms, due_ms, rows = found
+                lessons += self._moved_on(time_ms)
+                if rows:
+                    self._follow(_key(entry.offset), time_ms, bytearray(rows), due_ms)
+                    while self._instances > instances_max:
+                        self._let_go_oldest()
+                continue
             try:
-                record = served(entry.data)
+                record = follow_up(entry.data)
             except RecordError:
                 self.unreadable += 1
                 continue
-            # Windows that closed before this entry close first, or an answer after its window would not be late.
-            self.clock_ms = max(self.clock_ms, record.time_ms)
-            if self._due and self._due[0][0] <= self.clock_ms:
-                lessons += self._close_windows()
-            if isinstance(record, OutcomeRecord):
-                lessons += self._move(record)
-                continue
-            if isinstance(record, ForgetRecord):
-                lessons += self._unlearn(entry.offset, record)
-                continue
-            self._open(entry.offset, record)
-            while self._instances > instances_max:
-                self._let_go_oldest()
+            lessons += self._moved_on(record.time_ms)
+            lessons += self._move(record) if isinstance(record, OutcomeRecord) else self._unlearn(entry.offset, record)
         return lessons
+
+    def _moved_on(self, time_ms: int) -> Iterable[Lesson]:
+        """Windows that closed before an entry close first, or an answer after its window would not be late."""
+        self.clock_ms = max(self.clock_ms, time_ms)
+        return self._close_windows() if self._due and self._due[0][0] <= self.clock_ms else ()
 
     def stages(self, decision: Offset) -> list[Stage]:
         """Where the offers of a decision stand, in rank order; [] if it is not followed."""
@@ -169,14 +181,6 @@ class Attribution:
             return None if target is None else target / TARGET_YES
         reward = terms.reward(stage, in_force(self._told(key, rank)))
         return None if reward is None else reward / terms.value
-
-    def _open(self, position: Offset, decision: Served) -> None:
-        # An offer without a window offers nothing (engine.silent): nothing is waited for, and nothing learnt.
-        offers = [one for one in decision.offers if one[1]]
-        if not offers:
-            return
-        rows = bytearray(b"".join([_ROW.pack(key, Stage.SERVED, _NO_LESSON, end_ms) for key, end_ms in offers]))
-        self._follow(_key(position), decision.time_ms, rows, min([end_ms for _, end_ms in offers]))
 
     def _follow(self, key: int, time_ms: int, rows: bytearray, due_ms: int) -> None:
         self._decisions[key] = time_ms, rows
@@ -398,6 +402,32 @@ class Attribution:
             self._courses.setdefault(key, {})[rank] = packed
             at = end
         return at
+
+
+def _decisions_in(data: Sequence[bytes]) -> dict[int, tuple[int, int, bytes]]:
+    """Which entries are decisions: when each was made, when the first of its windows closes, and its rows.
+
+    All at once: following a decision of three offers takes 2 µs so, and 5 if each is read alone. What has no window is
+    left out: it offers nothing (engine.silent), so nothing is waited for, and nothing learnt.
+    """
+    columns = columns_of(data)
+    offered = columns.ends_ms != 0
+    rows = np.empty(offered.shape, _ROWS)
+    rows["offer"], rows["stage"], rows["taught"] = columns.keys, Stage.SERVED, _NO_LESSON
+    rows["end_ms"] = columns.ends_ms
+    due_ms = np.where(offered, columns.ends_ms, np.iinfo(np.int64).max).min(axis=1)
+    counts = offered.sum(axis=1)
+    packed, width = rows.tobytes(), rows.shape[1] * _ROW.size
+    found = {
+        entry: (time_ms, due, packed[at * width : at * width + count * _ROW.size])
+        for at, (entry, time_ms, due, count) in enumerate(
+            zip(columns.entries.tolist(), columns.times_ms.tolist(), due_ms.tolist(), counts.tolist(), strict=True)
+        )
+    }
+    for at in np.flatnonzero(counts < columns.counts).tolist():
+        entry = int(columns.entries[at])
+        found[entry] = (*found[entry][:2], rows[at][offered[at]].tobytes())
+    return found
 
 
 def _taught(row: int) -> tuple[int | None, bool]:

@@ -43,9 +43,12 @@ Bifet and Gavaldà (2007), Learning from time-changing data with adaptive window
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from typing import Any, Final
+
+import numpy as np
 
 from engine.attribution import Lesson
 from engine.catalogue import Catalogue
@@ -63,7 +66,7 @@ from engine.cohorts import (
 )
 from engine.drafts import STATE_UNREADABLE
 from engine.fading import Drift, Faded
-from engine.logcolumns import columns_of
+from engine.logcolumns import OffersByKey, columns_of
 from engine.record import DecisionRecord
 from engine.store.base import LogEntry
 from models.statistics import Sums
@@ -76,6 +79,8 @@ _COHORTS_A_WINDOW: Final = 64
 _LOOKS_A_COHORT: Final = 4
 _ESTIMATE_MAX: Final = 10.0
 """A linear model may leave 0 .. 1, but not that far."""
+_TOGETHER: Final = 1_000
+"""Entries that wait to be counted together."""
 _NAMES_MAX: Final = 10
 """Offers that the log is told of at a time."""
 
@@ -93,6 +98,10 @@ class DriftWatch:
         self._period_ms = learning.period
         self._scales = {catalogue.index_of_key[key]: terms.scale for key, terms in catalogue.terms.items()}
         self._offers: dict[int, Watched] = {}
+        self._places = OffersByKey(catalogue.offer_keys)
+        self._widths_ms = np.array([self._width_ms(at) for at in range(len(catalogue.offers))])
+        self._seen: list[bytes] = []
+        """Entries that no cohort has counted yet."""
         self._touched: set[int] = set()
         self._told: list[Drift] = []
         self._look_ms = 0
@@ -102,21 +111,31 @@ class DriftWatch:
 
     def observe(self, entries: Iterable[LogEntry]) -> None:
         """Take in new entries of the log: which offers were made, and when."""
-        if self._config is None:
+        if self._config is not None:
+            self._seen += [entry.data for entry in entries]
+            if len(self._seen) >= _TOGETHER:
+                self._count()
+
+    def _count(self) -> None:
+        """Let the cohorts count what was observed: by the thousand it costs a tenth of what it does one by one."""
+        if not self._seen:
             return
-        columns = columns_of([entry.data for entry in entries])
-        slates = zip(columns.times_ms.tolist(), columns.keys.tolist(), columns.ends_ms.tolist(), strict=True)
-        for time_ms, keys, ends_ms in slates:
-            for key, end_ms in zip(keys, ends_ms, strict=True):
-                at = self._catalogue.index_of_key.get(key)
-                if at is not None and end_ms:  # without a window nobody is asked for anything
-                    self._cohort(at, time_ms).served += 1
+        columns = columns_of(self._seen)
+        self._seen = []
+        offers = self._places.places(columns.keys)
+        # Without a window nobody is asked for anything.
+        made = (offers >= 0) & (columns.ends_ms != 0)
+        at = offers[made]
+        numbers = np.broadcast_to(columns.times_ms[:, None], offers.shape)[made] // self._widths_ms[at]
+        for (offer, number), count in Counter(zip(at.tolist(), numbers.tolist(), strict=True)).items():
+            self._cohort(offer, number).served += count
 
     def learn(self, lesson: Lesson, record: DecisionRecord) -> None:
         """Take in what a lesson changes. The cohort of its decision has it, unless it was judged before."""
         at = self._catalogue.index_of_key.get(lesson.offer_key)
         if self._config is None or at is None or record.degraded == STATE_UNREADABLE:
             return  # what was decided from defaults says nothing about the estimate
+        self._count()
         watched = self._offers.get(at)
         cohort = None if watched is None else watched.cohort_of(record.time_ms, judged_too=lesson.new is None)
         if cohort is None or not 0 < lesson.rank <= len(record.slate):
@@ -132,11 +151,10 @@ class DriftWatch:
             cohort.estimates += sign * estimate
         self._touched.add(at)
 
-    def _cohort(self, at: int, time_ms: int) -> Cohort:
+    def _cohort(self, at: int, number: int) -> Cohort:
         watched = self._offers.get(at)
         if watched is None:
             watched = self._offers[at] = Watched(self._catalogue.windows_ms[at], self._width_ms(at))
-        number = time_ms // watched.width_ms
         self._touched.add(at)
         cohort = watched.open.get(number)
         if cohort is None:
@@ -155,6 +173,7 @@ class DriftWatch:
             clock_ms: newest time in the log. All lessons up to it have been given to `learn`.
             weigh: counts lessons, see `Weigher`.
         """
+        self._count()
         found: set[str] = set()
         if clock_ms < self._look_ms or not self._offers:
             return found
@@ -263,12 +282,14 @@ class DriftWatch:
 
     def checkpoint(self) -> dict[str, bytes]:
         """State by offer, of those that changed since the last call."""
+        self._count()
         fields = {self._catalogue.offer_ids[at]: pack_watched(self._offers[at]) for at in sorted(self._touched)}
         self._touched.clear()
         return fields
 
     def replace(self, other: "DriftWatch") -> None:
         """Begin anew, and let the next checkpoint say so of all that another watch knew."""
+        other._count()
         for at in other._offers:
             self._offers[at] = Watched(self._catalogue.windows_ms[at], self._width_ms(at))
             self._touched.add(at)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from engine.catalogue import Catalogue
 from engine.holds import Hold
-from engine.logcolumns import Columns, columns_of, kept_back
+from engine.logcolumns import Columns, OffersByKey, columns_of, kept_back
 from engine.store.base import LogEntry
 from features import Offset
 
@@ -43,13 +43,14 @@ class ExplorationWatch:
         self._alarm = catalogue.config.exploration.alarm
         self._version = bytes.fromhex(catalogue.version)
         self._offsets: dict[int, Offset] = {}
+        self._seen: list[bytes] = []
+        """Entries that were not counted yet."""
         count = len(catalogue.offers)
         keeps = catalogue.explorer.keeps
         self._watched = np.ones(count, bool) if keeps is None else keeps[:count] > 0.0
         self._starts_ms = np.array([offer.starts_ms for offer in catalogue.offers])
         self._ends_ms = np.array([offer.ends_ms for offer in catalogue.offers])
-        self._offers_by_key = np.argsort(catalogue.offer_keys)
-        self._keys = np.array(catalogue.offer_keys, np.int64)[self._offers_by_key]
+        self._offers = OffersByKey(catalogue.offer_keys)
         self._choices = 0
         self._chance = 0.0
         self._eligible = np.zeros(count, np.int64)
@@ -68,16 +69,22 @@ class ExplorationWatch:
         if self._alarm is None:
             return
         last = self._offsets.get(partition, Offset.ZERO)
-        data = [entry.data for entry in entries if entry.offset > last]
+        fresh = [entry.data for entry in entries if entry.offset > last]
+        if fresh:
+            self._offsets[partition] = entries[-1].offset
+            self._seen += fresh
+
+    def judge(self) -> None:
+        """Count what was observed, of all partitions at once: one of hundreds costs half of what one of ten does."""
+        data, self._seen = self._seen, []
         if not data:
             return
-        self._offsets[partition] = entries[-1].offset
         columns = columns_of(data, self._version, len(self._catalogue.rules))
         holds, readable = kept_back(data, columns)
         rows = np.flatnonzero(columns.drawn & readable)
         for start in range(0, len(rows), _ROWS_MAX):
             self._count(columns, holds, rows[start : start + _ROWS_MAX])
-            self._judge()
+            self._conclude()
 
     def _count(self, columns: Columns, holds: Sequence[Sequence[Hold]], rows: Ints) -> None:
         eligible = self._eligible_at(columns, holds, rows)
@@ -86,11 +93,9 @@ class ExplorationWatch:
         self._choices += int(choices.sum())
         self._chance += float((1.0 - first[choices]).sum())
         self._eligible += eligible.sum(axis=0)
-        keys = columns.keys[rows]
-        places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        shown = self._keys[places] == keys
-        offers = self._offers_by_key[places[shown]]
-        self._tried += np.bincount(offers, 1.0 - columns.propensities[rows][shown], len(self._tried))
+        offers = self._offers.places(columns.keys[rows])
+        shown = offers >= 0
+        self._tried += np.bincount(offers[shown], 1.0 - columns.propensities[rows][shown], len(self._tried))
 
     def _eligible_at(self, columns: Columns, holds: Sequence[Sequence[Hold]], rows: Ints) -> NDArray[np.bool_]:
         """(B, offers) which could have been shown."""
@@ -111,7 +116,7 @@ class ExplorationWatch:
             eligible = may[:, :-1]
         return eligible
 
-    def _judge(self) -> None:
+    def _conclude(self) -> None:
         assert self._alarm is not None
         if self._choices >= self._alarm.decisions:
             self.share = self._chance / self._choices

@@ -147,6 +147,7 @@ class Learning:
         if due:
             await self._teach(learner, due)
         clocks_ms = [attribution.clock_ms for attribution in learner.attributions]
+        self._exploring.judge()
         self._challengers.judge(clocks_ms)
         self._tuning.judge(clocks_ms)
         self._tuning.begin(learner)

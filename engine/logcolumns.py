@@ -87,6 +87,20 @@ def columns_of(data: Sequence[bytes], config: bytes = bytes(8), rules: int = 0) 
     return Columns(*_read(*joined(data), np.frombuffer(config, np.uint8), (rules + 7) // 8))
 
 
+class OffersByKey:
+    """Places of offers in a configuration by their keys, for many keys at once."""
+
+    def __init__(self, keys: Sequence[int]) -> None:
+        """`keys` are those of the offers, in their order; there is one at least."""
+        self._places = np.argsort(keys)
+        self._keys = np.array(keys, np.int64)[self._places]
+
+    def places(self, keys: Ints) -> Ints:
+        """Where the offers of these keys are; -1 for what is none of them."""
+        found = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[found] == keys, self._places[found], -1)
+
+
 def kept_back(data: Sequence[bytes], columns: Columns) -> tuple[list[tuple[Hold, ...]], Bools]:
     """(n,) what was kept back although its rules held, of what was `drawn`, and whether that can be read."""
     holds: list[tuple[Hold, ...]] = [()] * len(columns.entries)

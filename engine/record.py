@@ -27,8 +27,6 @@ _CHOICE: Final = struct.Struct("<Idfffq")
 _TIME: Final = struct.Struct("<q")
 _LENGTHS: Final = struct.Struct("<BBHHHH")
 _LENGTHS_AT: Final = _FIXED.size - struct.calcsize("<BBHHHHd")
-_KEY_AND_END: Final = struct.Struct("<I20xq")
-"""Of a row of the slate."""
 _OUTCOME: Final = struct.Struct("<BBQIIBBqdQBB")
 _OUTCOME_MORE: Final = struct.Struct("<QH")
 """Hash of the outcome corrected, bytes of the rewards: in an outcome of the second form."""
@@ -303,36 +301,9 @@ class OutcomeRecord:
             raise RecordError(f"outcome of {len(data)} bytes cannot be read: {error}") from error
 
 
-class Served(NamedTuple):
-    """What attribution needs of a decision."""
-
-    time_ms: int
-    offers: Sequence[tuple[int, int]]
-    """(offer key, window_end_ms) in rank order."""
-
-
-def served(data: bytes) -> Served | OutcomeRecord | ForgetRecord:
-    """Read an entry of the log for attribution: 1.5 µs for a decision of three offers, where `unpack` takes 12.
-
-    Raises RecordError.
-    """
-    if data[:1] != _DECISION_START:
-        return forgets(data) if data[:1] == _FORGET_START else OutcomeRecord.unpack(data)
-    try:
-        rows, *lengths, rules = _LENGTHS.unpack_from(data, _LENGTHS_AT)
-        rules_n = rules & ~_FAILED_TOO
-        at = _FIXED.size + sum(lengths) + rules_n * (2 if rules & _FAILED_TOO else 1)
-        if not _fits(data, at + rows * _CHOICE.size):
-            raise RecordError(f"decision record of {len(data)} bytes is cut short, too long or of another form")
-        [time_ms] = _TIME.unpack_from(data, 2)
-        return Served(time_ms, [_KEY_AND_END.unpack_from(data, at + row * _CHOICE.size) for row in range(rows)])
-    except struct.error as error:
-        raise RecordError(f"decision record of {len(data)} bytes cannot be read: {error}") from error
-
-
-def _fits(data: bytes, end: int) -> bool:
-    """Whether the slate of a decision may end there: at the end of the record, or before its basis."""
-    return len(data) == end if data[1] == _FORM else data[1] == _FORM_BASIS and len(data) > end
+def follow_up(data: bytes) -> OutcomeRecord | ForgetRecord:
+    """Read an entry of the log that is no decision. Raises RecordError for one, and for other bytes."""
+    return forgets(data) if data[:1] == _FORGET_START else OutcomeRecord.unpack(data)
 
 
 def forgets(data: bytes) -> ForgetRecord:
@@ -383,9 +354,7 @@ def is_decision(data: bytes) -> bool:
 
 def unpack(data: bytes) -> DecisionRecord | OutcomeRecord | ForgetRecord:
     """Read an entry of the decision log. Raises RecordError."""
-    if is_decision(data):
-        return DecisionRecord.unpack(data)
-    return forgets(data) if data[:1] == _FORGET_START else OutcomeRecord.unpack(data)
+    return DecisionRecord.unpack(data) if is_decision(data) else follow_up(data)
 
 
 def decision_id(partition: int, position: Offset) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import orjson
@@ -67,12 +67,17 @@ def entries(
     return [LogEntry(Offset(start + n, 0), record.pack()) for n in range(count)]
 
 
+def observed(watch: ExplorationWatch, partition: int, some: Sequence[LogEntry]) -> None:
+    watch.observe(partition, some)
+    watch.judge()
+
+
 def test_it_tells_of_the_policy_once_and_of_its_recovery() -> None:
     catalogue = catalogue_of(governed(ALARM))
     watch = ExplorationWatch(catalogue)
-    watch.observe(0, entries(catalogue, 1, 99, [("card", 1.0)]))
+    observed(watch, 0, entries(catalogue, 1, 99, [("card", 1.0)]))
     assert (watch.share, watch.stopped, watch.lines(), watch.has_news) == (None, False, [], False)
-    watch.observe(0, entries(catalogue, 100, 1, [("card", 1.0)]))
+    observed(watch, 0, entries(catalogue, 100, 1, [("card", 1.0)]))
     assert (watch.share, watch.stopped, watch.has_news) == (0.0, True, True)
     [(level, line), (_, offers)] = watch.lines()
     assert level == logging.WARNING and "the policy has stopped exploring" in line
@@ -81,9 +86,9 @@ def test_it_tells_of_the_policy_once_and_of_its_recovery() -> None:
     told = {"config": catalogue.version, "share": 0.0, "stopped": True, "offers": offers_stopped}
     assert watch.figures() == told
     assert not watch.has_news
-    watch.observe(0, entries(catalogue, 200, 100, [("card", 1.0)]))
+    observed(watch, 0, entries(catalogue, 200, 100, [("card", 1.0)]))
     assert watch.stopped and watch.lines() == [], "it is told once"
-    watch.observe(0, entries(catalogue, 300, 100, [("card", 0.9), ("loan", 0.8)]))
+    observed(watch, 0, entries(catalogue, 300, 100, [("card", 0.9), ("loan", 0.8)]))
     assert watch.share == pytest.approx(0.1) and not watch.stopped
     assert watch.lines() == [
         (logging.INFO, "the policy explores again"),
@@ -97,9 +102,9 @@ def test_an_offer_that_is_not_eligible_or_not_to_be_explored_is_not_missed() -> 
     text = governed(ALARM).replace(b"  - id: helpline\n", b"  - id: helpline\n    explore: false\n")
     catalogue = catalogue_of(text)
     watch = ExplorationWatch(catalogue)
-    watch.observe(0, entries(catalogue, 1, 300, [("card", 0.5)], held=b"\0"))
+    observed(watch, 0, entries(catalogue, 1, 300, [("card", 0.5)], held=b"\0"))
     assert not watch.stopped and watch.names == []
-    watch.observe(0, entries(catalogue, 400, 100, [("card", 0.5)], held=b"\3"))
+    observed(watch, 0, entries(catalogue, 400, 100, [("card", 0.5)], held=b"\3"))
     assert watch.names == ["loan"]
 
 
@@ -109,14 +114,14 @@ def test_who_had_nothing_to_choose_from_says_nothing() -> None:
         text = text.replace(offer, offer + b"\n    starts_ms: 1\n    ends_ms: 2")
     catalogue = catalogue_of(text)
     watch = ExplorationWatch(catalogue)
-    watch.observe(0, entries(catalogue, 1, 300, [("loan", 1.0)]))
+    observed(watch, 0, entries(catalogue, 1, 300, [("loan", 1.0)]))
     assert watch.share is None and not watch.stopped
 
 
 def test_silence_is_a_choice_and_chance_like_any_other() -> None:
     catalogue = catalogue_of(governed(ALARM))
     watch = ExplorationWatch(catalogue)
-    watch.observe(0, entries(catalogue, 1, 100, [], nothing=0.75))
+    observed(watch, 0, entries(catalogue, 1, 100, [], nothing=0.75))
     assert watch.share == pytest.approx(0.25)
 
 
@@ -125,19 +130,19 @@ def test_entries_seen_before_those_of_others_and_damaged_ones_are_passed_over() 
     watch = ExplorationWatch(catalogue)
     half = entries(catalogue, 1, 60, [("card", 0.5)])
     for _ in range(5):
-        watch.observe(0, half)
-    watch.observe(1, entries(catalogue, 1, 300, [("card", 1.0)], version="00" * 8))
+        observed(watch, 0, half)
+    observed(watch, 1, entries(catalogue, 1, 300, [("card", 1.0)], version="00" * 8))
     damaged = [LogEntry(entry.offset, entry.data[:cut]) for cut in (0, 1, 30, 90, 120) for entry in half]
-    watch.observe(2, [LogEntry(Offset(n + 1, 0), entry.data) for n, entry in enumerate(damaged)])
+    observed(watch, 2, [LogEntry(Offset(n + 1, 0), entry.data) for n, entry in enumerate(damaged)])
     assert watch.share is None
-    watch.observe(1, entries(catalogue, 400, 40, [("card", 0.5)]))
+    observed(watch, 1, entries(catalogue, 400, 40, [("card", 0.5)]))
     assert watch.share == pytest.approx(0.5)
 
 
 def test_without_an_alarm_nothing_is_watched() -> None:
     catalogue = catalogue_of(governed(b"alarm: null"))
     watch = ExplorationWatch(catalogue)
-    watch.observe(0, entries(catalogue, 1, 500, [("card", 1.0)]))
+    observed(watch, 0, entries(catalogue, 1, 500, [("card", 1.0)]))
     assert (watch.share, watch.stopped, watch.names) == (None, False, [])
 
 
@@ -200,7 +205,7 @@ def test_the_command_tells_what_the_learner_saw(server: Server, tmp_path: Path) 
 
     async def publish(slate: list[tuple[str, float]]) -> None:
         watch = ExplorationWatch(catalogue)
-        watch.observe(0, entries(catalogue, 1, 100, slate))
+        observed(watch, 0, entries(catalogue, 1, 100, slate))
         store = await RedisStore.open(server.url, PARTITIONS)
         head = {"version": 1, "transform": catalogue.transform.version, "exploration": watch.figures()}
         await store.publish_policy(orjson.dumps(head), {})

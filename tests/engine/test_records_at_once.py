@@ -1,5 +1,6 @@
 """Records read many at once say what they say one by one."""
 
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from engine.basis import Basis
 from engine.holds import Hold
 from engine.lifecycle import Stage
 from engine.logcolumns import columns_of, kept_back
-from engine.record import Choice, DecisionRecord, OutcomeRecord, RecordError, Served, served
+from engine.record import CHOICE_FORMAT, FAILED_TOO, FIXED_FORMAT, FORM_BASIS, Choice, DecisionRecord, OutcomeRecord
 from engine.whatif.records import bases, read
 from features import Offset
 
@@ -138,15 +139,23 @@ def test_a_damaged_head_reads_as_one_by_one(one: DecisionRecord, at: int, octet:
     found = columns_of([OUTCOME, bytes(data), OUTCOME], bytes.fromhex("0123456789abcdef"), 10)
     assert found.entries.tolist() == ([1] if _has_slate(bytes(data)) else [])
     if len(found.entries):
-        record = served(bytes(data))
-        assert isinstance(record, Served) and record.time_ms == found.times_ms[0]
         count = found.counts[0]
-        assert list(zip(found.keys[0, :count], found.ends_ms[0, :count], strict=True)) == list(record.offers)
+        assert list(zip(found.keys[0, :count], found.ends_ms[0, :count], strict=True)) == _slate(bytes(data))
         kept_back([OUTCOME, bytes(data), OUTCOME], found)
 
 
+def _slate(data: bytes) -> list[tuple[int, int]] | None:
+    """(offer key, end of the window) of each offer of a decision; None of what is none."""
+    if len(data) < struct.calcsize(FIXED_FORMAT) or data[0] != 1:
+        return None
+    *_, count, customer_n, request_n, context_n, x_n, rules, _ = struct.unpack_from(FIXED_FORMAT, data)
+    rules_n = 2 * (rules - FAILED_TOO) if rules >= FAILED_TOO else rules
+    start = struct.calcsize(FIXED_FORMAT) + customer_n + request_n + context_n + x_n + rules_n
+    end = start + count * struct.calcsize(CHOICE_FORMAT)
+    if (data[1] == 1 and end == len(data)) or (data[1] == FORM_BASIS and end < len(data)):
+        return [(key, end_ms) for key, *_, end_ms in struct.iter_unpack(CHOICE_FORMAT, data[start:end])]
+    return None
+
+
 def _has_slate(data: bytes) -> bool:
-    try:
-        return isinstance(served(data), Served)
-    except RecordError:
-        return False
+    return _slate(data) is not None
