@@ -9,6 +9,7 @@ Where nothing in them was put into words for one customer, the answers of a batc
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from struct import Struct
 from typing import Final, NamedTuple, Self
 
@@ -136,7 +137,7 @@ class AnswerWriter:
         ]
         data, ends = pack_answers(
             np.fromiter((draft.row for draft in drafts), np.int64, len(drafts)),
-            np.array([(position.ms, position.seq) for position in positions], np.int64),
+            np.fromiter(chain.from_iterable(positions), np.int64, 2 * len(drafts)).reshape(-1, 2),
             np.array(partitions, np.int64),
             np.array(offers_of, np.int64),
             np.array([self._words_at[ask.language] for ask in asks], np.int64),

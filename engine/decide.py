@@ -258,7 +258,7 @@ def _decide_new(
         Rested(columns, column_counts, mean, sd),
         packed_rows(values),
         np.zeros(count) if surcharges is None else surcharges,
-        np.full(count, GATE_OPEN) if gates is None else gates,
+        np.zeros(count) + GATE_OPEN if gates is None else gates,
         _extra(held, prices, [parameters for _, parameters in quotes], answers, count),
         bytes.fromhex(catalogue.version),
         catalogue.transform.version,

@@ -147,7 +147,10 @@ class Decider:
         self._bulk: deque[_Waiting] = deque()
         self._bulk_in_flight = False
         self._deadlines = Deadlines(self._too_late)
-        self._workers: set[asyncio.Task[None]] = set()
+        self._workers: dict[int, asyncio.Task[None]] = {}
+        self._begun = 0
+        self._waking = 0
+        """Of these, how many have not looked yet what waits."""
         self._in_flight: set[str] = set()
         """Customers of the batches in flight."""
         self._draining = False
@@ -193,8 +196,9 @@ class Decider:
         self._queue.append(waiting)
         if within_s is not None:
             self._deadlines.add(within_s, waiting)
-        if len(self._workers) < DECIDE_BATCHES_MAX:
-            self._workers.add(asyncio.create_task(self._run()))
+        # Requests come in bursts, and whoever looks first takes up to a whole batch of them.
+        if len(self._queue) > self._waking * DECIDE_BATCH_MAX:
+            self._wake()
 
     def enqueue_bulk(self, ask: Ask, answer: Promise, *, preview: bool) -> None:
         """Have a request of a batch answered, after those who wait for `enqueue`. Raises Unavailable when draining.
@@ -204,8 +208,14 @@ class Decider:
         if self._draining:
             raise Unavailable("the server is stopping; send the batch again, to another one or in a moment")
         self._bulk.append(_Waiting(ask, answer, self.serving, bulk=True, preview=preview))
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have another batch begun, if there may be one more."""
         if len(self._workers) < DECIDE_BATCHES_MAX:
-            self._workers.add(asyncio.create_task(self._run()))
+            self._waking += 1
+            self._begun += 1
+            self._workers[self._begun] = asyncio.create_task(self._run(self._begun))
 
     def _too_late(self, waiting: Sequence[_Waiting]) -> None:
         """Answer those whose deadlines are near. What is under way for them goes on, and nobody is told of it."""
@@ -217,7 +227,7 @@ class Decider:
         """Refuse new requests and answer those that wait."""
         self._draining = True
         while self._workers:
-            await asyncio.wait(self._workers)
+            await asyncio.wait(self._workers.values())
 
     def _take(self) -> list[_Waiting]:
         """The next batch: of callers of Decide, or of DecideMany if none of the others waits."""
@@ -247,7 +257,8 @@ class Decider:
         queue.extendleft(reversed(later))
         return batch
 
-    async def _run(self) -> None:
+    async def _run(self, worker: int) -> None:
+        self._waking -= 1
         try:
             while batch := self._take():
                 started = time.perf_counter()
@@ -266,9 +277,7 @@ class Decider:
                     self._bulk_in_flight = False
         finally:
             # Here and not in a callback: between an empty queue and this line nobody can put a request into it.
-            task = asyncio.current_task()
-            assert task is not None
-            self._workers.discard(task)
+            del self._workers[worker]
 
     async def _decide(self, batch: Sequence[_Waiting]) -> None:
         if self._outlet is not None and self._outlet.away:
@@ -445,6 +454,8 @@ class Decider:
         except StoreError as error:
             self._fall_back(rows.batch, STATE_STORE_UNAVAILABLE, error)
             return rows.at(())
+        if not looked:
+            return rows
         staying: list[int] = []
         found: list[Found] = []
         for at, one in enumerate(looked):

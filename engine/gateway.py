@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import orjson
 
 from engine import limits, metrics
-from engine.catalogue import ANY_PLACEMENT, Catalogue, Column
+from engine.catalogue import Catalogue, Column
 from engine.config_schema import Attribute, key_of
 from engine.drafts import Ask
 from engine.errors import InvalidArgument
@@ -158,24 +158,24 @@ def _kind(value: Plain) -> str:
 
 
 def placed(catalogue: Catalogue, channel: str, placement: str) -> tuple[int, int]:
-    """(channel, placement) as indices."""
+    """(channel, placement) as indices. Raises InvalidArgument."""
+    place = catalogue.placement_index.get((channel, placement))
+    if place is not None:
+        return catalogue.channel_index[channel], place
     at = catalogue.channel_index.get(channel)
     if at is None:
         if not channel:
             raise InvalidArgument("channel: empty, expected a channel of the catalogue")
         raise InvalidArgument(f"channel: no channel {shown(channel)}; there are {', '.join(catalogue.channel_index)}")
-    if not placement:
-        return at, ANY_PLACEMENT
-    place = catalogue.placement_index.get((channel, placement))
-    if place is None:
-        there = ", ".join(catalogue.config.channels[at].placements) or "none"
-        raise InvalidArgument(f"placement: channel {channel!r} has no placement {shown(placement)}; there are {there}")
-    return at, place
+    there = ", ".join(catalogue.config.channels[at].placements) or "none"
+    raise InvalidArgument(f"placement: channel {channel!r} has no placement {shown(placement)}; there are {there}")
 
 
 def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: int) -> Ask:
     """A checked Decide request."""
-    customer = customer_of(request.customer_id, request.identities, catalogue)
+    customer = request.customer_id
+    if not (customer.isascii() and 0 < len(customer) <= limits.ID_BYTES_MAX and customer.isprintable()):
+        customer = customer_of(customer, request.identities, catalogue)  # which a plain one needs not
     request_id = text_id(request.request_id, "request_id", empty_ok=True)
     channel, placement = placed(catalogue, request.channel, request.placement)
     if request.limit > limits.SLATE_MAX:
@@ -188,18 +188,18 @@ def ask_of(request: decisions_pb2.DecideRequest, catalogue: Catalogue, now_ms: i
     given = request.context
     facts: list[tuple[int, float]] = []
     context = b""
-    if given:
-        if len(given) > limits.CONTEXT_ENTRIES_MAX:
-            raise InvalidArgument(f"context: {len(given)} entries, at most {limits.CONTEXT_ENTRIES_MAX} are allowed")
+    if count := len(given):
+        if count > limits.CONTEXT_ENTRIES_MAX:
+            raise InvalidArgument(f"context: {count} entries, at most {limits.CONTEXT_ENTRIES_MAX} are allowed")
         values: dict[str, Plain] = {}
-        for name, value in given.items():
+        for name in given:  # items() of such a map is Python's, and takes twice as long
             fact = catalogue.facts.get(name)
             if fact is None:
                 there = ", ".join(catalogue.facts) or "none"
                 raise InvalidArgument(f"context[{shown(name)}]: no such fact is declared; there are {there}")
             column = catalogue.fact_columns[name]
             field = f"context[{name}]"
-            said = values[name] = typed(plain(value, field), fact, field)
+            said = values[name] = typed(plain(given[name], field), fact, field)
             facts.append((column, _as_number(said, catalogue.columns[column])))
         for name, flag in catalogue.consents.items():
             if name in values and values.get(flag) is not True:
