@@ -139,6 +139,7 @@ def test_a_damaged_head_reads_as_one_by_one(one: DecisionRecord, at: int, octet:
     found = columns_of([OUTCOME, bytes(data), OUTCOME], bytes.fromhex("0123456789abcdef"), 10)
     assert found.entries.tolist() == ([1] if _has_slate(bytes(data)) else [])
     if len(found.entries):
+        assert found.times_ms[0] == struct.unpack_from(FIXED_FORMAT, data)[2]
         count = found.counts[0]
         assert list(zip(found.keys[0, :count], found.ends_ms[0, :count], strict=True)) == _slate(bytes(data))
         kept_back([OUTCOME, bytes(data), OUTCOME], found)
