@@ -7,8 +7,9 @@ certain, whatever the method and its budgets; nothing else about a decision need
     offer    sum of 1 − p where it was shown, over the decisions at which it was eligible
 
 Both are judged at the end of every so many such decisions, and begin anew: what is below the floor of the
-configuration has stopped, until the next end says otherwise. Until the first end nothing is said. Decisions of other
-configurations are passed over, as their rules are others. An offer that is not to be explored is not missed.
+configuration has stopped, until an end finds it well above: an offer at the floor is tried about once between two ends,
+by luck never or twice, and would stop and begin again without end. Until the first end nothing is said. Decisions of
+other configurations are passed over, as their rules are others. An offer that is not to be explored is not missed.
 
 The figures travel with the policy to the servers, whose metrics show them. A restarted learner counts anew, from what
 was known last.
@@ -31,6 +32,8 @@ Ints = NDArray[np.int64]
 
 _ROWS_MAX: Final = 256
 """Decisions looked at together: with a thousand offers a matrix of this height has two megabytes."""
+_AGAIN_TIMES: Final = 4
+"""What has stopped explores again at so many times the floor: luck seldom makes that much of it."""
 _NAMES_MAX: Final = 10
 """Offers that a line of the log names."""
 
@@ -120,12 +123,13 @@ class ExplorationWatch:
         assert self._alarm is not None
         if self._choices >= self._alarm.decisions:
             self.share = self._chance / self._choices
-            self.stopped = self.share < self._alarm.policy
+            self.stopped = self.share < self._alarm.policy * (_AGAIN_TIMES if self.stopped else 1)
             self._choices, self._chance = 0, 0.0
             self.has_news = True
         full = self._eligible >= self._alarm.decisions
         if full.any():
-            dead = (self._tried < self._alarm.offer * self._eligible) & self._watched
+            floors = self._alarm.offer * np.where(self.offers_stopped, _AGAIN_TIMES, 1)
+            dead = (self._tried < floors * self._eligible) & self._watched
             self.has_news |= bool((full & (dead != self.offers_stopped)).any())
             self.offers_stopped = np.where(full, dead, self.offers_stopped)
             self._tried[full], self._eligible[full] = 0.0, 0

@@ -97,6 +97,17 @@ def test_it_tells_of_the_policy_once_and_of_its_recovery() -> None:
     assert watch.names == ["helpline"]
 
 
+def test_what_is_about_at_the_floor_is_told_once_and_not_again_and_again() -> None:
+    """Tried once in a hundred decisions on average, by luck twice or never; the floor is at two."""
+    catalogue = catalogue_of(governed(b"alarm: {decisions: 100, policy: 0.02, offer: 0.02}"))
+    watch = ExplorationWatch(catalogue)
+    told = []
+    for turn, p in enumerate((0.5, 0.975, 0.985, 0.93, 0.975, 0.985, 0.91)):
+        observed(watch, 0, entries(catalogue, 100 * turn + 1, 100, [("card", p)]))
+        told.append((watch.stopped, "card" in watch.names))
+    assert told == [(False, False)] * 2 + [(True, True)] * 4 + [(False, False)]
+
+
 def test_an_offer_that_is_not_eligible_or_not_to_be_explored_is_not_missed() -> None:
     """The loan has rules that did not hold; the helpline is made as the best only."""
     text = governed(ALARM).replace(b"  - id: helpline\n", b"  - id: helpline\n    explore: false\n")
