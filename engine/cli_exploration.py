@@ -35,11 +35,12 @@ def exploration(config_path: Path, data_path: Path | None, redis_url: str | None
     if alarm is None:
         click.echo("nothing is watched: the configuration has alarm: null")
         return
+    decisions, _ = alarm.judged_after
     if figures.get("config") != catalogue.version or figures["share"] is None:
-        click.echo(f"not known yet: it takes {alarm.decisions:,} decisions with this configuration")
+        click.echo(f"not known yet: it takes {decisions:,} decisions with this configuration")
     else:
         stopped = " (stopped exploring)" if figures["stopped"] else ""
-        click.echo(f"left to chance: {figures['share']:.2%} of the last {alarm.decisions:,} decisions{stopped}")
+        click.echo(f"left to chance: {figures['share']:.2%} of the last {decisions:,} decisions{stopped}")
     if figures.get("config") != catalogue.version:
         return
     for name in figures["offers"]:

@@ -2,6 +2,7 @@
 engine.config_check, reading files in engine.config.
 """
 
+import math
 import re
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
@@ -433,12 +434,25 @@ class ExplorationBudget(Part):
     offers: dict[Id, Share] = Field(default_factory=dict)
 
 
+ALARM_SURE: Final = 0.99
+"""How sure it must be that a share is below or above its floor."""
+
+
 class ExplorationAlarm(Part):
     """When exploration counts as dead."""
 
     decisions: Annotated[int, Field(ge=100, le=10_000_000)] = 10_000
     policy: Share = 0.001
     offer: Share = 0.0001
+
+    @property
+    def judged_after(self) -> tuple[float, float]:
+        """(policy, offer) after how many decisions each is judged: so many that nothing at all is a sign, at least."""
+
+        def telling(floor: float) -> float:
+            return max(self.decisions, math.ceil(-math.log(1.0 - ALARM_SURE) / floor) if floor else math.inf)
+
+        return telling(self.policy), telling(self.offer)
 
 
 class ExplorationTuning(Part):

@@ -6,10 +6,13 @@ certain, whatever the method and its budgets; nothing else about a decision need
     policy   mean of 1 − p of the first place, over the decisions that had something to choose from
     offer    sum of 1 − p where it was shown, over the decisions at which it was eligible
 
-Both are judged at the end of every so many such decisions, and begin anew: what is below the floor of the
-configuration has stopped, until an end finds it well above: an offer at the floor is tried about once between two ends,
-by luck never or twice, and would stop and begin again without end. Until the first end nothing is said. Decisions of
-other configurations are passed over, as their rules are others. An offer that is not to be explored is not missed.
+Each is judged at the end of so many such decisions that chance cannot mislead, and begins anew. Sums of numbers between
+0 and 1 scatter at most as counts do (Poisson): what is surely below the floor of the configuration has stopped, what is
+surely above it explores, and where it is neither, what was known before stands. An offer that is tried once in ten
+thousand decisions is often not tried in ten thousand: it takes 46,052 of them until none says anything.
+
+Decisions of other configurations are passed over, as their rules are others. An offer that is not to be explored is not
+missed.
 
 The figures travel with the policy to the servers, whose metrics show them. A restarted learner counts anew, from what
 was known last.
@@ -21,8 +24,10 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaincinv
 
 from engine.catalogue import Catalogue
+from engine.config_schema import ALARM_SURE
 from engine.holds import Hold
 from engine.logcolumns import Columns, OffersByKey, columns_of, kept_back
 from engine.store.base import LogEntry
@@ -32,8 +37,6 @@ Ints = NDArray[np.int64]
 
 _ROWS_MAX: Final = 256
 """Decisions looked at together: with a thousand offers a matrix of this height has two megabytes."""
-_AGAIN_TIMES: Final = 4
-"""What has stopped explores again at so many times the floor: luck seldom makes that much of it."""
 _NAMES_MAX: Final = 10
 """Offers that a line of the log names."""
 
@@ -121,15 +124,15 @@ class ExplorationWatch:
 
     def _conclude(self) -> None:
         assert self._alarm is not None
-        if self._choices >= self._alarm.decisions:
+        policy, offer = self._alarm.judged_after
+        if self._choices >= policy:
             self.share = self._chance / self._choices
-            self.stopped = self.share < self._alarm.policy * (_AGAIN_TIMES if self.stopped else 1)
+            self.stopped = bool(_stopped(self._chance, self._alarm.policy * self._choices, before=self.stopped))
             self._choices, self._chance = 0, 0.0
             self.has_news = True
-        full = self._eligible >= self._alarm.decisions
+        full = self._eligible >= offer
         if full.any():
-            floors = self._alarm.offer * np.where(self.offers_stopped, _AGAIN_TIMES, 1)
-            dead = (self._tried < floors * self._eligible) & self._watched
+            dead = _stopped(self._tried, self._alarm.offer * self._eligible, before=self.offers_stopped) & self._watched
             self.has_news |= bool((full & (dead != self.offers_stopped)).any())
             self.offers_stopped = np.where(full, dead, self.offers_stopped)
             self._tried[full], self._eligible[full] = 0.0, 0
@@ -172,6 +175,16 @@ class ExplorationWatch:
             lines.append((logging.INFO, f"offers that are explored again: {_some(back)}"))
         self._told = self.stopped, frozenset(names)
         return lines
+
+
+def _stopped(tried: Any, floor: Any, *, before: Any) -> Any:
+    """Whether sums are surely below what they must be; where they are neither below nor above, as before.
+
+    The bounds are those of a Poisson mean (Garwood 1936).
+    """
+    below = gammaincinv(np.add(tried, 1.0), ALARM_SURE) < floor
+    above = gammaincinv(np.maximum(tried, 1e-9), 1.0 - ALARM_SURE) > floor
+    return below | (before & ~above)
 
 
 def _some(names: Sequence[str]) -> str:

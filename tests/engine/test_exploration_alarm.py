@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 
 from engine.catalogue import Catalogue
 from engine.cli import main
+from engine.config_schema import ExplorationAlarm
 from engine.explorewatch import ExplorationWatch
 from engine.learning import Learning
 from engine.limits import PARTITIONS
@@ -24,7 +25,7 @@ from tests.small_engine import CONFIG, START_MS, SmallEngine, catalogue_of
 from tests.store.conftest import Server
 
 EVERYWHERE = CONFIG.replace(b"    channels: [branch]\n", b"")
-ALARM = b"alarm: {decisions: 100, policy: 0.01, offer: 0.02}"
+ALARM = b"alarm: {decisions: 100, policy: 0.05, offer: 0.05}"
 
 
 def governed(text: bytes) -> bytes:
@@ -88,8 +89,8 @@ def test_it_tells_of_the_policy_once_and_of_its_recovery() -> None:
     assert not watch.has_news
     observed(watch, 0, entries(catalogue, 200, 100, [("card", 1.0)]))
     assert watch.stopped and watch.lines() == [], "it is told once"
-    observed(watch, 0, entries(catalogue, 300, 100, [("card", 0.9), ("loan", 0.8)]))
-    assert watch.share == pytest.approx(0.1) and not watch.stopped
+    observed(watch, 0, entries(catalogue, 300, 100, [("card", 0.85), ("loan", 0.8)]))
+    assert watch.share == pytest.approx(0.15) and not watch.stopped
     assert watch.lines() == [
         (logging.INFO, "the policy explores again"),
         (logging.INFO, "offers that are explored again: card, loan"),
@@ -97,15 +98,28 @@ def test_it_tells_of_the_policy_once_and_of_its_recovery() -> None:
     assert watch.names == ["helpline"]
 
 
-def test_what_is_about_at_the_floor_is_told_once_and_not_again_and_again() -> None:
-    """Tried once in a hundred decisions on average, by luck twice or never; the floor is at two."""
-    catalogue = catalogue_of(governed(b"alarm: {decisions: 100, policy: 0.02, offer: 0.02}"))
+def test_what_is_about_at_the_floor_does_not_come_and_go() -> None:
+    """With a floor of a tenth two in a hundred are surely less, 19 surely more; what is between changes nothing."""
+    catalogue = catalogue_of(governed(b"alarm: {decisions: 100, policy: 0.1, offer: 0.1}"))
     watch = ExplorationWatch(catalogue)
     told = []
-    for turn, p in enumerate((0.5, 0.975, 0.985, 0.93, 0.975, 0.985, 0.91)):
-        observed(watch, 0, entries(catalogue, 100 * turn + 1, 100, [("card", p)]))
+    for turn, chance in enumerate((0.5, 0.11, 0.03, 0.02, 0.09, 0.11, 0.18, 0.19, 0.06)):
+        observed(watch, 0, entries(catalogue, 100 * turn + 1, 100, [("card", 1.0 - chance)]))
         told.append((watch.stopped, "card" in watch.names))
-    assert told == [(False, False)] * 2 + [(True, True)] * 4 + [(False, False)]
+    assert told == [(stopped, stopped) for stopped in [False] * 3 + [True] * 4 + [False] * 2]
+
+
+def test_none_says_nothing_before_it_is_a_sign() -> None:
+    """At a floor of one in ten thousand none of so many is luck in a third of the cases."""
+    catalogue = catalogue_of(governed(b"alarm: {decisions: 10000}"))
+    watch = ExplorationWatch(catalogue)
+    assert ExplorationAlarm().judged_after == (10_000, 46_052)
+    told = []
+    for turn in range(24):
+        observed(watch, 0, entries(catalogue, 2_000 * turn + 1, 2_000, [("card", 1.0)]))
+        told.append((watch.stopped, watch.names))
+    every = ["card", "loan", "helpline"]
+    assert told == [(False, [])] * 4 + [(True, [])] * 19 + [(True, every)]
 
 
 def test_an_offer_that_is_not_eligible_or_not_to_be_explored_is_not_missed() -> None:

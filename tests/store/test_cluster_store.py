@@ -151,7 +151,7 @@ async def test_the_first_address_that_answers_is_enough(cluster: RedisCluster) -
 
 
 async def test_databases_and_several_single_servers_are_refused(cluster: RedisCluster, own_server) -> None:
-    with pytest.raises(StoreError, match="^database 3: ERR (DB index is out of range|SELECT is not allowed)"):
+    with pytest.raises(StoreError, match=r"^database 3: ERR (DB index is out of range|SELECT is not allowed)"):
         await RedisStore.open(f"{cluster.url}/3", PARTITIONS)
     await own_server.say(b"CONFIG", b"SET", b"port", b"%d" % (port := free_ports(1)[0]))
     with pytest.raises(StoreError, match="names several servers"):
