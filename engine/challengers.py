@@ -11,9 +11,10 @@ yeses would be there and the noes not. Two things are counted of each model besi
 
                     v(c) = q(c) + [a = c] / p · (r − q(a))          difference = v(challenger's) − v(champion's)
 
-Where both choose alike the difference is exactly 0. Rewards are what `opportune dataset` calls so, less contact
-costs: share of the value × value − cost, and 0 for silence. Sums are kept in BUCKETS by a hash of the customer, so
-that those of one customer are together, and models.evaluation.interval bounds a mean of independent draws.
+Where both choose alike the difference is exactly 0. Of decisions that repeated a draw (engine.draws) the estimates
+count, the value does not. Rewards are what `opportune dataset` calls so, less contact costs: share of the value × value
+− cost, and 0 for silence. Sums are kept in BUCKETS by a hash of the customer, so that those of one customer are
+together, and models.evaluation.interval bounds a mean of independent draws.
 
 An apprentice learns another thing, what was chosen from what was possible; counted is how often it would have chosen
 the same.
@@ -42,6 +43,7 @@ from engine import rivermodel
 from engine.attribution import Lesson
 from engine.catalogue import OFFER_KINDS, Catalogue
 from engine.config_schema import Challenger
+from engine.draws import Draws
 from engine.forget.entry import KIND, ForgetRecord
 from engine.learner import Due, Learner, Position, posterior_options
 from engine.limits import CHALLENGER_DECISIONS_MAX
@@ -159,6 +161,7 @@ class Challengers:
         self._values[list(catalogue.silent.offers)] = 0.0  # nothing comes of them
         self._costs = np.array([offer.contact_cost for offer in catalogue.offers])
         self._open: dict[Position, Open] = {}
+        self._draws = Draws()
         self._ends: dict[int, deque[Position]] = {}
         """By partition, in order of decisions."""
         self._offsets: dict[int, Offset] = {}
@@ -189,6 +192,7 @@ class Challengers:
 
     def _think(self, position: Position, record: DecisionRecord) -> None:
         catalogue = self._catalogue
+        fresh = self._draws.is_fresh(record)  # of all, counted or not
         offers = tuple(catalogue.index_of_key.get(choice.key, -1) for choice in record.slate)
         propensity = record.slate[0].propensity if record.slate else record.nothing_propensity
         other = record.config_version != catalogue.version or record.transform_version != catalogue.transform.version
@@ -231,6 +235,7 @@ class Challengers:
                 estimates=tuple(self._as_target(at, one.mean) for at, one in zip(offers, record.slate, strict=True)),
                 thoughts=thoughts,
                 served_by=served_by,
+                fresh_draw=fresh,
             )
             self._ends.setdefault(position[0], deque()).append(position)
 

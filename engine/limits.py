@@ -270,6 +270,8 @@ LATE_OUTCOME_MS_MAX: Final = 180 * 86_400_000
 
 CHALLENGER_DECISIONS_MAX: Final = 50_000
 """Decisions whose windows are open that challengers follow; those that come while there are so many are left out."""
+DRAWS_KEPT_ENTRIES_MAX: Final = 1 << 20
+"""Customers whose last dice are known to what judges policies while the engine runs, 8 bytes each."""
 
 # --- leads ----------------------------------------------------------------------------------------------------------
 LEAD_LISTS_ENTRIES_MAX: Final = 1_000

@@ -99,6 +99,11 @@ class DecisionRecord:
         (engine.parameters) names the decision that began it."""
         return not self.limit
 
+    @property
+    def by_chance(self) -> bool:
+        """Whether anything of it was left to the dice."""
+        return any(0.0 < p < 1.0 for p in (self.nothing_propensity, *(choice.propensity for choice in self.slate)))
+
     def pack(self) -> bytes:
         """The bytes that `unpack` reads."""
         return pack_decision(

@@ -58,6 +58,8 @@ class Open:
     """By rank."""
     served_by: str = ""
     """The challenger whose decision it is; "" the champion's."""
+    fresh_draw: bool = True
+    """Whether it was drawn by dice of its own: else its propensity says nothing of its value."""
 
 
 class Tally:
@@ -70,6 +72,19 @@ class Tally:
 
     def count(self, one: Open, thought: Thought, reward: float) -> None:
         """A decision whose windows have closed."""
+        if one.fresh_draw:
+            self._value(one, thought, reward)
+        at = one.bucket
+        for rank, target in one.targets.items():
+            truth = target / TARGET_STEPS
+            ours, theirs = one.estimates[rank - 1], thought.estimates[rank - 1]
+            self.offers[at] += 1.0
+            self.brier[at] += (ours - truth) ** 2 - (theirs - truth) ** 2
+            self.surprise[at] += _log_loss(ours, truth) - _log_loss(theirs, truth)
+            self.own_brier += (theirs - truth) ** 2
+            self.own_surprise += _log_loss(theirs, truth)
+
+    def _value(self, one: Open, thought: Thought, reward: float) -> None:
         at = one.bucket
 
         def worth(choice: int, value: float) -> float:
@@ -83,14 +98,6 @@ class Tally:
         if thought.choice != one.choice and one.action in (thought.choice, one.choice):
             self.weights += 1.0 / one.propensity
             self.squares += 1.0 / one.propensity**2
-        for rank, target in one.targets.items():
-            truth = target / TARGET_STEPS
-            ours, theirs = one.estimates[rank - 1], thought.estimates[rank - 1]
-            self.offers[at] += 1.0
-            self.brier[at] += (ours - truth) ** 2 - (theirs - truth) ** 2
-            self.surprise[at] += _log_loss(ours, truth) - _log_loss(theirs, truth)
-            self.own_brier += (theirs - truth) ** 2
-            self.own_surprise += _log_loss(theirs, truth)
 
     def figures(self) -> dict[str, Any]:
         """What the sums say, differences in favour of the challenger above 0."""

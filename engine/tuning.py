@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from engine.basis import Basis, recorded
 from engine.catalogue import Catalogue
 from engine.choosing import Weighed, weighed
+from engine.draws import Draws
 from engine.forget.entry import KIND
 from engine.learner import Due, Learner, Position, prior_policy
 from engine.limits import CHALLENGER_DECISIONS_MAX, TUNING_COPY_ENTRIES_MAX, TUNING_STEP_ENTRIES_MAX
@@ -114,6 +115,7 @@ class Tuning:
         self._decisions = exploration.tuning.decisions
         self._at = len(self.grid) - 1
         self._epoch: _Epoch | None = None
+        self._draws = Draws()
         self._steps: list[dict[str, Any]] = []
         self._lines: list[tuple[int, str]] = []
         self.has_news = False
@@ -188,9 +190,10 @@ class Tuning:
             epoch.copies[position] = 1
             if len(epoch.copies) > TUNING_COPY_ENTRIES_MAX:
                 del epoch.copies[next(iter(epoch.copies))]
+            fresh = self._draws.is_fresh(record)
             if len(epoch.open) + len(rows) >= CHALLENGER_DECISIONS_MAX:
                 epoch.skipped += 1
-            elif self._counts(record) and record.basis is not None:
+            elif fresh and self._counts(record) and record.basis is not None:
                 rows.append((position, record, record.basis))
         for start in range(0, len(rows), 256):
             self._think(epoch, rows[start : start + 256])

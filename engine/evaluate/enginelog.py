@@ -17,7 +17,7 @@ from engine.basis import Basis, recorded
 from engine.bridge import Bridge
 from engine.catalogue import Catalogue
 from engine.errors import InvalidArgument
-from engine.evaluate.log import NOTHING, Bools, Floats, Ints, Log
+from engine.evaluate.log import NOTHING, REPEATED, Bools, Floats, Ints, Log
 from engine.history.decisions import Decided, Written
 from engine.holds import Situation
 from engine.learner import posterior_options
@@ -234,7 +234,7 @@ async def read(
     versions: list[str] = []
     later: list[list[tuple[str, float, float, float]]] = []
     unpaid: list[bool] = []
-    clock_ms = other = nothing_to_choose = without_chance = 0
+    clock_ms = other = nothing_to_choose = without_chance = again = 0
     async for now_ms, batch in decided:
         clock_ms = now_ms
         for one in batch:
@@ -250,6 +250,9 @@ async def read(
             propensity = record.slate[0].propensity if record.slate else record.nothing_propensity
             if propensity <= 0.0:
                 nothing_to_choose += 1
+                continue
+            if not one.fresh_draw:
+                again += 1
                 continue
             paid = first.get(reward)
             catalogues.setdefault(made_with.version, made_with)
@@ -278,6 +281,8 @@ async def read(
         remarks.append(f"left out {without_chance:,} decisions for control groups and arms that are not explored on")
     if nothing_to_choose:
         remarks.append(f"left out {nothing_to_choose:,} decisions in which there was nothing to choose from")
+    if again:
+        remarks.append(REPEATED.format(again))
     # Every decision within the longest window goes, whatever it offered: what is left must not depend on what was done.
     window_ms = max((ms for each in catalogues.values() for ms in each.windows_ms), default=0)
     kept = [at for at, row in enumerate(numbers) if row[0] + window_ms <= clock_ms]

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from engine.errors import InvalidArgument
-from engine.evaluate.log import NOTHING, Floats, Log
+from engine.evaluate.log import NOTHING, REPEATED, Floats, Log
 from models import DIMENSION_MAX, InputSpec, PosteriorOptions, Transform
 from models.evaluation import REWARD_MAX
 from models.transform import STEPS
@@ -132,6 +132,10 @@ def of_dataset(path: Path, reward: str) -> Log:
     table.keep(whole)
     if lost := table.keep(pl.col("propensity").cast(pl.Float64, strict=False).fill_null(1.0) != 0.0):
         remarks.append(f"left out {lost:,} decisions in which there was nothing to choose from")
+    if "fresh_draw" in table.frame.columns:  # not in files of an earlier release
+        fresh = pl.col("fresh_draw").cast(pl.String).str.to_lowercase()
+        if lost := table.keep((fresh != "false").fill_null(value=True)):
+            remarks.append(REPEATED.format(lost))
     closed = pl.col("window_closed").cast(pl.String).str.to_lowercase()
     # All decisions from the first open one on go: without the open ones alone, offers with short windows would be
     # favoured.

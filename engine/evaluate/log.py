@@ -18,6 +18,9 @@ NOTHING: Final = "(nothing)"
 """The action of saying nothing; no id of an offer has parentheses."""
 
 
+REPEATED: Final = "left out {:,} decisions that repeated a draw, as nothing had changed since: they were no draws"
+
+
 @dataclass(eq=False)
 class Log:
     """Decisions, one a row; n of them, over K actions."""

@@ -64,6 +64,16 @@ class _Partition:
     versions: set[str] = field(default_factory=set)
     entries: int = 0
     unreadable: int = 0
+    seeds: set[int] = field(default_factory=set)
+    """Of the draws that were read so far, in the second reading."""
+
+    def is_fresh(self, record: DecisionRecord) -> bool:
+        """Whether no decision before was drawn by the same dice; see engine.draws."""
+        if not record.by_chance:
+            return True
+        known = len(self.seeds)
+        self.seeds.add(record.seed)
+        return len(self.seeds) > known
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +133,8 @@ class Decided:
     catalogue: Catalogue | None
     offered: Sequence[dict[str, Any]]
     """The columns of each offer's row, in rank order."""
+    fresh_draw: bool = True
+    """Whether it was drawn by dice of its own, see engine.draws."""
 
     @property
     def first(self) -> dict[str, Any]:
@@ -151,13 +163,16 @@ async def decided(
                     record = unpack(entry.data)
                 except RecordError:
                     continue
-                if not isinstance(record, DecisionRecord) or not span[0] <= record.time_ms < span[1]:
+                if not isinstance(record, DecisionRecord):
+                    continue
+                fresh = partition.is_fresh(record)
+                if not span[0] <= record.time_ms < span[1]:
                     continue
                 made_with = catalogues.get(record.config_version)
                 fates = _fates(entry, record, partition, made_with)
                 pairs = enumerate(zip(record.slate, fates, strict=True), 1)
                 offered = [_offered(rank, choice, fate, made_with) for rank, (choice, fate) in pairs]
-                batch.append(Decided(record, made_with, offered))
+                batch.append(Decided(record, made_with, offered, fresh))
             yield clock_ms, batch
 
 
@@ -221,6 +236,7 @@ def _schema(catalogues: Mapping[str, Catalogue]) -> dict[str, pl.DataType]:
         "config_version": pl.String(),
         "transform_version": pl.UInt32(),
         "seed": pl.UInt64(),
+        "fresh_draw": pl.Boolean(),
         "degraded": pl.Int16(),
         "known": pl.Boolean(),
         "latest_event": _TIME,
@@ -273,11 +289,14 @@ def _rows(
             record = unpack(entry.data)
         except RecordError:
             continue
-        if not isinstance(record, DecisionRecord) or not span[0] <= record.time_ms < span[1]:
+        if not isinstance(record, DecisionRecord):
+            continue
+        fresh = found.is_fresh(record)
+        if not span[0] <= record.time_ms < span[1]:
             continue
         written.decisions += 1
         catalogue = catalogues.get(record.config_version)
-        shared = _shared(partition, entry.offset, record, catalogue)
+        shared = _shared(partition, entry.offset, record, catalogue) | {"fresh_draw": fresh}
         fates = _fates(entry, record, found, catalogue)
         for rank, (choice, fate) in enumerate(zip(record.slate, fates, strict=True), 1):
             rows.append(shared | _offered(rank, choice, fate, catalogue))

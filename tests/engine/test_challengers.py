@@ -159,7 +159,7 @@ def test_a_shadow_of_river_learns_and_is_measured_on_the_same_rows() -> None:
     world = World(shop(f"name: tree, model: {TREE}", prior)).run(50)
     found = world.figures()
     assert found["tree"]["decisions"] == found["prior"]["decisions"] > 2_500
-    assert found["tree"]["offers"] == found["tree"]["decisions"]
+    assert found["tree"]["offers"] >= found["tree"]["decisions"], "some repeated a draw"
     assert found["tree"]["brier"]["own"] < found["prior"]["brier"]["own"]
     assert found["prior"]["value"]["high"] < 0.0, "one best offer for all is worse than the champion"
     assert not found["tree"]["failed"]

@@ -1,6 +1,7 @@
 """`opportune evaluate` on what a real engine decided: what is recomputed is what the engine would have done."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -140,6 +141,56 @@ async def test_the_value_of_one_offer_is_found_where_it_was_possible(engine: Sma
     assert found.answer is not None, found.refusals
     assert found.answer.low < RATES["helpline"] < found.answer.high
     assert "effective_rewards" in {refusal.code for refusal in judge(log, target_of("nothing", log, None)).refusals}
+
+
+async def returning(text: bytes, customers: int, days: int) -> SmallEngine:
+    """Half accept the card with .6, half with .02; a yes is told, and of who keeps silent nothing changes."""
+    engine, dice = SmallEngine(text), np.random.default_rng(5)
+    await engine.store.save_config(engine.catalogue.version, text)
+    for _ in range(days):
+        for number in range(customers):
+            answer = await engine.decide(f"c{number}", "web", limit=1)
+            likes = 0.6 if number % 2 else 0.02
+            if answer.offers and dice.random() < likes:
+                await engine.report(answer.decision_id, "card", "accepted")
+        engine.now_ms += DAY_MS
+    engine.now_ms += 30 * DAY_MS
+    await engine.decide("the-end", "web")
+    return engine
+
+
+async def test_who_comes_back_is_shown_what_he_ignored_and_that_is_no_draw() -> None:
+    """Repetitions are of who said no: weighed like draws they would hide half of what the card earns."""
+    engine = await returning(SHOP.replace(b"{floor: 0.05}", b"{method: epsilon_greedy, epsilon: 1}"), 400, 6)
+    log = await log_of(engine)
+    found = judge(log, target_of("constant:card", log, None))
+    assert found.answer is not None, found.refusals
+    truth = np.mean([0.6 if int(customer[1:]) % 2 else 0.02 for customer in log.people])
+    assert found.answer.low < truth < found.answer.high
+    said = re.search(r"left out ([\d,]+) decisions that repeated a draw", "".join(log.remarks))
+    assert said is not None
+    assert len(log) + int(said[1].replace(",", "")) == 400 * 6
+    batches = decisions.decided(engine.store, engine.catalogue, None, None, decisions.Written())
+    every = [one async for _, batch in batches for one in batch]
+    rows = [(one.record.slate[0].propensity, one.first["target"]) for one in every if one.record.slate]
+    naive = sum((target or 0.0) / propensity for propensity, target in rows) / len(every)
+    assert naive < 0.25, "which is far from the 0.31 of everybody"
+
+
+async def test_draws_before_the_span_that_is_evaluated_count_as_well() -> None:
+    engine = await returning(SHOP.replace(b"{floor: 0.05}", b"{method: epsilon_greedy, epsilon: 1}"), 100, 2)
+    from_ms = engine.now_ms - 31 * DAY_MS
+    batches = decisions.decided(engine.store, engine.catalogue, from_ms, None, decisions.Written())
+    every = [one async for _, batch in batches for one in batch if one.record.customer != "the-end"]
+    batches = decisions.decided(engine.store, engine.catalogue, None, None, decisions.Written())
+    accepted = {
+        one.record.customer
+        async for _, batch in batches
+        for one in batch
+        if one.first.get("target") and one.record.time_ms < from_ms
+    }
+    assert len(every) == 100 and accepted
+    assert {one.record.customer for one in every if one.fresh_draw} == accepted
 
 
 async def test_logged_is_the_mean_and_uniform_is_over_what_was_possible(engine: SmallEngine) -> None:
