@@ -3,10 +3,15 @@
 import numpy as np
 
 from engine.errors import InvalidArgument
-from engine.evaluate.log import Floats, Log
+from engine.evaluate.log import Bools, Floats, Ints, Log
 from engine.evaluate.targets import Target, chunks
 from models.crossfit import crossfit
 from models.evaluation import Evaluation, Sample, SampleError, evaluate
+
+
+def could_be_drawn(done: Ints, propensities: Floats, actions: int) -> Bools:
+    """(rows, K) whether each action had a chance, by that of what was done: beside what is certain there is none."""
+    return (propensities < 1.0)[:, None] | (np.arange(actions) == done[:, None])
 
 
 def judge(log: Log, target: Target) -> Evaluation:
@@ -28,7 +33,8 @@ def judge(log: Log, target: Target) -> Evaluation:
             chosen[rows] = np.clip(shares[each, done], 0.0, 1.0)
             model_logged[rows] = predicted[each, done]
             model_target[rows] = np.einsum("ij,ij->i", shares, predicted)
-            unseen[rows] = np.where(log.seen & log.possible(rows), 0.0, shares).sum(axis=1)
+            drawable = log.seen & log.possible(rows) & could_be_drawn(done, log.propensities[rows], len(log.names))
+            unseen[rows] = np.where(drawable, 0.0, shares).sum(axis=1)
     kept = np.arange(count) if target.applies is None else np.flatnonzero(target.applies)
     try:
         sample = Sample(

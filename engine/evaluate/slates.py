@@ -12,6 +12,7 @@ import numpy as np
 from engine.catalogue import Catalogue
 from engine.errors import InvalidArgument
 from engine.evaluate.enginelog import EngineLog
+from engine.evaluate.judging import could_be_drawn
 from engine.evaluate.log import NOTHING, Bools, Floats, Ints, Log
 from engine.evaluate.targets import Target, chunks, even
 from models.crossfit import crossfit
@@ -110,7 +111,9 @@ def _sample(log: EngineLog, places: _Places, draws: Next, people: Ints) -> Slate
                 chosen[rows, place] = np.clip(shares[each, actions], 0.0, 1.0)
                 model_logged[rows, place] = predicted[at, actions]
                 model_target[rows, place] = np.einsum("ij,ij->i", shares, predicted[at])
-                unseen += float(np.where(seen & log.possible(rows, taken[at]), 0.0, shares).sum())
+                drawable = could_be_drawn(actions, places.logged[rows, place], len(log.names))
+                drawable &= seen & log.possible(rows, taken[at])
+                unseen += float(np.where(drawable, 0.0, shares).sum())
                 taken[at, actions] = True
     return SlateSample(
         places.rewards, places.logged, chosen, model_logged, model_target, people, unseen / max(len(row_of), 1)

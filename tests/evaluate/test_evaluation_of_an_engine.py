@@ -107,6 +107,24 @@ async def test_governed_exploration_is_recomputed_too(exploration: bytes) -> Non
     assert (shares == greedy).all() == (b"share: 0}" in exploration)
 
 
+async def test_what_is_never_explored_supports_nothing_else() -> None:
+    """On some of the customers the engine does what it holds for best, always: of anything else they say nothing."""
+    governed = b"{method: epsilon_greedy, epsilon: 1, never: ['minutes > 50.0']}"
+    text = SHOP.replace(b"{floor: 0.05}", governed)
+    engine = SmallEngine(text)
+    await engine.store.save_config(engine.catalogue.version, text)
+    await a_past(engine, 600)
+    log = await log_of(engine)
+    certain = (log.propensities == 1.0).mean()
+    assert 0.1 < certain < 0.2
+    best = log.names[np.bincount(log.actions[log.propensities == 1.0]).argmax()]
+    other = "nothing" if best == "card" else "constant:card"
+    assert judge(log, target_of(other, log, None)).support.unseen_share > 0.1
+    refused = judge(log, target_of("uniform", log, None))
+    assert refused.answer is None
+    assert any("never took, or could not take" in refusal.reason for refusal in refused.refusals)
+
+
 async def test_a_budget_a_customer_is_refused(engine: SmallEngine) -> None:
     """What it leaves open depends on what the policy itself would have shown before."""
     text = SHOP.replace(b"{floor: 0.05}", b"{budget: {customer: {answers: 2, within: 7d}}}")
