@@ -199,10 +199,9 @@ def _predicted(known: Floats, done: npt.NDArray[np.int64], rewards: Floats, peop
     names = [f"action {number}" for number in range(ACTIONS)]
     inputs = [InputSpec(f"known {number}", "linear", -3.0, 3.0) for number in range(INPUTS)]
     x = Transform.compile(inputs, [spec.source for spec in inputs]).apply(known)
-    low, span = float(rewards.min()), float(np.ptp(rewards)) or 1.0
     folds = folds_of(str(number) for number in people.tolist())
-    models = crossfit(x, done, (rewards - low) / span, folds, names, PosteriorOptions(prior_strength=10.0))
+    models = crossfit(x, done, rewards, folds, names, PosteriorOptions(prior_strength=10.0))
     predicted = np.zeros((len(x), ACTIONS))
     for fold, model in enumerate(models):
-        predicted[folds == fold] = low + span * model.score(x[folds == fold])[0].astype(np.float64)
+        predicted[folds == fold] = model.score(x[folds == fold])[0]
     return predicted

@@ -23,8 +23,8 @@ from engine.holds import Situation
 from engine.learner import posterior_options
 from engine.rules import Verdict
 from engine.valuecode import decoded
-from models import Policy, thompson_probabilities
-from models.crossfit import crossfit
+from models import thompson_probabilities
+from models.crossfit import Fitted, crossfit
 
 Place = tuple[int, float, float, float]
 """A place of an answer: action, propensity, reward, 1 for a yes."""
@@ -58,8 +58,8 @@ class EngineLog(Log):
     """Whether beliefs are learnt from all places, and not from the first alone."""
 
     @cached_property
-    def beliefs(self) -> list[Policy]:
-        """By fold: what the other customers teach about acceptance, without forgetting."""
+    def beliefs(self) -> list[Fitted]:
+        """By fold: what the other customers teach about acceptance, as shares of the value, without forgetting."""
         options = replace(self.options, half_life_periods=None)
         rows, actions, accepted = np.arange(len(self)), self.actions, self.accepted
         if self.slates:
@@ -72,7 +72,7 @@ class EngineLog(Log):
         if not len(offered):
             raise InvalidArgument(f"{self.title}: no offer was ever made, so there is nothing to learn from")
         x, folds = self.x[rows[offered]], self.folds[rows[offered]]
-        return crossfit(x, actions[offered], accepted[offered], folds, self.names, options)
+        return crossfit(x, actions[offered], accepted[offered], folds, self.names, options, within=(0.0, 1.0))
 
     def possible(self, rows: Ints, taken: Bools | None = None) -> Bools:
         """(rows, K) what could have been done then, beside what was `taken` (rows, K) at earlier places."""
@@ -111,8 +111,8 @@ class EngineLog(Log):
                 f"configuration {target.config.name}: its inputs of the model are not those that the log was decided "
                 "with, so its beliefs cannot be learnt from it"
             )
-        mean, sd = self.beliefs[fold].score(self.x[rows])
-        mean, sd = (np.ascontiguousarray(scores[:, columns[:-1]]) for scores in (mean, sd))
+        predicted = self.beliefs[fold].score(self.x[rows])
+        mean, sd = (np.ascontiguousarray(scores[:, columns[:-1]], np.float32) for scores in predicted)
         for catalogue, part in self._by_version(rows):
             verdicts = self._verdicts(rows[part], target, catalogue)
             where = self._where(rows[part], catalogue, target)

@@ -11,7 +11,8 @@ from models.evaluation import Evaluation, Sample, SampleError, evaluate
 
 def could_be_drawn(done: Ints, propensities: Floats, actions: int) -> Bools:
     """(rows, K) whether each action had a chance, by that of what was done: beside what is certain there is none."""
-    return (propensities < 1.0)[:, None] | (np.arange(actions) == done[:, None])
+    drawn: Bools = np.arange(actions) == done[:, None]
+    return drawn | (propensities < 1.0)[:, None]
 
 
 def judge(log: Log, target: Target) -> Evaluation:
@@ -19,15 +20,13 @@ def judge(log: Log, target: Target) -> Evaluation:
     people = np.unique(log.people, return_inverse=True)[1].astype(np.int64)
     if target.shares is None:
         return evaluate(Sample(log.rewards, log.propensities, log.propensities, people))
-    low, high = float(log.rewards.min()), float(log.rewards.max())
-    span = (high - low) or 1.0
-    models = crossfit(log.x, log.actions, (log.rewards - low) / span, log.folds, log.names, log.options)
+    models = crossfit(log.x, log.actions, log.rewards, log.folds, log.names, log.options)
     count = len(log)
     chosen, model_logged, model_target, unseen = (np.zeros(count) for _ in range(4))
     for fold, model in enumerate(models):
         mine = log.folds == fold
         for rows in chunks(np.flatnonzero(mine if target.applies is None else mine & target.applies)):
-            predicted: Floats = low + span * model.score(log.x[rows])[0].astype(np.float64)
+            predicted = model.score(log.x[rows])[0]
             shares = target.shares(rows, fold, predicted)
             each, done = np.arange(len(rows)), log.actions[rows]
             chosen[rows] = np.clip(shares[each, done], 0.0, 1.0)

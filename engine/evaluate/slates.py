@@ -86,19 +86,17 @@ def _next_of(log: EngineLog, target: Target, configuration: Catalogue | None) ->
 def _sample(log: EngineLog, places: _Places, draws: Next, people: Ints) -> SlateSample:
     count, width = places.actions.shape
     silence = log.names.index(NOTHING)
-    low, high = float(places.rewards.min()), float(places.rewards.max())
-    span = (high - low) or 1.0
     row_of, place_of = np.nonzero(places.actions >= 0)
     done = places.actions[row_of, place_of]
-    scaled = (places.rewards[row_of, place_of] - low) / span
-    models = crossfit(log.x[row_of], done, scaled, log.folds[row_of], log.names, log.options)
+    rewards = places.rewards[row_of, place_of]
+    models = crossfit(log.x[row_of], done, rewards, log.folds[row_of], log.names, log.options)
     seen = np.bincount(done, minlength=len(log.names)) > 0
     chosen = np.ones((count, width))
     model_logged, model_target = np.zeros((count, width)), np.zeros((count, width))
     unseen = 0.0
     for fold, model in enumerate(models):
         for part in chunks(np.flatnonzero(log.folds == fold)):
-            predicted: Floats = low + span * model.score(log.x[part])[0].astype(np.float64)
+            predicted = model.score(log.x[part])[0]
             predicted[:, silence] = 0.0
             taken = np.zeros((len(part), len(log.names)), np.bool_)
             for place in range(width):

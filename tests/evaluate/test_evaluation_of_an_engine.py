@@ -237,6 +237,25 @@ async def test_a_configuration_is_evaluated_with_its_values_and_rules(engine: Sm
     assert found.answer.low < RATES["card"] < found.answer.high
 
 
+async def test_rewards_below_nothing_and_above_the_value_are_learnt_from() -> None:
+    """A delivery may cost more than it brings, or bring more than declared: shares of -0.5 to 2 of the value."""
+    text = SHOP.replace(b"  - id: card\n", b"  - id: card\n    rewards: [-15, 60]\n")
+    engine, dice = SmallEngine(text), np.random.default_rng(2)
+    await engine.store.save_config(engine.catalogue.version, text)
+    for number in range(500):
+        answer = await engine.decide(f"c{number}", "web", limit=1)
+        if answer.offers and dice.random() < 0.5:
+            await engine.report(answer.decision_id, "card", "accepted", value=float(dice.choice([-15.0, 60.0])))
+    engine.now_ms += 30 * DAY_MS
+    await engine.decide("the-end", "web")
+    log = await log_of(engine, reward="reward")
+    card = log.names.index("card")
+    assert set(log.rewards[log.actions == card].tolist()) == {-15.0, 0.0, 60.0}
+    shares = log.configured(engine.catalogue, np.arange(len(log)), 0, greedy=True)
+    assert shares[:, card].mean() == 1.0, "which brings eleven"
+    assert all(np.isfinite(fitted.score(log.x[:5])).all() for fitted in log.beliefs)
+
+
 async def test_a_configuration_that_drops_a_rule_offers_what_the_log_could_not(engine: SmallEngine) -> None:
     """The loan for everybody: two thirds of such choices have no propensity in the log, and that is noticed."""
     text = SHOP.replace(b'eligibility: ["complaints_90d == 0.0", "spent_30d > 100.0"]', b"lever: 1000")

@@ -396,6 +396,18 @@ def test_beliefs_about_a_customer_come_from_others_alone() -> None:
     assert all(models[fold].score(x[:1])[0][0, 0] > 0.15 for fold in (0, 1, 3, 4))
 
 
+def test_every_action_has_a_scale_of_its_own() -> None:
+    """One brings a billion or takes it, one brings forty in a third of the cases, one five, always."""
+    people = [f"c{number}" for number in range(900)]
+    done, dice = np.arange(900) % 3, np.random.default_rng(1)
+    worth = np.array([1e9, 40.0, 5.0])[done]
+    shares = np.select([done == 0, done == 1], [dice.choice([-1.0, 1.0], 900), dice.random(900) < 1 / 3], 1.0)
+    x = np.full((900, 1), STEPS, np.int8)
+    for model in crossfit(x, done, worth * shares, folds_of(people), ["a", "b", "c"], PosteriorOptions()):
+        [[billion, forty, five]] = model.score(x[:1])[0].tolist()
+        assert abs(billion) < 2e8 and forty == pytest.approx(40 / 3, abs=3.0) and five == 5.0
+
+
 def test_a_model_that_saw_the_row_would_make_noise_look_like_skill() -> None:
     """Rewards are noise, and the target picks what the model likes best. Cross-fitted, nothing is gained by that."""
     count, actions = 3_000, 20
