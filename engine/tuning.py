@@ -52,7 +52,7 @@ from engine.rules import Verdict
 from engine.store.base import LogEntry
 from engine.tally import BUCKETS, CUSTOMERS_MIN
 from features import Offset
-from models import Beliefs, OfferPosterior, Policy, Statistics, pack_offer, thompson_probabilities
+from models import Beliefs, OfferPosterior, Policy, Statistics, first_probabilities, pack_offer
 from models.evaluation import interval
 from models.statistics import TARGET_STEPS
 
@@ -125,8 +125,6 @@ class Tuning:
             self._scales[catalogue.index_of_key[key]] = terms.scale
         self._values = np.array([offer.value for offer in catalogue.offers])
         self._values[list(catalogue.silent.offers)] = 0.0  # nothing comes of them
-        keeps = catalogue.explorer.keeps
-        self._keeps = np.ones(len(catalogue.offers) + 1) if keeps is None else keeps
 
     @property
     def strength(self) -> float:
@@ -232,8 +230,9 @@ class Tuning:
             unsure[:, offer] = np.where(unknown[:, offer], unsure[:, offer], scaled)
         q = np.column_stack([np.where(unknown, theirs, mean) * self._values - catalogue.costs, np.zeros(len(rows))])
         gates = np.array([basis.gate for basis in bases])
-        now = self._shares(self._weighed(records, bases, mean, sd, prices, unknown), gates)
-        then = self._shares(self._weighed(records, bases, theirs, unsure, prices, None), gates)
+        limits = np.array([record.limit for record in records])
+        now = self._shares(self._weighed(records, bases, mean, sd, prices, unknown), gates, limits)
+        then = self._shares(self._weighed(records, bases, theirs, unsure, prices, None), gates, limits)
         base = np.einsum("ij,ij->i", then - now, q)
         each = np.arange(len(rows))
         expected, wanted = q[each, actions], then[each, actions]
@@ -281,21 +280,19 @@ class Tuning:
                     weights.score[at, offer] += value
         return weights
 
-    def _shares(self, weights: Weighed, gates: Floats) -> Floats:
+    def _shares(self, weights: Weighed, gates: Floats, limits: NDArray[np.int64]) -> Floats:
         """(B, offers and silence) how likely each is drawn first, governed as it was."""
-        shares = thompson_probabilities(
+        catalogue = self._catalogue
+        return first_probabilities(
             weights.score,
             weights.spread,
             weights.may,
-            **self._catalogue.explorer.race,
-            floor=self._catalogue.config.exploration.floor,
+            **catalogue.explorer.race,
+            floor=catalogue.config.exploration.floor,
+            gates=gates,
+            keeps=catalogue.explorer.keeps,
+            limits=limits if catalogue.caps is None else None,
         )
-        each = np.arange(len(shares))
-        best = np.where(weights.may, weights.score, -np.inf).argmax(axis=1)
-        shares = shares * self._keeps * gates[:, None]
-        shares[each, best] = 0.0
-        shares[each, best] = 1.0 - shares.sum(axis=1)
-        return shares
 
     def _waits_ms(self, offers: Sequence[int]) -> int:
         """How long after the answer's window a delivery may still change what is learnt."""

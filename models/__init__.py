@@ -32,7 +32,7 @@ and erasure change no bit, and whatever was learnt can be recomputed from the lo
 """
 
 from models.errors import CheckpointError
-from models.exploration import OPTIMISM_MAX, Caps, Slates, choose, counting, dice, seed_of, thompson_probabilities
+from models.exploration import OPTIMISM_MAX, Caps, Slates, choose, counting, dice, first_probabilities, seed_of
 from models.policy import Policy, pack_offer, unpack_offer
 from models.posterior import OfferPosterior, PosteriorOptions, Strengths, Structure
 from models.statistics import TARGET_STEPS, Statistics
@@ -60,10 +60,10 @@ __all__ = [
     "choose",
     "counting",
     "dice",
+    "first_probabilities",
     "fit",
     "learn_strengths",
     "pack_offer",
     "seed_of",
-    "thompson_probabilities",
     "unpack_offer",
 ]

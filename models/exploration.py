@@ -84,8 +84,8 @@ __all__ = [
     "choose",
     "counting",
     "dice",
+    "first_probabilities",
     "seed_of",
-    "thompson_probabilities",
 ]
 
 METHODS = {"thompson": THOMPSON, "inverse_gap": INVERSE_GAP, "greedy": GREEDY}
@@ -300,7 +300,7 @@ def _shares(name: str, given: Floats | None, length: int) -> Floats:
     return np.ascontiguousarray(given, np.float64)
 
 
-def thompson_probabilities(
+def first_probabilities(
     mean: Real,
     sd: Real,
     eligible: Bools,
@@ -308,32 +308,37 @@ def thompson_probabilities(
     candidates_max: int = CANDIDATES_MAX,
     floor: float = 0.0,
     optimism: float = 0.0,
+    method: str = "thompson",
     gates: Floats | None = None,
     keeps: Floats | None = None,
+    limits: npt.NDArray[np.integer] | None = None,
 ) -> Floats:
     """The distribution (B, n) from which `choose` draws the first position; for tests, explanations and evaluation.
 
-    Rows sum to 1, or to 0 where nothing is eligible. Arguments and errors as for `choose`.
+    Rows sum to 1, or to 0 where nothing is eligible. Arguments and errors as for `choose`; with `limits` of more than
+    `candidates_max` places, as many columns are in the race. With `caps` they never are.
 
     >>> mean, sd = np.array([[0.0, 1.0, 9.0]]), np.ones((1, 3))
     >>> eligible = np.array([[True, True, False]])
-    >>> thompson_probabilities(mean, sd, eligible).round(1).tolist()  # exact: Φ(-1/√2) = 0.24
+    >>> first_probabilities(mean, sd, eligible).round(1).tolist()  # exact: Φ(-1/√2) = 0.24
     [[0.2, 0.8, 0.0]]
-    >>> thompson_probabilities(mean, sd, eligible, gates=np.array([0.5])).round(2).tolist()
+    >>> first_probabilities(mean, sd, eligible, gates=np.array([0.5])).round(2).tolist()
     [[0.12, 0.88, 0.0]]
+    >>> first_probabilities(mean, sd, eligible, floor=0.1, method="greedy").round(2).tolist()
+    [[0.05, 0.95, 0.0]]
     """
-    checked = _checked(mean, sd, eligible, floor, optimism)
-    shares: Floats = first_shares(*checked, max(candidates_max, 1), floor)
-    if gates is None and keeps is None:
-        return shares
-    rows, columns = shares.shape
-    possible = checked[2] & ~np.isnan(checked[0])
-    hoped = np.where(possible, np.clip(checked[0], -VALUE_MAX, VALUE_MAX), -np.inf)
-    best = np.zeros(shares.shape, np.bool_)
-    best[np.arange(rows), hoped.argmax(axis=1)] = possible.any(axis=1)
-    shares *= _shares("gates", gates, rows)[:, None] * _shares("keeps", keeps, columns)
-    shares[best] = 0.0
-    shares += best * (1.0 - shares.sum(axis=1))[:, None]
+    rows, columns = mean.shape
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
+    shares: Floats = first_shares(
+        *_checked(mean, sd, eligible, floor, optimism),
+        np.ones(rows, np.int64) if limits is None else np.ascontiguousarray(limits, np.int64),
+        max(candidates_max, 1),
+        floor,
+        METHODS[method],
+        _shares("gates", gates, rows),
+        _shares("keeps", keeps, columns),
+    )
     return shares
 
 

@@ -330,33 +330,6 @@ def draw_slates(
     return picks, propensities, explored
 
 
-@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, FLOAT, INT, FLOAT)
-def first_shares(
-    mean: Floats, sd: Floats, eligible: Bools, optimism: float, candidates_max: int, floor: float
-) -> Floats:
-    """The distribution (B, n) of the first position of `draw_slates`."""
-    rows, columns = mean.shape
-    result = np.zeros((rows, columns))
-    hoped, unsure = np.empty(columns), np.empty(columns)
-    most = min(candidates_max, columns)
-    found, racing = np.empty(most, np.int64), np.ones(most, np.bool_)
-    shares = np.empty(most)
-    log_f, scratch = np.empty((most, _EACH * most + 1)), np.empty((2, _EACH * most + 1))
-    total = np.empty(_EACH * most + 1)
-    for row in range(rows):
-        left, count = _candidates(mean[row], sd[row], eligible[row], optimism, hoped, unsure, found)
-        if not left:
-            continue
-        cells = _start(hoped, unsure, optimism, found[:count], log_f, total, scratch)
-        _winners(log_f, total, racing[:count], cells, scratch, shares)
-        for column in range(columns):
-            if hoped[column] > -np.inf:
-                result[row, column] = floor / left
-        for i in range(count):
-            result[row, found[i]] += (1.0 - floor) * shares[i]
-    return result
-
-
 @compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, FLOAT, INTS, INT, INT)
 def columns_that_count(
     mean: Floats, sd: Floats, eligible: Bools, optimism: float, limits: Ints, positions: int, candidates_max: int
@@ -483,6 +456,56 @@ def _kept(shares: Floats, best: int, keeps: Floats) -> float:
         if column != best:
             kept += keeps[column] * shares[column]
     return kept
+
+
+@compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, FLOAT, INTS, INT, FLOAT, INT, FLOATS_1D, FLOATS_1D)
+def first_shares(
+    mean: Floats,
+    sd: Floats,
+    eligible: Bools,
+    optimism: float,
+    limits: Ints,
+    candidates_max: int,
+    floor: float,
+    method: int,
+    gates: Floats,
+    keeps: Floats,
+) -> Floats:
+    """The distribution (B, n) of the first position of `draw_governed`."""
+    rows, columns = mean.shape
+    result = np.zeros((rows, columns))
+    hoped, unsure, dense = np.empty(columns), np.empty(columns), np.empty(columns)
+    taken = np.zeros(columns, np.bool_)
+    most = candidates_max
+    for limit in limits:
+        most = max(most, limit)
+    most = min(most, columns)
+    room, racing = np.empty(most, np.int64), np.ones(most, np.bool_)
+    shares = np.empty(most)
+    log_f, scratch = np.empty((most, _EACH * most + 1)), np.empty((2, _EACH * most + 1))
+    total = np.empty(_EACH * most + 1)
+    for row in range(rows):
+        found = room[: min(max(candidates_max, limits[row]), columns)]
+        left, count = _candidates(mean[row], sd[row], eligible[row], optimism, hoped, unsure, found)
+        if not left:
+            continue
+        gamma, best = 0.0, _best_left(hoped, taken)
+        dense[:] = 0.0
+        if method == THOMPSON:
+            cells = _start(hoped, unsure, optimism, found[:count], log_f, total, scratch)
+            _winners(log_f, total, racing[:count], cells, scratch, shares)
+            for i in range(count):
+                dense[found[i]] = shares[i]
+        elif method == INVERSE_GAP:
+            gamma = _sharpness(hoped, unsure, left)
+        _spread_out(method, hoped, taken, best, left, gamma, floor, dense)
+        others = 0.0
+        for column in range(columns):
+            if column != best:
+                result[row, column] = gates[row] * keeps[column] * dense[column]
+                others += result[row, column]
+        result[row, best] = max(1.0 - others, 0.0)
+    return result
 
 
 @compiled(FLOATS_2D, FLOATS_2D, BOOLS_2D, FLOAT, INTS, FLOATS_2D, INT, FLOAT, INT, INT, FLOATS_1D, FLOATS_1D)

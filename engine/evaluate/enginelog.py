@@ -8,7 +8,7 @@ configuration is recomputed from what each decision saw.
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,12 @@ from engine.holds import Situation
 from engine.learner import posterior_options
 from engine.rules import Verdict
 from engine.valuecode import decoded
-from models import thompson_probabilities
+from models import first_probabilities
 from models.crossfit import Fitted, crossfit
 
 Place = tuple[int, float, float, float]
 """A place of an answer: action, propensity, reward, 1 for a yes."""
 
-_EXPLORES: Final = {"thompson": True, "greedy": False}
-"""Methods of exploration that can be recomputed."""
 _NOTHING_KEPT: Final = Basis()
 
 
@@ -54,6 +52,8 @@ class EngineLog(Log):
     placements: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     later: list[tuple[Place, ...]] = field(default_factory=list)
     """(n,) the places behind the first one; silence, if it was drawn there, is the last."""
+    limits: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """(n,) how many places an answer had."""
     slates: bool = False
     """Whether beliefs are learnt from all places, and not from the first alone."""
 
@@ -96,10 +96,7 @@ class EngineLog(Log):
         """
         shares = np.zeros((len(rows), len(self.names)))
         exploration, explorer = target.config.exploration, target.explorer
-        explores = _EXPLORES.get(exploration.method)
-        if explores is None:
-            raise InvalidArgument(f"configuration {target.config.name}: {exploration.method} cannot be recomputed here")
-        greedy = greedy or not explores
+        greedy = greedy or (explorer.method == "greedy" and not explorer.floor(explorer.strength))
         if exploration.budget.customer is not None and not greedy:
             raise InvalidArgument(
                 f"configuration {target.config.name}: exploration.budget.customer cannot be recomputed here, as it "
@@ -126,6 +123,7 @@ class EngineLog(Log):
                 unsure,
                 verdicts,
                 *where,
+                explorer.strength,
                 surcharges=np.array([basis.surcharge for basis in bases]),
                 prices=bridge.prices(prices),
             )
@@ -145,15 +143,12 @@ class EngineLog(Log):
                         f"configuration {target.config.name}: shares of exploration.budget between 0 and 1 cannot be "
                         "recomputed here for the places behind the first"
                     )
-            shares[np.ix_(part, columns)] = thompson_probabilities(
-                score,
-                np.zeros_like(spread) if greedy else spread,
-                may,
-                **explorer.race,
-                floor=0.0 if greedy else exploration.floor,
-                gates=gates,
-                keeps=None if greedy else explorer.keeps,
-            )
+            how: dict[str, Any] = {"method": "greedy"}
+            if not greedy:
+                how = {**explorer.race, "method": explorer.method, "floor": explorer.floor(explorer.strength)}
+                how |= {"gates": gates, "keeps": explorer.keeps}
+                how["limits"] = self.limits[rows[part]] if target.caps is None else None
+            shares[np.ix_(part, columns)] = first_probabilities(score, spread, may, **how)
         # Where it may offer nothing at all, nothing is what it does.
         shares[:, self.names.index(NOTHING)] += np.maximum(1.0 - shares.sum(axis=1), 0.0)
         return shares
@@ -228,6 +223,7 @@ async def read(
     held: list[bytes] = []
     failed: list[bytes] = []
     places: list[int] = []
+    limits: list[int] = []
     bases: list[Basis | None] = []
     offers: list[str] = []
     numbers: list[tuple[int, int, float, float, float]] = []  # time, channel, propensity, reward, acceptance
@@ -262,6 +258,7 @@ async def read(
             held.append(record.rules_held)
             failed.append(record.rules_failed)
             places.append(record.placement)
+            limits.append(record.limit)
             bases.append(record.basis)
             offers.append(made_with.offer_name(record.slate[0].key) if record.slate else NOTHING)
             # Silence with a text has no window: nothing was to come of it.
@@ -325,4 +322,5 @@ async def read(
         [failed[at] for at in kept],
         np.array([places[at] for at in kept]),
         [tuple((index[name], p, paid, yes) for name, p, paid, yes in later[at]) for at in kept],
+        np.array([limits[at] for at in kept]),
     )

@@ -10,7 +10,7 @@ from engine.catalogue import Catalogue
 from engine.config import parse, version_of
 from engine.errors import ConfigError
 from engine.policyfacts import PolicyFacts, pack_weights
-from models import thompson_probabilities
+from models import first_probabilities
 from opportune.v1 import decisions_pb2
 from tests.small_engine import CONFIG, SmallEngine
 
@@ -148,7 +148,7 @@ async def test_the_propensity_is_that_of_the_race_with_points() -> None:
         worth = np.array([[choice.score for choice in record.slate]])
         sd = np.array([[choice.sd * engine.catalogue.gain[record.channel, at] for choice, at in zip(
             record.slate, offers, strict=True)]])
-        [chances] = thompson_probabilities(worth, sd, np.ones((1, 2), bool))
+        [chances] = first_probabilities(worth, sd, np.ones((1, 2), bool))
         assert record.slate[0].propensity == pytest.approx(chances[0], rel=1e-4)
         assert record.slate[1].propensity == pytest.approx(1.0)
 

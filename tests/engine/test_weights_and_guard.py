@@ -17,7 +17,7 @@ from engine.limits import WEIGHT_TIMES_MAX
 from engine.record import DecisionRecord
 from engine.rules import Verdict
 from engine.store import StoreError
-from models import thompson_probabilities
+from models import first_probabilities
 from tests.small_engine import START_MS, SmallEngine
 
 FACTOR = st.sampled_from([0.0, 0.5, 1.0, 3.0, 1e3, 1e6])
@@ -97,7 +97,7 @@ def test_fewer_than_nobody_and_more_than_everybody_are_nobody_and_everybody() ->
     assert spread[0, :3] == pytest.approx(0.05 * catalogue.gain[0])
     believed[0, 1] = 0.0
     score, spread, may, _ = catalogue.arbitration.score(believed, sd, [verdict], zeros, zeros)
-    [shares] = thompson_probabilities(score, spread, may)
+    [shares] = first_probabilities(score, spread, may)
     assert shares[0] > 0.05 and shares[2] == 0.0
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from models import choose, dice, seed_of, thompson_probabilities
+from models import choose, dice, first_probabilities, seed_of
 
 
 def people(count: int, positions: int = 1) -> np.ndarray:
@@ -26,7 +26,7 @@ def test_the_logged_propensity_is_how_often_it_happens():
 def test_it_is_the_chance_to_be_best():
     """Thompson sampling: two offers believed alike share evenly; a worse belief still gets its small chance."""
     mean, sd = np.array([[0.10, 0.10, 0.07]]), np.full((1, 3), 0.02)
-    alike, also, worse = thompson_probabilities(mean, sd, np.ones((1, 3), bool))[0]
+    alike, also, worse = first_probabilities(mean, sd, np.ones((1, 3), bool))[0]
     assert abs(alike - also) < 1e-6
     assert 0.0 < worse < 0.15 < alike
 
@@ -34,13 +34,13 @@ def test_it_is_the_chance_to_be_best():
 def test_what_is_not_eligible_is_never_shown():
     """The best offer by far has no chance where rules forbid it, and the others share all of it."""
     mean, sd = np.array([[9.0, 0.1, 0.1]]), np.full((1, 3), 0.02)
-    assert thompson_probabilities(mean, sd, np.array([[False, True, True]])).round(6).tolist() == [[0.0, 0.5, 0.5]]
+    assert first_probabilities(mean, sd, np.array([[False, True, True]])).round(6).tolist() == [[0.0, 0.5, 0.5]]
 
 
 def test_a_floor_keeps_every_eligible_offer_alive():
     """With a floor of 3 % each of three offers keeps at least 1 %, however poor it looks."""
     mean, sd = np.array([[0.9, 0.1, 0.1]]), np.zeros((1, 3))
-    p = thompson_probabilities(mean, sd, np.ones((1, 3), bool), floor=0.03)
+    p = first_probabilities(mean, sd, np.ones((1, 3), bool), floor=0.03)
     assert p.round(6).tolist() == [[0.98, 0.01, 0.01]]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from models import Caps, Slates, choose, counting, dice, seed_of, thompson_probabilities
+from models import Caps, Slates, choose, counting, dice, first_probabilities, seed_of
 
 METHODS = ["thompson", "inverse_gap", "greedy"]
 MEAN = np.array([0.4, 0.9, 0.7, 0.6, 0.5, 0.3, 0.0])
@@ -74,7 +74,7 @@ def test_each_position_is_the_race_among_those_that_may_still_come() -> None:
             if SILENCE in before or not may.any():
                 assert p[position] == 0.0
                 break
-            race = thompson_probabilities(MEAN[None], SD[None], may[None])[0]
+            race = first_probabilities(MEAN[None], SD[None], may[None])[0]
             assert race.sum() == pytest.approx(1.0)
             ended = picks[position] < 0
             assert p[position] == pytest.approx(race[SILENCE if ended else picks[position]], abs=1e-9)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats as scipy_stats
 
-from models import Slates, choose, dice, seed_of, thompson_probabilities
+from models import Slates, choose, dice, first_probabilities, seed_of
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=32)
 METHODS = ["thompson", "inverse_gap", "greedy"]
@@ -215,7 +215,7 @@ def test_an_open_gate_is_thompson_sampling_as_it_was() -> None:
         governed = choose(mean, sd, eligible, limits, marks, floor=floor, gates=np.ones(400), keeps=np.ones(40))
         np.testing.assert_allclose(
             governed.propensities[:, 0],
-            thompson_probabilities(mean, sd, eligible, floor=floor)[np.arange(400), governed.picks[:, 0]],
+            first_probabilities(mean, sd, eligible, floor=floor)[np.arange(400), governed.picks[:, 0]],
             rtol=1e-9,
         )
         if not floor:  # with a floor those outside the race are laid out in another order
@@ -281,7 +281,7 @@ def test_the_distribution_of_the_first_place_is_what_is_drawn_from(
     mean: np.ndarray, sd: np.ndarray, eligible: np.ndarray, gates: np.ndarray, keeps: np.ndarray, floor: float
 ) -> None:
     governed: dict[str, Any] = {"gates": gates, "keeps": keeps, "floor": floor}
-    shares = thompson_probabilities(mean, sd, eligible, **governed)
+    shares = first_probabilities(mean, sd, eligible, **governed)
     there = (eligible & ~np.isnan(mean)).any(axis=1)
     assert shares.sum(axis=1) == pytest.approx(there.astype(float))
     for seed in range(5):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import choose, dice, thompson_probabilities
+from models import choose, dice, first_probabilities
 from models.exploration import counting
 
 
@@ -17,15 +17,15 @@ def race(seed: int, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np
 @pytest.mark.parametrize("optimism", [0.5, 3.0])
 def test_the_race_is_that_of_higher_means(optimism):
     mean, sd, eligible = race(0, 50, 12)
-    found = thompson_probabilities(mean, sd, eligible, optimism=optimism)
-    np.testing.assert_allclose(found, thompson_probabilities(mean + optimism * sd, sd, eligible), atol=1e-9)
+    found = first_probabilities(mean, sd, eligible, optimism=optimism)
+    np.testing.assert_allclose(found, first_probabilities(mean + optimism * sd, sd, eligible), atol=1e-9)
 
 
 def test_what_is_unsure_is_shown_and_counts_as_explored():
     mean, sd = np.array([[0.30, 0.25]]), np.array([[0.01, 0.05]])
     everybody, one = np.ones((1, 2), bool), np.array([1])
-    [plain] = thompson_probabilities(mean, sd, everybody)
-    [hopeful] = thompson_probabilities(mean, sd, everybody, optimism=4.0)
+    [plain] = first_probabilities(mean, sd, everybody)
+    [hopeful] = first_probabilities(mean, sd, everybody, optimism=4.0)
     assert plain[0] > 0.8 and hopeful[1] > 0.98
     slates = choose(mean, sd, everybody, one, np.array([[0.5]]), optimism=4.0)
     assert slates.picks.tolist() == [[1]] and slates.explored.all()
@@ -43,7 +43,7 @@ def test_whom_nothing_is_tried_on_gets_the_highest_mean():
 def test_a_candidate_whose_bound_is_highest_is_in_the_race():
     mean = np.linspace(1.0, 0.0, 40)[None]
     sd = np.where(np.arange(40) == 39, 0.4, 1e-3)[None]
-    found = thompson_probabilities(mean, sd, np.ones((1, 40), bool), candidates_max=4, optimism=5.0)
+    found = first_probabilities(mean, sd, np.ones((1, 40), bool), candidates_max=4, optimism=5.0)
     assert found[0, 39] > 0.95
 
 
@@ -67,4 +67,4 @@ def test_the_columns_that_count_are_those_that_it_draws_from(seed, floor, optimi
 def test_it_is_held_within_bounds(wrong):
     mean, sd, eligible = race(0, 1, 3)
     with pytest.raises(ValueError, match="optimism"):
-        thompson_probabilities(mean, sd, eligible, optimism=wrong)
+        first_probabilities(mean, sd, eligible, optimism=wrong)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from models import thompson_probabilities
+from models import first_probabilities
 from models.maximum import PROBABILITY_MIN, Z_MAX, log_f_table
 
 TOLERANCE = 0.01
@@ -20,7 +20,7 @@ def frequencies(mean: np.ndarray, sd: np.ndarray, rng: np.random.Generator) -> n
 
 
 def everyone(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
-    return thompson_probabilities(mean, sd, np.ones(mean.shape, bool))
+    return first_probabilities(mean, sd, np.ones(mean.shape, bool))
 
 
 def cases(seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -74,7 +74,7 @@ def test_a_sure_best_is_certain():
 
 def test_nobody_in_the_race_wins():
     nobody = np.zeros((1, 3), bool)
-    assert thompson_probabilities(np.zeros((1, 3)), np.ones((1, 3)), nobody).tolist() == [[0.0, 0.0, 0.0]]
+    assert first_probabilities(np.zeros((1, 3)), np.ones((1, 3)), nobody).tolist() == [[0.0, 0.0, 0.0]]
 
 
 def test_log_f_is_that_of_the_standard_gaussian():
@@ -96,7 +96,7 @@ def test_the_race_may_be_cut_but_keeps_the_greedy_choice():
     """Forty hopeful newcomers outrank the proven column by optimistic bound; it still takes part."""
     mean, sd = np.full((1, 41), 0.05), np.full((1, 41), 0.2)
     mean[0, 17], sd[0, 17] = 0.1, 0.001
-    p = thompson_probabilities(mean, sd, np.ones((1, 41), bool), candidates_max=8)[0]
+    p = first_probabilities(mean, sd, np.ones((1, 41), bool), candidates_max=8)[0]
     assert p[17] > 0 and np.count_nonzero(p) == 8
     assert np.flatnonzero(p).tolist() == [0, 1, 2, 3, 4, 5, 6, 17]  # ties go to the lower column
 
@@ -104,6 +104,6 @@ def test_the_race_may_be_cut_but_keeps_the_greedy_choice():
 def test_cutting_the_race_changes_little_when_few_can_win():
     rng = np.random.default_rng(4)
     mean, sd = rng.normal(size=(20, 60)), np.full((20, 60), 0.2)
-    full = thompson_probabilities(mean, sd, np.ones((20, 60), bool), candidates_max=60)
-    cut = thompson_probabilities(mean, sd, np.ones((20, 60), bool))
+    full = first_probabilities(mean, sd, np.ones((20, 60), bool), candidates_max=60)
+    cut = first_probabilities(mean, sd, np.ones((20, 60), bool))
     np.testing.assert_allclose(cut, full, atol=0.005)

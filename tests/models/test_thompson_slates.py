@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats as scipy_stats
 
-from models import choose, dice, seed_of, thompson_probabilities
+from models import choose, dice, first_probabilities, seed_of
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, width=32)
 
@@ -36,7 +36,7 @@ def test_draws_follow_the_logged_propensities(floor):
     mean, sd = repeated(rows, *rng.normal(size=columns)), repeated(rows, *rng.uniform(0.1, 1.5, columns))
     eligible = repeated(rows, *(rng.random(columns) < 0.9)).astype(bool)
     slates = choose(mean, sd, eligible, limits(rows, 3), uniforms(rows, 3), floor=floor)
-    p = thompson_probabilities(mean[:1], sd[:1], eligible[:1], floor=floor)[0]
+    p = first_probabilities(mean[:1], sd[:1], eligible[:1], floor=floor)[0]
     first = slates.picks[:, 0]
     np.testing.assert_allclose(slates.propensities[:, 0], p[first], rtol=1e-12)
     assert_frequencies(np.bincount(first, minlength=columns), p)
@@ -65,7 +65,7 @@ def test_the_next_position_is_the_race_among_the_rest():
     slates = choose(mean, sd, eligible, limits(200, 2), uniforms(200, 2))
     each = np.arange(200)
     eligible[each, slates.picks[:, 0]] = False
-    again = thompson_probabilities(mean, sd, eligible)
+    again = first_probabilities(mean, sd, eligible)
     np.testing.assert_allclose(slates.propensities[:, 1], again[each, slates.picks[:, 1]], atol=0.01)
 
 
@@ -105,7 +105,7 @@ def test_any_input_gives_lawful_slates(data, rows, columns, positions, floor):
             assert drawn == min(int(most[row]), int(possible[row].sum()))
         for position in range(drawn):
             assert p[position] >= floor / (possible[row].sum() - position) * (1 - 1e-9)
-    chances = thompson_probabilities(mean, sd, eligible, candidates_max=4, floor=floor)
+    chances = first_probabilities(mean, sd, eligible, candidates_max=4, floor=floor)
     np.testing.assert_allclose(chances.sum(axis=1), possible.any(axis=1), atol=1e-9)
     assert (chances[~possible] == 0).all()
     if floor:
@@ -197,7 +197,7 @@ def test_nothing_to_choose_from(shape):
         np.zeros(shape), np.zeros(shape), np.ones(shape, bool), limits(shape[0], 2), np.zeros((shape[0], 2))
     )
     assert (slates.picks == -1).all() and (slates.propensities == 0).all()
-    assert thompson_probabilities(np.zeros(shape), np.zeros(shape), np.ones(shape, bool)).shape == shape
+    assert first_probabilities(np.zeros(shape), np.zeros(shape), np.ones(shape, bool)).shape == shape
 
 
 def test_a_row_is_chosen_the_same_alone_and_in_a_batch():
