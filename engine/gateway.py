@@ -14,6 +14,7 @@ import orjson
 from engine import limits, metrics
 from engine.catalogue import Catalogue, Column
 from engine.config_schema import Attribute, key_of
+from engine.deepjson import written
 from engine.drafts import Ask
 from engine.errors import InvalidArgument
 from engine.ledger import hash_of
@@ -30,8 +31,8 @@ _SHOWN_MAX: Final = 80
 
 
 def shown(value: object) -> str:
-    """A value as an error message shows it: never long."""
-    text = repr(value)
+    """A value as an error message shows it: never long, and what is no text in the words of JSON."""
+    text = written(value).decode() if value is None or isinstance(value, (bool, list, dict)) else repr(value)
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}… ({len(text)} characters)"
 
 
@@ -260,11 +261,9 @@ class CheckedEvent:
 
 def event_of(event: events_pb2.Event, catalogue: Catalogue, now_ms: int) -> CheckedEvent:
     """A checked event of a Publish call."""
-    if len(event.attributes) > limits.CONTEXT_ENTRIES_MAX:
-        raise InvalidArgument(
-            f"attributes: {len(event.attributes)} entries, at most {limits.CONTEXT_ENTRIES_MAX} are allowed"
-        )
-    attributes = {name: plain(value, f"attributes[{name}]") for name, value in event.attributes.items()}
+    given = event.attributes  # of such a map, what is asked for by name is made if it is not there
+    declared = catalogue.event_types.get(event.type, ())
+    attributes = {name: plain(given[name], f"attributes[{name}]") for name in declared if name in given}
     customer = customer_of(event.customer_id, event.identities, catalogue)
     checked = checked_event(event.id, event.source, event.type, customer, event.time_ms, attributes, catalogue, now_ms)
     return with_traces(checked, event.customer_id, event.identities, catalogue)
@@ -294,8 +293,8 @@ def checked_event(
 ) -> CheckedEvent:
     """An event checked against its declared type. Raises InvalidArgument.
 
-    Attributes that the type does not declare are dropped: producers may grow before the configuration does. A time
-    ahead of `now_ms`, as far as the configuration allows, becomes `now_ms`.
+    Attributes that the type does not declare are dropped, and their callers do not look at them: producers may grow
+    before the configuration does. A time ahead of `now_ms`, as far as the configuration allows, becomes `now_ms`.
     """
     text_id(event_id, "id")
     text_id(source, "source", limits.SOURCE_BYTES_MAX)

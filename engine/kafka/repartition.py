@@ -16,6 +16,7 @@ import orjson
 
 from engine.catalogue import Catalogue
 from engine.cloudevents import event_of
+from engine.deepjson import written
 from engine.errors import CallerError
 from engine.gateway import CheckedEvent, Clock
 from engine.kafka.folding import Letter
@@ -75,6 +76,6 @@ class Repartitioner:
             try:
                 good.append(event_of(event, self._catalogue, self._clock()))
             except CallerError as error:
-                bad.append((orjson.dumps(event), str(error)))
+                bad.append((written(event), str(error)))
         return good, bad
 

@@ -212,11 +212,6 @@ BAD_EVENTS: tuple[tuple[str, dict[str, Any], tuple[str, ...]], ...] = (
         {"attributes": AMOUNT | {"category": value_of("x" * 257)}},
         ("attributes[category]", "257 bytes", "at most 256"),
     ),
-    (
-        "with 65 attributes",
-        {"attributes": {f"a{n}": value_of(1.0) for n in range(65)}},
-        ("attributes", "65 entries", "at most 64"),
-    ),
     ("from the future", {"time_ms": FAR_MS}, ("time", "ahead of the server's clock")),
     ("from long ago", {"time_ms": OLD_MS}, ("time", "behind the server's clock")),
     ("from before time", {"time_ms": -(2**63)}, ("time", NO_TIME)),

@@ -1,9 +1,10 @@
 """Whatever a caller sends: the refusal has the right status, names the field, says what was expected, harms nobody."""
 
 import itertools
+import math
 
 import pytest
-from bad_requests import BAD, BAD_EVENTS, DECIDE, EXPLAIN, GET, PUBLISH, REPORT, Bad, Made, event
+from bad_requests import AMOUNT, BAD, BAD_EVENTS, DECIDE, EXPLAIN, GET, PUBLISH, REPORT, Bad, Made, Value, event
 from doors import Door
 
 from opportune.v1 import customers_pb2, decisions_pb2, events_pb2, feedback_pb2
@@ -61,6 +62,15 @@ async def test_a_bad_event_is_refused_alone(door: Door, name: str, fields: dict,
     [(payload, reason)] = door.engine.store.dead[dead:]
     assert (events_pb2.Event.FromString(payload), reason) == (events[1], rejected.reason)
     await good(door, "ann")
+
+
+async def test_attributes_that_are_not_declared_are_dropped_whatever_they_are(door: Door) -> None:
+    """None of them is looked at, however many they are."""
+    odd = {"items": Value(), "share": value_of(math.nan), "note": value_of("x" * 257)}
+    many = {f"a{n}": value_of(1.0) for n in range(65)}
+    events = [event({"id": f"g{next(numbers)}", "attributes": AMOUNT | more}) for more in (odd, many)]
+    status, _, answer = await door.call(PUBLISH, events_pb2.PublishRequest(events=events))
+    assert (status, answer.accepted, len(answer.rejected)) == ("OK", 2, 0)
 
 
 async def test_an_unknown_customer_is_served_from_defaults(door: Door) -> None:

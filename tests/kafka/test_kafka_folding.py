@@ -9,8 +9,9 @@ from engine.catalogue import Catalogue
 from engine.config import parse, version_of
 from engine.ingest import Ingest, Logged
 from engine.kafka.folding import Folder, events_of
+from engine.kafka.repartition import Repartitioner
 from engine.kafka.sequence import Record
-from engine.kafka.topics import Incarnation
+from engine.kafka.topics import Incarnation, Topics
 from engine.rollups import entity_name
 from engine.store import FeatureWrite, MemoryStore, Store
 from features import Event, FoldResult, RecordError
@@ -141,3 +142,15 @@ async def test_copies_for_a_household_count_once_however_often_a_batch_is_folded
                 assert reason == "cannot be folded: TypeError: poison"
     [household] = await store.read_features([entity_name("household", "h1")])
     assert rollup.layout.values(household, 6_000) == {"house_spent": 11_011.0}
+
+
+def test_a_foreign_event_too_deep_to_be_written_is_refused_alone() -> None:
+    """What its type does not declare is dropped there as over HTTP, and never looked at."""
+    usual = b'{"specversion": "1.0", "source": "till", "type": "purchase", "subject": "c1", "id": "%d", "data": %s}'
+    deep = b'{"x":' * 300 + b"1" + b"}" * 300
+    values = (usual % (1, b'{"amount": 1, "more": %s}' % deep), usual % (2, b'{"amount": %s}' % deep))
+    batch = [Record("raw", 0, 0, now_ms() / 1e3, None, b"[%s,%s]" % values)]
+    [(outgoing, _)] = Repartitioner(CATALOGUE, Topics(), KNOWN, now_ms).parts(batch)
+    event, letter = outgoing
+    assert (event.topic, event.key, orjson.loads(event.value)[4]) == (Topics().events, b"c1", {"amount": 1.0})
+    assert (letter.topic, orjson.loads(letter.value)["id"]) == (Topics().dead, "2")
