@@ -88,7 +88,7 @@ def problem(
         before = standing(told, base) if in_time else now_at
         if may_follow(now_at, stage) or may_follow(before, stage) or (adds and now_at == stage and stage in ADDS):
             return ""
-        again = f", or of an offer with rewards {stage.name} again with another part of them"
+        again = f", or of an offer with rewards STAGE_{stage.name} again with another part of them"
         more = again if now_at == stage and stage in ADDS else ""
         return f"it is {now_at.name}, expected {expected_after(now_at)}{more}, got {stage.name}"
     at = next((at for at, old in enumerate(told) if same_id(old.tag, corrects)), None)

@@ -18,7 +18,7 @@ from engine.deepjson import written
 from engine.drafts import Ask
 from engine.errors import InvalidArgument
 from engine.ledger import hash_of
-from engine.lifecycle import NEUTRAL, REPORTABLE, Stage
+from engine.lifecycle import NEUTRAL, REPORTABLE, Stage, in_words
 from engine.terms import MILLIONTHS
 from features import text_hash
 from opportune.v1 import common_pb2, decisions_pb2, events_pb2, feedback_pb2
@@ -349,13 +349,14 @@ def outcome_of(request: feedback_pb2.ReportRequest, catalogue: Catalogue, now_ms
     outcome_id = text_id(request.outcome_id, "outcome_id")
     decision_id = text_id(request.decision_id, "decision_id")
     offer_id = text_id(request.offer_id, "offer_id")
-    allowed = ", ".join(stage.name for stage in sorted(REPORTABLE))
     try:
         stage = Stage(request.stage)
     except ValueError:
-        raise InvalidArgument(f"stage: {request.stage}, expected one of {allowed}") from None
+        came = request.stage or "missing"
+        raise InvalidArgument(f"stage: {came}, expected one of {in_words(REPORTABLE)}") from None
     if stage not in REPORTABLE:
-        raise InvalidArgument(f"stage: {stage.name} is the engine's own, expected one of {allowed}")
+        own = f"STAGE_{stage.name} is the engine's own"
+        raise InvalidArgument(f"stage: {own}, expected one of {in_words(REPORTABLE)}")
     value = math.nan
     if request.HasField("value"):
         if not math.isfinite(request.value) or abs(request.value) > 1e12:

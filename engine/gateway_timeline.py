@@ -85,8 +85,8 @@ def _kind(number: int, field: str) -> Kind:
     try:
         return Kind(number)
     except ValueError:
-        there = ", ".join(kind.name for kind in Kind)
-        raise InvalidArgument(f"{field}: {number}, expected one of {there}") from None
+        there = ", ".join(f"TIMELINE_KIND_{kind.name}" for kind in Kind)
+        raise InvalidArgument(f"{field}: {number or 'missing'}, expected one of {there}") from None
 
 
 def _time(time_ms: int, field: str) -> int:

@@ -5,6 +5,7 @@ A stage teaches a target or nothing. Moving on takes the old lesson back and giv
 the no that the closed window had stood for, exactly, and a cancelled order unteaches its acceptance.
 """
 
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
@@ -95,13 +96,22 @@ def may_follow(old: Stage, new: Stage) -> bool:
     return new in NEXT[old]
 
 
+def in_words(stages: Iterable[Stage]) -> str:
+    """Stages as a caller says them, for error messages.
+
+    >>> in_words(NEUTRAL)
+    'STAGE_NOT_PRESENTED, STAGE_WITHDRAWN'
+    """
+    return ", ".join(f"STAGE_{stage.name}" for stage in sorted(stages))
+
+
 def expected_after(old: Stage) -> str:
     """The allowed moves from `old` in words, for error messages.
 
     >>> expected_after(Stage.ACCEPTED)
-    'FULFILLED or CANCELLED'
+    'STAGE_FULFILLED or STAGE_CANCELLED'
     """
-    names = [stage.name for stage in sorted(NEXT[old]) if stage in REPORTABLE]
+    names = [f"STAGE_{stage.name}" for stage in sorted(NEXT[old]) if stage in REPORTABLE]
     return " or ".join(names) if names else "nothing more"
 
 

@@ -21,7 +21,7 @@ from engine.instances import quotes_in
 from engine.leads import lead as moves
 from engine.leads.lead import ENDS, LIVE, Lead, State
 from engine.ledger import hash_of
-from engine.lifecycle import Stage
+from engine.lifecycle import Stage, in_words
 from engine.record import DecisionRecord, RecordError, parse_decision_id
 from engine.service_batch import batch_id_of
 from engine.store.base import LeadWrite, StoreFull
@@ -203,8 +203,8 @@ class LeadService:
         except ValueError:
             outcome = Stage.SERVED
         if outcome not in ENDS:
-            names = ", ".join(sorted(stage.name for stage in ENDS))
-            raise InvalidArgument(f"outcome: {request.outcome}, expected one of {names}")
+            came = request.outcome or "missing"
+            raise InvalidArgument(f"outcome: {came}, expected one of {in_words(ENDS)}")
         if len(request.attributes) >= limits.CONTEXT_ENTRIES_MAX or "seller" in request.attributes:
             raise InvalidArgument(
                 f"attributes: expected at most {limits.CONTEXT_ENTRIES_MAX - 1} entries and none called seller, "

@@ -71,6 +71,7 @@ LONG = "x" * 65
 FAR_MS, OLD_MS = START_MS + 301_000, START_MS - 31 * DAY_MS
 NO_TIME = "expected milliseconds since 1970-01-01 UTC"
 ANOTHER = ("page_token: of another request", "expected the same customer, kinds, channels, since_ms and until_ms")
+KINDS = "expected one of TIMELINE_KIND_CONTACT, TIMELINE_KIND_COMPLAINT"
 TRACES = [Identity(kind="cookie", value=f"c{n}") for n in range(9)]
 
 BAD: tuple[Bad, ...] = (
@@ -127,10 +128,10 @@ BAD: tuple[Bad, ...] = (
     report("without an offer", ("offer_id", "empty"), offer_id=""),
     report("of an offer not served", ("offer_id", "'loan' is not in the answer", "had"), MISSING, offer_id="loan"),
     report("of no offer", ("offer_id", "'moon' is not in the answer"), MISSING, offer_id="moon"),
-    report("without a stage", ("stage: 0", "expected one of PRESENTED, ACCEPTED"), stage="STAGE_UNSPECIFIED"),
-    report("of an unknown stage", ("stage: 99", "expected one of PRESENTED"), stage=99),
-    report("of a negative stage", ("stage: -5", "expected one of PRESENTED"), stage=-5),
-    report("of the engine's stage", ("stage: EXPIRED is the engine's own",), stage="STAGE_EXPIRED"),
+    report("without a stage", ("stage: missing", "of STAGE_PRESENTED, STAGE_ACCEPTED"), stage="STAGE_UNSPECIFIED"),
+    report("of an unknown stage", ("stage: 99", "expected one of STAGE_PRESENTED"), stage=99),
+    report("of a negative stage", ("stage: -5", "expected one of STAGE_PRESENTED"), stage=-5),
+    report("of the engine's stage", ("stage: STAGE_EXPIRED is the engine's own",), stage="STAGE_EXPIRED"),
     report("of a move too far", ("is SERVED", "expected", "got FULFILLED"), NOT_ALLOWED, stage="STAGE_FULFILLED"),
     report("after a no", ("is DECLINED", "expected nothing more"), NOT_ALLOWED, offer_id="card"),
     report("worth NaN", ("value: nan", "expected a finite number"), value=math.nan),
@@ -164,8 +165,8 @@ BAD: tuple[Bad, ...] = (
     get("a page of other channels", ANOTHER, customer_id="ann", page_token=token(), channels=["web"]),
     get("a page of other kinds", ANOTHER, customer_id="ann", page_token=token(), kinds=[1]),
     get("a page of other times", ANOTHER, customer_id="ann", page_token=token(), since_ms=1),
-    get("an unsaid kind", ("kinds[1]: 0", "expected one of CONTACT, COMPLAINT"), customer_id="ann", kinds=[1, 0]),
-    get("an unknown kind", ("kinds[0]: 99", "expected one of CONTACT, COMPLAINT"), customer_id="ann", kinds=[99]),
+    get("an unsaid kind", ("kinds[1]: missing", KINDS), customer_id="ann", kinds=[1, 0]),
+    get("an unknown kind", ("kinds[0]: 99", KINDS), customer_id="ann", kinds=[99]),
     get("too many kinds", ("kinds: 17 entries", "at most 16"), customer_id="ann", kinds=[1] * 17),
     get("an empty channel", ("channels[1]", "empty"), customer_id="ann", channels=["web", ""]),
     get("a long channel", ("channels[0]", "65 bytes"), customer_id="ann", channels=[LONG]),

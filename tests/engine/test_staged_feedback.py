@@ -435,7 +435,7 @@ def refusal(course: list[Told], stage: Stage, corrects: str = "", *, adds: bool 
 @pytest.mark.parametrize(
     ("course", "stage", "corrects", "words"),
     [
-        pytest.param([Stage.ACCEPTED], Stage.ACCEPTED, "", "with rewards ACCEPTED again with another part", id="twice"),
+        pytest.param([Stage.ACCEPTED], Stage.ACCEPTED, "", "with rewards STAGE_ACCEPTED again with", id="twice"),
         pytest.param([Stage.DECLINED], Stage.ACCEPTED, "", "expected nothing more, got ACCEPTED", id="after a no"),
         pytest.param([Stage.ACCEPTED], Stage.DECLINED, "7", "no outcome of that id", id="unknown"),
         pytest.param(

@@ -81,7 +81,7 @@ async def test_what_the_engine_says_itself_is_not_reported(stage: str) -> None:
     """Serving and expiring are the engine's own doing."""
     engine = SmallEngine(ONE_OFFER)
     decision = await engine.decide("ann")
-    with pytest.raises(InvalidArgument, match=f"stage: {stage.upper()} is the engine's own"):
+    with pytest.raises(InvalidArgument, match=f"stage: STAGE_{stage.upper()} is the engine's own"):
         await engine.report(decision.decision_id, "card", stage)
 
 

@@ -231,7 +231,7 @@ async def test_lists_come_in_pages_the_most_worth_first(engine: SmallEngine) -> 
                 leads_pb2.CompleteLeadRequest(lead_id="may/1-2-3", seller="e", outcome="STAGE_PRESENTED")
             ),
             InvalidArgument,
-            "ACCEPTED, DECLINED",
+            "outcome: 2, expected one of STAGE_ACCEPTED, STAGE_DECLINED",
         ),
     ],
 )
