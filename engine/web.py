@@ -42,7 +42,7 @@ from engine.errors import InvalidArgument, OpportuneError, Overloaded
 from engine.gateway import shown
 from engine.limits import CONNECTION_QUEUE_MAX, HTTP_IDLE_MS_MAX, HTTP_REQUEST_MS_MAX, MESSAGE_BYTES_MAX
 from engine.service import Service
-from engine.web_json import misfit
+from engine.web_json import parsed
 from opportune.v1 import (
     customers_pb2,
     decisions_pb2,
@@ -184,11 +184,8 @@ async def _message(request: web.Request, request_type: type[Message]) -> Message
     except orjson.JSONDecodeError as error:
         raise InvalidArgument(f"body: no {what}: {error}") from error
     if not isinstance(given, dict):
-        raise InvalidArgument(f"body: expected an object, a {what}")
-    try:
-        return json_format.ParseDict(given, request_type())
-    except (json_format.ParseError, AttributeError, TypeError) as error:
-        raise InvalidArgument(misfit(given, request_type) or f"body: no {what}: {error}") from error
+        raise InvalidArgument(f"body: {shown(given)}, expected an object, a {what}")
+    return parsed(given, request_type(), what)
 
 
 def _text_route(request_type: type[Message], call: Call) -> Route:
@@ -240,9 +237,9 @@ def _of_query(request: web.Request, message: MessageT) -> MessageT:
                 raise InvalidArgument(f"query: {name} is {shown(values[0])}, expected true or false")
             asked[name] = values[0] == "true"
     try:
-        return json_format.ParseDict(asked, message)
-    except json_format.ParseError as error:
-        raise InvalidArgument(f"query: {misfit(asked, type(message)) or error}") from error
+        return parsed(asked, message, "request")
+    except InvalidArgument as error:
+        raise InvalidArgument(f"query: {error}") from error
 
 
 def _lines_route(request_type: type[Message], call: Callable[[Any], AsyncIterator[Message]]) -> Route:

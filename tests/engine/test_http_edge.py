@@ -256,7 +256,30 @@ async def test_a_body_that_is_no_request_is_refused(client: TestClient, path: st
         ("decide", {"customerid": "x" * 200}, "customerid: no such field; there are "),
         ("report", {"attributes": {"a": 1}}, 'attributes["a"]: 1, expected an object like {"number": 1}'),
         ("report", {"rewards": {"revenue": "much"}}, 'rewards["revenue"]: "much", expected a number'),
-        ("report", {"stage": "ACCEPTED"}, 'stage: "ACCEPTED", expected one of STAGE_UNSPECIFIED, '),
+        ("report", {"stage": "ACCEPTED"}, 'stage: "ACCEPTED", expected one of STAGE_PRESENTED, STAGE_ACCEPTED, '),
+        ("report", {"stage": 2**32 + 3}, "stage: 4294967299, expected one of STAGE_PRESENTED, "),
+        ("report", {"stage": 3 - 2**32}, "stage: -4294967293, expected one of "),
+        ("report", {"stage": 2**40}, "stage: 1099511627776, expected one of "),
+        ("report", {"stage": 3.5}, "stage: 3.5, expected one of "),
+        ("report", {"stage": 3.999}, "stage: 3.999, expected one of "),
+        ("report", {"stage": -0.5}, "stage: -0.5, expected one of "),
+        ("report", {"stage": True}, "stage: true, expected one of "),
+        ("report", {"stage": " 3 "}, 'stage: " 3 ", expected one of '),
+        ("report", {"stage": "٣"}, 'stage: "٣", expected one of '),
+        ("report", {"stage": "1_1"}, 'stage: "1_1", expected one of '),
+        ("report", {"stage": []}, "stage: [], expected one of "),
+        ("report", {"value": True}, "value: true, expected a number"),
+        ("report", {"value": "1_000"}, 'value: "1_000", expected a number'),
+        ("report", {"value": "٣"}, 'value: "٣", expected a number'),
+        ("report", {"value": " 3"}, 'value: " 3", expected a number'),
+        ("report", {"rewards": {"revenue": False}}, 'rewards["revenue"]: false, expected a number'),
+        ("report", {"time_ms": "1_795"}, 'time_ms: "1_795", expected a whole number from -2^63 to 2^63 - 1'),
+        ("decide", {"limit": "1_0"}, 'limit: "1_0", expected a whole number from 0 to 2^32 - 1'),
+        ("decide", {"context": {"minutes": {"number": True}}}, 'context["minutes"].number: true, expected a number'),
+        ("decide", {"customerId": "ann", "customer_id": "bob"}, "customer_id: it is there together with customerId"),
+        ("decide", {"customer_id": "ann", "customerId": None}, "customerId: it is there together with customer_id, ex"),
+        ("leads/complete", {"outcome": "DONE"}, 'outcome: "DONE", expected one of STAGE_ACCEPTED, STAGE_DECLINED, '),
+        ("customers", {"kinds": [1, 1.5]}, "kinds[1]: 1.5, expected one of TIMELINE_KIND_CONTACT, "),
         ("report", {"value": "x" * 200}, f'value: "{"x" * 79}… (202 characters), expected a number'),
         ("policies/propose", {"text": 7}, "text: 7, expected a text in base64"),
     ],
@@ -265,6 +288,25 @@ async def test_a_field_that_does_not_fit_is_named(client: TestClient, path: str,
     status, name, message = await refused(client, f"/v1/{path}", body)
     assert (status, name) == (400, "INVALID_ARGUMENT")
     assert message.startswith(told)
+
+
+@pytest.mark.parametrize("stage", ["STAGE_ACCEPTED", 3, 3.0, "3"])
+@pytest.mark.parametrize("value", [7, 7.0, "7", "7.0", "7e0"])
+async def test_a_number_is_taken_as_the_mapping_has_it(client: TestClient, stage: Any, value: Any) -> None:
+    _, decision = await post(client, "/v1/decide", PERSON | {"limit": value})
+    outcome = {"outcome_id": "o1", "decisionId": decision["decision_id"], "offer_id": decision["offers"][0]["offer_id"]}
+    status, receipt = await post(client, "/v1/report", outcome | {"stage": stage, "value": value, "time_ms": None})
+    assert (status, receipt["stage"]) == (200, "STAGE_ACCEPTED")
+
+
+async def test_a_report_without_a_stage_is_told_the_stages_that_it_may_have(client: TestClient) -> None:
+    outcome = {"outcome_id": "o1", "decision_id": "0-1-0", "offer_id": "card"}
+    _, _, message = await refused(client, "/v1/report", outcome)
+    told, _, names = message.partition(", expected one of ")
+    assert told == "stage: missing"
+    for name in names.split(", "):
+        assert (await refused(client, "/v1/report", outcome | {"stage": name}))[:2] == (404, "NOT_FOUND")
+    assert "STAGE_UNSPECIFIED" not in names and "STAGE_SERVED" not in names and "STAGE_EXPIRED" not in names
 
 
 async def test_a_field_that_does_not_fit_is_looked_for_within_bounds(client: TestClient) -> None:
@@ -295,9 +337,11 @@ async def test_a_customer_is_a_page_of_its_own(client: TestClient) -> None:
         ("page_size=501", "page_size: 501, expected 1 to 500"),
         ("page_size=many", "query: "),
         ("page_size=-1", "query: "),
+        ("page_size=1_0", 'query: page_size: "1_0", expected a whole number'),
+        ("time_ms=1_795", 'query: time_ms: "1_795", expected a whole number'),
         ("page_size=1&page_size=2", "query: page_size is there 2 times, expected once"),
         ("kinds=WHAT", "query: "),
-        ("kinds=TIMELINE_KIND_UNSPECIFIED", "kinds[0]: 0, expected one of CONTACT"),
+        ("kinds=TIMELINE_KIND_UNSPECIFIED", "kinds[0]: missing, expected one of TIMELINE_KIND_CONTACT"),
         ("page_token=x", "page_token: 'x' is none"),
         ("colour=red", "query: no parameter 'colour'; there are time_ms, page_size, page_token, kinds"),
         ("customer_id=bob", "query: no parameter 'customer_id'"),

@@ -81,7 +81,7 @@ async def test_a_text_is_the_body_or_base64_in_json(client: TestClient) -> None:
         ("validate?by=ann", None, DEARER, (400, "INVALID_ARGUMENT", "no parameter 'by'; there are none")),
         ("propose", {"text": WRONG.decode(), "by": "ann"}, None, (400, "INVALID_ARGUMENT", "text: no base64; the ")),
         ("propose", {"text": 7, "by": "ann"}, None, (400, "INVALID_ARGUMENT", "text: 7, expected a text in base64")),
-        ("propose", [], None, (400, "INVALID_ARGUMENT", "body: expected an object, a ProposeRequest")),
+        ("propose", [], None, (400, "INVALID_ARGUMENT", "body: [], expected an object, a ProposeR")),
         ("propose?by=ann", None, b" " * (MESSAGE_BYTES_MAX + 1), (413, "RESOURCE_EXHAUSTED", str(MESSAGE_BYTES_MAX))),
         ("approve", {"version": "abcdef", "by": "bob"}, None, (404, "NOT_FOUND", "no such version is known here")),
         ("approve", {"version": version_of(DEARER), "by": "ann"}, None, (409, "FAILED_PRECONDITION", "cannot approve")),
