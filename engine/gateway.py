@@ -4,10 +4,11 @@ Each refusal is an InvalidArgument that names the field, what came and what was 
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 import orjson
 
@@ -28,6 +29,7 @@ Clock = Callable[[], int]
 """Milliseconds since 1970-01-01 UTC."""
 
 _SHOWN_MAX: Final = 80
+_NO_HEX: Final = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def shown(value: object) -> str:
@@ -97,8 +99,20 @@ def identities_in(text: str, field: str = "identities") -> list[common_pb2.Ident
         kind, separator, value = part.partition("=")
         if not separator:
             raise InvalidArgument(f"{field}: {shown(part)}, expected kind=value, several separated by spaces")
-        found.append(common_pb2.Identity(kind=unquote(kind), value=unquote(value)))
+        found.append(common_pb2.Identity(kind=_decoded(kind, field), value=_decoded(value, field)))
     return found
+
+
+def _decoded(text: str, field: str) -> str:
+    """Without its percent signs. Raises InvalidArgument: what is no text would be one and the same for many people."""
+    if "%" not in text:
+        return text
+    if _NO_HEX.search(text):
+        raise InvalidArgument(f"{field}: {shown(text)}, expected two hex digits behind each percent sign")
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        raise InvalidArgument(f"{field}: {shown(text)}, expected UTF-8 behind its percent signs") from None
 
 
 def linkable(traces: Sequence[str], catalogue: Catalogue) -> tuple[str, ...]:

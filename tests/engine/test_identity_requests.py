@@ -163,6 +163,35 @@ async def test_cloud_events_carry_identities() -> None:
     assert refused.reason == "identities: 'c7', expected kind=value, several separated by spaces"
 
 
+@pytest.mark.parametrize(
+    ("identities", "told"),
+    [
+        ("cookie=%FF", "identities: '%FF', expected UTF-8 behind its percent signs"),
+        ("cookie=c7 phone=%FE", "identities: '%FE', expected UTF-8 behind its percent signs"),
+        ("%C3=c7", "identities: '%C3', expected UTF-8 behind its percent signs"),
+        ("cookie=%ED%A0%80", "identities: '%ED%A0%80', expected UTF-8 behind its percent signs"),
+        ("cookie=%ZZ", "identities: '%ZZ', expected two hex digits behind each percent sign"),
+        ("cookie=100%", "identities: '100%', expected two hex digits behind each percent sign"),
+        ("cookie=%+1", "identities: '%+1', expected two hex digits behind each percent sign"),
+        ("cookie=%00", "identities[0].value: '\\x00' has U+0000, expected printable text without it"),
+    ],
+)
+async def test_an_identity_that_is_no_text_is_nobodys(identities: str, told: str) -> None:
+    engine = SmallEngine(SHOP)
+    event = {"specversion": "1.0", "id": "1", "source": "s", "type": "complaint", "identities": identities}
+    for subject in ({}, {"subject": "ann"}):
+        checked = events_in(orjson.dumps(event | subject), "", engine.catalogue, START_MS)
+        assert [bad.reason for bad in (await engine.service.events.take(checked)).rejected] == [told]
+
+
+async def test_percent_signs_say_what_an_identity_holds() -> None:
+    engine = SmallEngine(SHOP)
+    event = {"specversion": "1.0", "id": "1", "source": "s", "type": "complaint"}
+    for identities, name in (("cookie=%EF%BF%BD", "cookie=\ufffd"), ("cookie=a%20%c3%a9é", "cookie=a éé")):
+        [(_, _, check)] = events_in(orjson.dumps(event | {"identities": identities}), "", engine.catalogue, START_MS)
+        assert check().customer == name
+
+
 async def test_a_store_that_fails_costs_the_link_and_not_the_decision() -> None:
     store = FaultyStore(PARTITIONS, lambda: START_MS)
     engine = SmallEngine(SHOP, store)
