@@ -32,6 +32,7 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -42,6 +43,7 @@ from engine.errors import InvalidArgument, OpportuneError, Overloaded
 from engine.gateway import shown
 from engine.limits import CONNECTION_QUEUE_MAX, HTTP_IDLE_MS_MAX, HTTP_REQUEST_MS_MAX, MESSAGE_BYTES_MAX
 from engine.service import Service
+from engine.web_body import TooLarge, unpacked
 from engine.web_json import parsed
 from opportune.v1 import (
     customers_pb2,
@@ -102,6 +104,26 @@ def application(service: Service) -> web.Application:
     return app
 
 
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """One line about a request that is no HTTP: what is wrong with it is the caller's, not in the code."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, (HttpProcessingError, web.RequestPayloadError)):
+        record.msg, record.args = f"{record.getMessage()}: {_in_one_line(error)}", ()
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.exc_info = None
+    return True
+
+
+def _in_one_line(error: Exception) -> str:
+    """What is wrong by aiohttp, which draws it with an arrow below."""
+    return " ".join(str(error).removeprefix("400, message:").split())
+
+
+_http_log: Final = log.getChild("http")
+"""What aiohttp has to say."""
+_http_log.addFilter(_without_traceback)
+
+
 class WebServer:
     """The application, listening."""
 
@@ -111,6 +133,8 @@ class WebServer:
         self._listener: asyncio.Server | None = None
         self._runner = web.AppRunner(
             app,
+            logger=_http_log,
+            auto_decompress=False,
             access_log=None,
             shutdown_timeout=1.0,
             keepalive_timeout=HTTP_IDLE_MS_MAX / 1e3,
@@ -163,13 +187,16 @@ async def _body(request: web.Request) -> bytes:
         raise web.HTTPRequestEntityTooLarge(MESSAGE_BYTES_MAX)
     try:
         async with asyncio.timeout(HTTP_REQUEST_MS_MAX / 1e3):
-            return await request.read()
+            body = await request.read()
+        return unpacked(body, request.headers.get("Content-Encoding", ""), MESSAGE_BYTES_MAX)
+    except TooLarge:
+        raise web.HTTPRequestEntityTooLarge(MESSAGE_BYTES_MAX) from None
     except TimeoutError:
         raise web.HTTPRequestTimeout from None
     except web.RequestPayloadError as error:
         encoding = request.headers.get("Content-Encoding")
         how = "in the chunks that it came in" if encoding is None else f"in Content-Encoding {shown(encoding)}"
-        raise InvalidArgument(f"body: cannot be read, expected one {how}: {error}") from error
+        raise InvalidArgument(f"body: cannot be read, expected one {how}: {_in_one_line(error)}") from error
     except ConnectionError as error:  # nobody is there to read this; it only is no fault of the engine
         raise InvalidArgument("body: the caller left before all of it had come") from error
 

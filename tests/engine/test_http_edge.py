@@ -1,9 +1,11 @@
 """HTTP: the same services as JSON, CloudEvents one by one and in batches, and what is no request of ours."""
 
 import asyncio
+import gzip
 import json
 import logging
 import socket
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -451,6 +453,71 @@ async def said(port: int, request: bytes) -> bytes:
 @pytest.mark.parametrize("request_", [b"", b"POST /v1/decide HTTP/1.1\r\nHost: engine\r\n"], ids=["silent", "headers"])
 async def test_who_never_asks_is_not_waited_for(port: int, request_: bytes) -> None:
     assert await said(port, request_) == b""
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (b"GET / FOO\r\n\r\n", "Bad status line"),
+        (b"GET /healthz HTTP/1.1\r\nHost engine\r\n\r\n", "Invalid header token"),
+        (b"POST /v1/decide HTTP/1.1\r\nHost: engine\r\nContent-Length: x\r\n\r\n", "Invalid character in Content-L"),
+        (b"GET /healthz HTTP/1.1\r\nHost: engine\r\nX: " + b"x" * 10_000 + b"\r\n\r\n", "Got more than 8190 bytes"),
+    ],
+)
+async def test_what_is_no_http_is_one_line_of_the_log(
+    port: int, caplog: pytest.LogCaptureFixture, request_: bytes, told: str
+) -> None:
+    assert b" 400 Bad Request\r\n" in await said(port, request_)
+    [record] = caplog.records
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert told in record.message and "\n" not in record.message and len(record.message) < 300
+
+
+def packed_request(body: bytes, encoding: str, path: str = "/v1/decide") -> bytes:
+    packing = f"Content-Encoding: {encoding}\r\nContent-Length: {len(body)}"
+    return f"POST {path} HTTP/1.1\r\nHost: engine\r\n{packing}\r\n\r\n".encode() + body
+
+
+PLAIN = json.dumps(PERSON).encode()
+RAW = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+THEN = b"GET /healthz HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status", "told"),
+    [
+        (gzip.compress(PLAIN), "gzip", b"200 OK", "decision_id"),
+        (gzip.compress(PLAIN), "GZIP", b"200 OK", "decision_id"),
+        (zlib.compress(PLAIN), "deflate", b"200 OK", "decision_id"),
+        (RAW.compress(PLAIN) + RAW.flush(), "deflate", b"200 OK", "decision_id"),
+        (PLAIN, "identity", b"200 OK", "decision_id"),
+        (PLAIN, "gzip", b"400 Bad Request", "body: cannot be read, expected one in Content-Encoding 'gzip'"),
+        (b"x" * 100_000, "deflate", b"400 Bad Request", "body: cannot be read, expected one in Content-Encoding 'defl"),
+        (gzip.compress(PLAIN)[:-9], "gzip", b"400 Bad Request", "in Content-Encoding 'gzip': it is cut"),
+        (gzip.compress(PLAIN) + b"x", "gzip", b"400 Bad Request", "'gzip': there is more behind it"),
+        (b"", "gzip", b"400 Bad Request", "'gzip': it is cut"),
+        (PLAIN, "foo", b"400 Bad Request", "Content-Encoding: 'foo', expected one of gzip, deflate, identity"),
+        (PLAIN, "br", b"400 Bad Request", "Content-Encoding: 'br', expected one of gzip, deflate, identity"),
+        (gzip.compress(b" " * 2 * MESSAGE_BYTES_MAX), "gzip", b"413 Request Entity Too Large", "body: larger than"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_packed_body_costs_neither_the_connection_nor_the_log(
+    port: int, caplog: pytest.LogCaptureFixture, body: bytes, encoding: str, status: bytes, told: str
+) -> None:
+    """It is answered, and so is the next request of the connection."""
+    answer = await said(port, packed_request(body, encoding) + THEN)
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert told.encode() in answer
+    assert answer.endswith(b"ok")
+    assert caplog.records == []
+
+
+async def test_a_packed_body_that_nobody_reads_harms_nobody(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    answer = await said(port, packed_request(b"garbage", "gzip", "/v1/nothing") + THEN)
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert answer.endswith(b"ok")
+    assert caplog.records == []
 
 
 async def test_who_does_not_ask_again_is_not_waited_for(port: int) -> None:
