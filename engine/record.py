@@ -9,6 +9,7 @@ within a configuration), so a record outlives the order of a catalogue.
 and, in a record of the second form, what else the decision rested on (engine.basis).
 """
 
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ _DECISION: Final = 1
 _DECISION_START: Final = bytes([_DECISION])
 _OUTCOME_KIND: Final = 2
 _FORGET_START: Final = bytes([FORGET_KIND])
+_ID_PART: Final = re.compile("0|[1-9a-f][0-9a-f]*")
 _FORM: Final = 1
 _FORM_BASIS: Final = 2
 _OUTCOME_FORM_2: Final = 2
@@ -372,7 +374,7 @@ def decision_id(partition: int, position: Offset) -> str:
 
 
 def parse_decision_id(text: str, partitions: int) -> tuple[int, Offset] | None:
-    """(partition, position) of a decision id, None if it cannot be one.
+    """(partition, position) of a decision id, None if it cannot be one: a decision has no two of them.
 
     >>> parse_decision_id('3-18bcfe56800-2', 8) == (3, Offset(1700000000000, 2))
     True
@@ -380,7 +382,7 @@ def parse_decision_id(text: str, partitions: int) -> tuple[int, Offset] | None:
     True
     """
     parts = text.split("-")
-    if len(parts) != 3 or len(text) > 40 or any(part.strip("0123456789abcdef") or not part for part in parts):
+    if len(parts) != 3 or len(text) > 40 or not all(map(_ID_PART.fullmatch, parts)):
         return None
     partition, ms, seq = (int(part, 16) for part in parts)
     # 48 bits of milliseconds and 32 of sequence are what the ledger keeps of a position.
