@@ -31,7 +31,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import orjson
-from aiohttp import web
+from aiohttp import web, web_response
 from aiohttp.http import HttpProcessingError
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -119,6 +119,9 @@ def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).removeprefix("400, message:").split())
 
 
+# Of which version of what we are made is nobody's business, and aiohttp has no setting for it.
+web_response.SERVER_SOFTWARE = "opportune"  # type: ignore[attr-defined]
+
 _http_log: Final = log.getChild("http")
 """What aiohttp has to say."""
 _http_log.addFilter(_without_traceback)
@@ -203,6 +206,7 @@ async def _body(request: web.Request) -> bytes:
 
 async def _message(request: web.Request, request_type: type[Message]) -> Message:
     """The message that the body is. Raises InvalidArgument and what `_body` does."""
+    _no_query(request)
     body = await _body(request)
     what = f"{request_type.DESCRIPTOR.name} in JSON"
     try:
@@ -213,6 +217,12 @@ async def _message(request: web.Request, request_type: type[Message]) -> Message
     if not isinstance(given, dict):
         raise InvalidArgument(f"body: {shown(given)}, expected an object, a {what}")
     return parsed(given, request_type(), what)
+
+
+def _no_query(request: web.Request) -> None:
+    """Refuse parameters where nobody looks at them. Raises InvalidArgument."""
+    for name in request.query:
+        raise InvalidArgument(f"query: no parameter {shown(name)}, expected all of the request in its body")
 
 
 def _text_route(request_type: type[Message], call: Call) -> Route:
@@ -341,6 +351,7 @@ def _forget_route(service: Service) -> Route:
 
 def _events_route(service: Service) -> Route:
     async def route(request: web.Request) -> web.Response:
+        _no_query(request)
         body = await _body(request)
         response = await service.events.take(events_in(body, request.content_type, service.catalogue, service.clock()))
         # Nothing of a body was good: that is the sender's error, and the answer says which and why.
@@ -379,8 +390,17 @@ async def _errors(request: web.Request, handler: Route) -> web.StreamResponse:
         response = _error(408, "DEADLINE_EXCEEDED", f"body: not all of it came within {HTTP_REQUEST_MS_MAX} ms")
         response.force_close()
         return response
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        told = f"path: {request.method} {shown(request.path)}: {error.reason}, expected {allowed}"
+        response = _error(error.status, "INVALID_ARGUMENT", told)
+        response.headers["Allow"] = allowed
+        return response
+    except web.HTTPNotFound as error:
+        told = f"path: {shown(request.path)}: {error.reason}; docs/api.md has them all"
+        return _error(error.status, "NOT_FOUND", told)
     except web.HTTPException as error:
-        return _error(error.status, "NOT_FOUND" if error.status == 404 else "INVALID_ARGUMENT", error.reason)
+        return _error(error.status, "INVALID_ARGUMENT", error.reason)
     except asyncio.CancelledError:
         raise
     except Exception:

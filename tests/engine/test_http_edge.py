@@ -364,8 +364,8 @@ async def test_a_wrong_parameter_is_refused(client: TestClient, query: str, told
         ("/v1/decide", PERSON | {"channel": "moon"}, (400, "INVALID_ARGUMENT", "channel: no channel 'moon'")),
         ("/v1/decide", PERSON | {"context": {"minutes": {"number": "NaN"}}}, (400, "INVALID_ARGUMENT", "a finite")),
         ("/v1/explain", {"decision_id": "0-1-0"}, (404, "NOT_FOUND", "no decision '0-1-0'")),
-        ("/v1/nothing", {}, (404, "NOT_FOUND", "Not Found")),
-        ("/metrics", {}, (405, "INVALID_ARGUMENT", "Method Not Allowed")),
+        ("/v1/nothing", {}, (404, "NOT_FOUND", "path: '/v1/nothing': Not Found; docs/api.md has them all")),
+        ("/metrics", {}, (405, "INVALID_ARGUMENT", "path: POST '/metrics': Method Not Allowed, expected GET, HEAD")),
     ],
 )
 async def test_a_refusal_has_the_status_of_its_error(
@@ -374,6 +374,24 @@ async def test_a_refusal_has_the_status_of_its_error(
     status, name, message = await refused(client, path, body)
     assert (status, name) == expected[:2]
     assert expected[2] in message
+
+
+async def test_a_method_that_a_path_does_not_take_is_told_those_that_it_does(client: TestClient) -> None:
+    for path, allowed in (("/v1/decide", "POST"), ("/v1/customers/ann", "DELETE, GET, HEAD")):
+        answer = await client.put(path)
+        assert (answer.status, answer.headers["Allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize("path", ["decide", "decide-many", "report", "policies/propose", "events"])
+async def test_a_parameter_that_nobody_looks_at_is_refused(client: TestClient, path: str) -> None:
+    status, name, message = await refused(client, f"/v1/{path}?dry_run=true", PERSON)
+    assert (status, name) == (400, "INVALID_ARGUMENT")
+    assert message == "query: no parameter 'dry_run', expected all of the request in its body"
+
+
+async def test_nobody_is_told_what_the_server_is_made_of(port: int) -> None:
+    for request in (b"GET /healthz HTTP/1.1\r\nHost: engine\r\n\r\n", b"GET / FOO\r\n\r\n"):
+        assert b"Server: opportune\r\n" in await said(port, request)
 
 
 async def test_a_move_that_is_not_allowed_is_a_conflict(client: TestClient) -> None:
