@@ -24,6 +24,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from engine import limits
+from engine.deepjson import written
 from engine.errors import InvalidArgument
 from engine.history.mapping import File
 
@@ -317,7 +318,7 @@ def _at(value: Any, column: str, path: tuple[str, ...]) -> Any:
 def _text(value: Any) -> bytes | None:
     if isinstance(value, str):
         return value.encode(errors="surrogatepass")
-    return None if value is None else orjson.dumps(value)
+    return None if value is None else written(value)
 
 
 def _paths(value: dict[str, Any], above: str = "") -> Iterator[str]:

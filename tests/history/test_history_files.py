@@ -293,6 +293,12 @@ def test_of_very_many_bad_rows_a_few_are_kept(tmp_path: Path) -> None:
     assert len(tally.kept) == 50
 
 
+def test_a_line_too_deep_to_be_written_is_refused_alone(tmp_path: Path) -> None:
+    deep = '{"x":' * 300 + "1" + "}" * 300
+    lines = [f'{{"who": "ann", "at": "{DAY}", "amount": {amount}}}' for amount in ("1", deep, "2")]
+    assert told(tmp_path, "deep.jsonl", "\n".join(lines)).refused == {"attributes[amount]: expected a finite number": 1}
+
+
 @pytest.mark.parametrize("name", ["empty.jsonl", "empty.jsonl.gz", "blank.jsonl"])
 def test_json_lines_without_a_line_are_no_rows(tmp_path: Path, name: str) -> None:
     text = b"\n\n" if name == "blank.jsonl" else b""
