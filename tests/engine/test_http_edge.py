@@ -382,7 +382,7 @@ async def test_a_method_that_a_path_does_not_take_is_told_those_that_it_does(cli
         assert (answer.status, answer.headers["Allow"]) == (405, allowed)
 
 
-@pytest.mark.parametrize("path", ["decide", "decide-many", "report", "policies/propose", "events"])
+@pytest.mark.parametrize("path", ["decide", "decide-many", "report", "policies/propose"])
 async def test_a_parameter_that_nobody_looks_at_is_refused(client: TestClient, path: str) -> None:
     status, name, message = await refused(client, f"/v1/{path}?dry_run=true", PERSON)
     assert (status, name) == (400, "INVALID_ARGUMENT")
