@@ -166,7 +166,7 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
     if report.entities:
         click.echo(f"{report.entities:,} households and the like written")
     if report.no_room:
-        most = f"a customer belongs to {ENTITY_ENTRIES_MAX} things at most"
+        most = f"a customer belongs to {ENTITY_ENTRIES_MAX} things of a kind, the newest"
         click.echo(f"left out {report.no_room:,} memberships: {most}", err=True)
     if report.duplicates:
         click.echo(f"left out {report.duplicates:,} events whose id the customer had already")

@@ -236,25 +236,40 @@ def _watermark(stored: Stored) -> Offset:
 def belonging(
     entities: Sequence[EntityLink], kind: EntityKind, entity_id: str, time_ms: int
 ) -> list[EntityLink] | None:
-    """What a name belongs to with one entity more, which may be more than are allowed; None if that changes nothing.
+    """What a name belongs to with one entity more, as far as there is room; None if that changes nothing.
 
     Of a kind of which there is one, the newest event says which; of two in one millisecond the larger id. Of a kind of
-    which there are many, the oldest event that names one says since when. So the order of arrival does not matter.
+    which there are many, those have room that were named last. So the order of arrival does not matter.
 
     >>> house = EntityKind("household", False)
     >>> [link.id for link in belonging([EntityLink("household", "h1", 5, "")], house, "h2", 7) or []]
     ['h2']
     """
-    same = [link for link in entities if link.kind == kind.kind and not link.by]
-    link = EntityLink(kind.kind, entity_id, time_ms, "")
-    if kind.many:
-        known = next((one for one in same if one.id == entity_id), None)
-        if known is None:
-            return [*entities, link]
-        return [link if one is known else one for one in entities] if time_ms < known.time_ms else None
+    same = [
+        link
+        for link in entities
+        if link.kind == kind.kind and not link.by and (not kind.many or link.id == entity_id)
+    ]
     if any((one.time_ms, one.id) >= (time_ms, entity_id) for one in same):
         return None
-    return [*(one for one in entities if one not in same), link]
+    link = EntityLink(kind.kind, entity_id, time_ms, "")
+    following = with_room([*(one for one in entities if one not in same), link])
+    return following if same or link in following else None
+
+
+def with_room(entities: Sequence[EntityLink]) -> list[EntityLink]:
+    """Of what a name belongs to, that for which there is room: of each kind the newest ENTITY_ENTRIES_MAX.
+
+    Those of the name itself come before those that a linked name brought: to take a link back leaves the others.
+    """
+    if len(entities) <= ENTITY_ENTRIES_MAX:
+        return list(entities)
+    by_kind: dict[str, list[EntityLink]] = {}
+    newest_first = sorted(dict.fromkeys(entities), key=lambda one: (not one.by, one.time_ms, one.id), reverse=True)
+    for link in newest_first:
+        by_kind.setdefault(link.kind, []).append(link)
+    held = {link for links in by_kind.values() for link in links[:ENTITY_ENTRIES_MAX]}
+    return [link for link in dict.fromkeys(entities) if link in held]
 
 
 def with_history(
@@ -353,21 +368,15 @@ class _Turn(Generic[Entry]):
         for attribute, kind in self._entities.items():
             given = event.attributes.get(attribute)
             if isinstance(given, str) and given:
-                changed |= self._add_entity(kind, given, event.time_ms, event)
+                changed |= self._add_entity(kind, given, event.time_ms)
         return changed
 
-    def _add_entity(self, kind: EntityKind, entity_id: str, time_ms: int, event: Happened) -> bool:
+    def _add_entity(self, kind: EntityKind, entity_id: str, time_ms: int) -> bool:
         """True if that changed anything."""
-        links = self._links
-        following = belonging(links.entities, kind, entity_id, time_ms)
+        following = belonging(self._links.entities, kind, entity_id, time_ms)
         if following is None:
             return False
-        if len(following) > ENTITY_ENTRIES_MAX:
-            count = len(links.entities)
-            reason = f"{kind.kind} {entity_id!r}: {self._name!r} has {count} entities, at most {ENTITY_ENTRIES_MAX}"
-            self._refuse(event, f"{reason} are allowed")
-            return False
-        links.entities = following
+        self._links.entities = following
         return True
 
     # --- links ------------------------------------------------------------------------------------------------------
@@ -456,8 +465,7 @@ class _Turn(Generic[Entry]):
         parts.others[name, born] = Part(record, at, status, names, since_ms, source)
         self._forget_released()
         entities = [] if gone else [EntityLink(kind, i, entity_ms, name) for kind, i, entity_ms in told["entities"]]
-        self._links.entities = [link for link in self._links.entities if link.by != name]
-        self._links.entities += entities[: ENTITY_ENTRIES_MAX - len(self._links.entities)]
+        self._links.entities = with_room([*(link for link in self._links.entities if link.by != name), *entities])
         before = known.status if known is not None else None
         if status is not before and not (gone and known is None):
             action = {Status.LINKED: Action.GAINED, Status.KEPT: Action.KEPT, Status.RELEASED: Action.LOST}[status]
@@ -487,7 +495,7 @@ class _Turn(Generic[Entry]):
             gone = (kind.kind, entity_id, "")
             self._links.entities = [e for e in self._links.entities if (e.kind, e.id, e.by) != gone]
         else:
-            self._add_entity(kind, entity_id, event.time_ms, event)
+            self._add_entity(kind, entity_id, event.time_ms)
         if self.parts.to:
             self._changed.setdefault(self.parts.to, (event.time_ms, "", ""))
 

@@ -150,7 +150,7 @@ CUSTOMER_KEY_TTL_MS: Final = 400 * 86_400_000
 CUSTOMER_IDENTITIES_MAX: Final = 64
 """Identities and other customer ids linked to one customer, and customers that one identity was linked to."""
 ENTITY_ENTRIES_MAX: Final = 32
-"""Households, accounts and the like of one customer."""
+"""Households, accounts and the like of one customer: of each kind the newest."""
 LINEAGE_ENTRIES_MAX: Final = 128
 """Links made and taken back that a customer remembers, the newest."""
 LINK_HOPS_MAX: Final = 8

@@ -187,7 +187,7 @@ class EntityLink(NamedTuple):
     kind: str
     id: str
     time_ms: int
-    """Of the newest event that said so; of kinds of which a customer has many, of the oldest."""
+    """Of the newest event that said so."""
     by: str
     """The linked name that brought it; "" for the customer itself."""
 

@@ -13,7 +13,6 @@ from engine.catalogue import Catalogue
 from engine.config_schema import Attribute
 from engine.history.rows import slot_of
 from engine.identity import EntityKind, belonging
-from engine.limits import ENTITY_ENTRIES_MAX
 from engine.links import EntityLink
 from engine.rollups import Rollup, entity_name
 
@@ -33,27 +32,16 @@ class Roller:
         self._kinds = {_slot(attribute): kind for attribute, kind in catalogue.entity_attributes.items()}
 
     def named(self, rows: pl.DataFrame) -> dict[str, list[Named]]:
-        """What the customers belong to, in the order in which they got there; who belongs to nothing is left out.
-
-        Of a kind of which there is one, the newest has the place of the first: as in service it takes no room anew.
-        """
-        found: dict[str, list[tuple[int, Named]]] = {}
+        """What customers belong to, in order of the newest event that says so; who belongs to nothing is left out."""
+        found: dict[str, list[Named]] = {}
         for slot, kind in self._kinds.items():
             there = rows.select("customer", "time_ms", slot).filter(pl.col(slot).is_not_null() & (pl.col(slot) != ""))
-            if kind.many:
-                there = there.with_columns(since_ms="time_ms").unique(
-                    ["customer", slot], keep="first", maintain_order=True
-                )
-            else:  # of two in one millisecond the larger id
-                there = there.sort("customer", "time_ms", slot).with_columns(
-                    since_ms=pl.col("time_ms").first().over("customer")
-                )
-                there = there.unique("customer", keep="last", maintain_order=True)
-            for customer, time_ms, entity_id, since_ms in there.iter_rows():
-                found.setdefault(customer, []).append((since_ms, (kind, entity_id, time_ms)))
-        return {
-            customer: [named for _, named in sorted(each, key=lambda one: one[0])] for customer, each in found.items()
-        }
+            if not kind.many:  # of two in one millisecond the larger id
+                there = there.sort("customer", "time_ms", slot)
+            there = there.unique(["customer", slot] if kind.many else "customer", keep="last", maintain_order=True)
+            for customer, time_ms, entity_id in there.iter_rows():
+                found.setdefault(customer, []).append((kind, entity_id, time_ms))
+        return {customer: sorted(each, key=lambda named: named[2]) for customer, each in found.items()}
 
     def copies(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows that count for an entity, once for each, with its name in place of the customer's."""
@@ -106,17 +94,12 @@ def _names(rollup: Rollup, ids: pl.Series) -> pl.Series:
 
 
 def belonging_after(entities: Sequence[EntityLink], named: Sequence[Named]) -> tuple[list[EntityLink], int]:
-    """What a customer belongs to with what history says; and how many found no room."""
-    held, left_out = list(entities), 0
+    """What a customer belongs to with what history says; and of how much of that newer ones have taken the room."""
+    held = list(entities)
     for kind, entity_id, time_ms in named:
-        following = belonging(held, kind, entity_id, time_ms)
-        if following is None:
-            continue
-        if len(following) > ENTITY_ENTRIES_MAX:
-            left_out += 1
-        else:
-            held = following
-    return held, left_out
+        held = belonging(held, kind, entity_id, time_ms) or held
+    there = {(link.kind, link.id) for link in held if not link.by}
+    return held, sum(kind.many and (kind.kind, entity_id) not in there for kind, entity_id, _ in named)
 
 
 def _slot(attribute: str) -> str:

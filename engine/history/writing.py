@@ -53,7 +53,7 @@ class Report:
     members: int = 0
     """Of these, those who belong to something, such as a household, by it."""
     no_room: int = 0
-    """Entities that a customer belongs to by it, and beyond ENTITY_ENTRIES_MAX."""
+    """Entities that customers belong to by it, and that newer ones leave no room: ENTITY_ENTRIES_MAX of a kind have."""
     entities: int = 0
     """Households and the like whose features this run has written."""
     done_before: int = 0

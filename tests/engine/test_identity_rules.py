@@ -3,6 +3,7 @@
 import base64
 import itertools
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import orjson
@@ -16,14 +17,16 @@ from engine.identity import (
     EntityKind,
     Stored,
     advance,
+    belonging,
     entity_entry,
     link_entry,
     unlink_entry,
 )
 from engine.ingest import Ingest
 from engine.limits import CUSTOMER_IDENTITIES_MAX, ENTITY_ENTRIES_MAX
-from engine.links import Action, Links, LinksError, Parts, Status, moved, moved_to
+from engine.links import Action, EntityLink, Links, LinksError, Parts, Status, moved, moved_to
 from engine.replay import FeatureReplay
+from engine.rollups import belongs_to
 from engine.store import LINKS, PARTS, MemoryStore
 from engine.timeline import Keeper
 from features import HEADER_CAS_BYTES, Event, FeatureSpec, Layout, Offset
@@ -31,7 +34,7 @@ from features import HEADER_CAS_BYTES, Event, FeatureSpec, Layout, Offset
 DAY_MS = 86_400_000
 LAYOUT = Layout.compile([FeatureSpec("spent", "sum", "buy", attribute="amount", resolution=1.0)])
 HOUSEHOLD = EntityKind("household", many=False)
-KINDS = {"household_id": HOUSEHOLD}
+KINDS = {"household_id": HOUSEHOLD, "product_id": EntityKind("product", many=True)}
 
 
 class World:
@@ -74,6 +77,10 @@ class World:
 
     async def told(self, name: str) -> list[tuple[Action, str]]:
         return [(line.action, line.name) for line in (await self.links(name)).lineage]
+
+    async def belongs(self, name: str) -> list[str]:
+        """Ids of what a name belongs to."""
+        return [link.id for link in (await self.links(name)).entities]
 
     @property
     def refusals(self) -> list[str]:
@@ -225,16 +232,77 @@ async def test_one_identity_too_many_stays_a_visitor_and_disturbs_nobody(world: 
     assert await world.spent(last) == "ann", "once there is room"
 
 
-async def test_one_entity_too_many_is_refused_and_the_event_counts(world: World) -> None:
-    account = EntityKind("account", many=True)
-    for number in range(ENTITY_ENTRIES_MAX):
-        await world.append(entity_entry("ann", account, f"a{number}", world.now_ms))
+async def test_of_a_kind_of_many_the_newest_have_room_and_leave_that_of_other_kinds(world: World) -> None:
+    for number in range(ENTITY_ENTRIES_MAX + 8):
+        await world.buy("ann", 1, product_id=f"p{number:02}")
+        world.now_ms += 1
     await world.buy("ann", 5, household_id="h1")
+    await world.append(entity_entry("ann", EntityKind("account", many=True), "a1", world.now_ms))
     await world.fold()
-    assert await world.spent("ann") == 5.0
-    assert len((await world.links("ann")).entities) == ENTITY_ENTRIES_MAX
-    [refusal] = world.refusals
-    assert refusal == "household 'h1': 'ann' has 32 entities, at most 32 are allowed"
+    assert await world.spent("ann") == ENTITY_ENTRIES_MAX + 8 + 5.0
+    assert await world.belongs("ann") == [*(f"p{number:02}" for number in range(8, 40)), "h1", "a1"]
+    world.now_ms += 1
+    await world.buy("ann", 5, household_id="h2", product_id="p00")
+    await world.fold()
+    assert await world.belongs("ann") == [*(f"p{number:02}" for number in range(9, 40)), "a1", "h2", "p00"]
+    assert world.refusals == []
+
+
+async def test_what_an_earlier_release_let_fill_up_has_room_for_a_household(world: World) -> None:
+    """It refused what came to 32 entities, of whatever kind."""
+    await world.buy("ann", 1, household_id="h1")
+    await world.fold()
+    full = Links(entities=[EntityLink("product", f"p{number}", 5 + number, "") for number in range(ENTITY_ENTRIES_MAX)])
+    values = world.store._beside[LINKS]._values
+    values["ann"] = (values["ann"][0], full.pack())
+    await world.buy("ann", 1, household_id="h1")
+    await world.fold()
+    assert [link.id for link in (await world.links("ann")).entities][-1] == "h1"
+    assert len((await world.links("ann")).entities) == ENTITY_ENTRIES_MAX + 1
+
+
+async def test_what_a_linked_name_belongs_to_takes_no_room_from_its_customer(world: World) -> None:
+    mine = [f"p{number:02}" for number in range(ENTITY_ENTRIES_MAX)]
+    for product in mine:
+        await world.buy("ann", 1, product_id=product)
+    for number in range(ENTITY_ENTRIES_MAX + 3):
+        world.now_ms += 1
+        await world.buy("cookie=c", 1, product_id=f"q{number:02}")
+    await world.buy("cookie=c", 1, household_id="h1")
+    await world.link("cookie=c", "ann")
+    await world.fold()
+    links = await world.links("ann")
+    assert await world.belongs("ann") == [*mine, "h1"]
+    assert belongs_to(links.entities, "household") == "h1"
+    assert len((await world.links("cookie=c")).entities) == ENTITY_ENTRIES_MAX + 1
+    await world.unlink("cookie=c", "ann")
+    await world.fold()
+    assert await world.belongs("ann") == mine
+    assert world.refusals == []
+
+
+kinds = st.sampled_from(["product", "account", "household"])
+
+
+@given(named=st.lists(st.tuples(kinds, st.integers(0, 60), st.integers(0, 90)), max_size=150), dice=st.randoms())
+def test_what_has_room_does_not_depend_on_the_order_of_arrival(named: list[tuple[str, int, int]], dice: Random) -> None:
+    def held(told: Sequence[tuple[str, int, int]]) -> list[EntityLink]:
+        entities: list[EntityLink] = []
+        for kind, number, time_ms in told:
+            many = kind != "household"
+            entities = belonging(entities, EntityKind(kind, many), f"{number:02}", time_ms) or entities
+        return sorted(entities)
+
+    newest: dict[tuple[str, str], int] = {}
+    for kind, number, time_ms in named:
+        newest[kind, f"{number:02}"] = max(time_ms, newest.get((kind, f"{number:02}"), 0))
+    room = {"product": ENTITY_ENTRIES_MAX, "account": ENTITY_ENTRIES_MAX, "household": 1}
+    wanted = []
+    for kind, most in room.items():
+        ranked = sorted(((at, name) for (of, name), at in newest.items() if of == kind), reverse=True)
+        wanted += [EntityLink(kind, name, at, "") for at, name in ranked[:most]]
+    assert held(named) == sorted(wanted)
+    assert held(dice.sample(named, len(named))) == sorted(wanted)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from faulty_store import FaultyStore
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from engine import limits
 from engine.config import parse
 from engine.errors import ConfigError
 from engine.eventlog import StreamLog
@@ -268,6 +269,22 @@ async def test_history_stays_where_it_was_when_somebody_moves() -> None:
     await engine.fold()
     assert features_of(await engine.customer("ann"))["house_spent"] == 100
     assert features_of(await engine.customer("bob"))["house_spent"] == 10
+
+
+async def test_however_many_products_somebody_looks_at_the_household_stays() -> None:
+    engine = SmallEngine(SHOP)
+    for number in range(limits.ENTITY_ENTRIES_MAX + 8):
+        await engine.publish("view", product_id=f"p{number}")
+    await engine.publish("move", household_id="h1")
+    await engine.publish("purchase", amount=100)
+    await engine.fold()
+    assert features_of(await engine.customer("ann"))["house_spent"] == 100
+    await join(engine, "ann", "h9", "r1")
+    await engine.publish("view", product_id="p99")
+    await engine.publish("purchase", amount=7)
+    await engine.fold()
+    assert features_of(await engine.customer("ann"))["house_spent"] == 7
+    assert engine.store.dead == []
 
 
 async def test_what_comes_under_a_cookie_counts_for_the_household_of_whom_it_belongs_to() -> None:

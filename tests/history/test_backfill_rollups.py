@@ -244,17 +244,19 @@ async def test_what_found_no_room_counts_once_however_often_it_is_tried(tmp_path
     rows: list[Row] = [
         {"who": "c0", "at": BEGIN_MS, "id": "0", "what": "move", "home": "h0"},
         *accounts,
+        {"who": "c0", "at": BEGIN_MS + 98, "id": "98", "what": "purchase", "amount": 1.0, "account": "a1"},
         {"who": "c0", "at": BEGIN_MS + 99, "id": "99", "what": "move", "home": "h1"},
     ]
     all_live = memory()
     await live(all_live, CATALOGUE, rows)
     store = Interfering(CATALOGUE, link_entry("cookie=c7", "c0", NOW_MS - 9, source="api"))
     report = await _load(store, tmp_path, file_of(tmp_path / "past.jsonl", rows))
-    assert report.no_room == 4
+    assert report.no_room == 3
     [links] = await store.read_beside(LINKS, ["c0"])
     [wanted] = await all_live.read_beside(LINKS, ["c0"])
     assert sorted(Links.unpack(links).entities) == sorted(Links.unpack(wanted).entities)
-    assert any(link.id == "h1" for link in Links.unpack(links).entities), "it has had its place from the first on"
+    ids = [link.id for link in Links.unpack(links).entities]
+    assert ids == [*(f"a{n}" for n in range(5, limits.ENTITY_ENTRIES_MAX + 4)), "a1", "h1"]
 
 
 async def test_damaged_links_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -320,8 +322,10 @@ def test_what_finds_no_room_is_counted() -> None:
     kind = CATALOGUE.entity_kinds["account"]
     named = [(kind, f"a{number}", BEGIN_MS + number) for number in range(limits.ENTITY_ENTRIES_MAX + 3)]
     held, left_out = belonging_after([EntityLink("household", "h0", 1, "")], named)
-    assert (len(held), left_out) == (limits.ENTITY_ENTRIES_MAX, 4)
-    assert held[0].id == "h0"
+    assert left_out == 3
+    assert [link.id for link in held] == ["h0", *(f"a{number}" for number in range(3, 35))]
+    newer = [EntityLink("account", f"b{number}", BEGIN_MS + 99, "") for number in range(limits.ENTITY_ENTRIES_MAX)]
+    assert belonging_after(newer, named) == (newer, len(named))
 
 
 def test_a_kind_that_no_event_names_has_no_copies() -> None:
