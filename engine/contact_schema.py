@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from engine import limits
 from engine.config_base import DurationMs, Finite, Id, Part
+from features import duration_text
 
 if TYPE_CHECKING:
     from engine.config_schema import Config
@@ -56,7 +57,7 @@ class Cap(Part):
             return self.name
         of = {"all": "in all", "offers": "of some offers"}.get(self.of, f"of each {self.of}")
         which = f" ({', '.join(self.which)})" if self.which else ""
-        when = _PERIOD_NAMES[self.per] if self.per else f"in {duration(self.within or 0)}"
+        when = _PERIOD_NAMES[self.per] if self.per else f"in {duration_text(self.within or 0)}"
         what = "" if self.counts == "served" else f" {self.counts}"
         where = f" in {', '.join(self.channels)}" if self.channels else ""
         return f"at most {self.most}{what} {of}{which} {when}{where}"
@@ -92,7 +93,7 @@ class CoolOff(Part):
             return self.name
         of = "nothing" if self.of == "all" else f"none of the same {self.of}"
         which = f" ({', '.join(self.which)})" if self.which else ""
-        return f"{of}{which} for {duration(self.duration)} after {' or '.join(self.after)}"
+        return f"{of}{which} for {duration_text(self.duration)} after {' or '.join(self.after)}"
 
 
 class Pressure(Part):
@@ -190,13 +191,3 @@ def _once(
     other = labels.setdefault(label, here)
     if other != here:
         found.append((place, f"{label!r} is already there as {other}; give one of them another name"))
-
-
-def duration(ms: int) -> str:
-    """A time in its largest whole unit.
-
-    >>> duration(30 * 86_400_000), duration(5_400_000), duration(1)
-    ('30d', '90m', '1ms')
-    """
-    units = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
-    return next((f"{ms // size}{unit}" for unit, size in units if ms % size == 0), f"{ms}ms")

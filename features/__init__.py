@@ -28,7 +28,7 @@ Non-goals: joining customers, reaching back to correct a window that has passed,
 """
 
 from features.event import EVENT_TIME_MS_MAX, Event, Offset
-from features.expression import WORDLESS, ExpressionError, compile_cel, first_line
+from features.expression import CLOCK_NAMES, WORDLESS, ExpressionError, cel_problem, compile_cel, first_line
 from features.hashing import shown_hash, text_hash
 from features.layout import FoldResult, Layout, LayoutRow, Rows
 from features.record import (
@@ -46,11 +46,13 @@ from features.refill import Part
 from features.spec import (
     FEATURES_MAX,
     FUNCTIONS,
+    NEVER_MISSING,
     TILES_DEFAULT,
     TILES_MAX,
     WINDOW_MS_MAX,
     FeatureSpec,
     Function,
+    duration_text,
     parse_duration_ms,
     validate,
     value_max,
@@ -58,6 +60,7 @@ from features.spec import (
 from features.tables import clock_of
 
 __all__ = [
+    "CLOCK_NAMES",
     "EVENT_IDS_REMEMBERED_MAX",
     "EVENT_TIME_MS_MAX",
     "FEATURES_MAX",
@@ -65,6 +68,7 @@ __all__ = [
     "HEADER_BYTES",
     "HEADER_CAS_BYTES",
     "HEADER_STATE_BYTES",
+    "NEVER_MISSING",
     "NEVER_MS",
     "TILES_DEFAULT",
     "TILES_MAX",
@@ -83,8 +87,10 @@ __all__ = [
     "RecordHeader",
     "Rows",
     "VersionError",
+    "cel_problem",
     "clock_of",
     "compile_cel",
+    "duration_text",
     "first_line",
     "news",
     "parse_duration_ms",

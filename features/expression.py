@@ -28,7 +28,11 @@ WORDLESS: Final = re.compile(
 """Comments, raw strings, other strings: what stands in there is no word of the language."""
 _ITERATES: Final = re.compile(r"\b(?:all|exists|exists_one|map|filter)\b")
 """CEL's loops. They are macros: a compiled program no longer names them. Nothing of ours can be called so."""
-_CLOCK: Final = re.compile(r"\b(?:hour|weekday)\b")
+CLOCK_NAMES: Final = ("hour", "weekday")
+"""What an expression sees of the time of the event; an attribute that is called so it does not see."""
+_CLOCK: Final = re.compile(rf"\b(?:{'|'.join(CLOCK_NAMES)})\b")
+_PARSED: Final = re.compile(r"Syntax error: ([^\n]*?)(?: expecting [^\n]*)?$", re.MULTILINE)
+"""What CEL's parser stumbled over, and the list of all that could stand there."""
 
 
 class ExpressionError(ValueError):
@@ -49,7 +53,22 @@ def compile_cel(expression: str, bytes_max: int = EXPRESSION_BYTES_MAX, what: st
     try:
         return cel.compile(expression)
     except Exception as error:
-        raise ExpressionError(f"not an expression of CEL: {first_line(error)}") from error
+        raise ExpressionError(f"not an expression of CEL: {cel_problem(error)}") from error
+
+
+def cel_problem(error: Exception) -> str:
+    """Why CEL takes a text for no expression: the first thing that its parser stumbled over.
+
+    >>> try:
+    ...     cel.compile("amount +")
+    ... except ValueError as error:
+    ...     print(cel_problem(error))
+    it ends too early
+    """
+    found = _PARSED.search(str(error))
+    if found is None:
+        return first_line(error)
+    return "it ends too early" if found[1] == "mismatched input '<EOF>'" else found[1].replace("'<EOF>'", "its end")
 
 
 def first_line(error: Exception) -> str:

@@ -61,9 +61,11 @@ VALUE_UNITS_MAX: Final = 2**53
 _WITHOUT_WINDOW: Final = ("recency", "decayed", "ratio")
 _NEEDS_VALUE: Final = ("sum", "mean", "min", "max", "last", "first", "distinct")
 _MAY_HAVE_VALUE: Final = (*_NEEDS_VALUE, "decayed")
-_NEVER_MISSING: Final = ("count", "sum", "distinct", "decayed")
+NEVER_MISSING: Final = ("count", "sum", "distinct", "decayed")
+"""Functions that are 0 without events."""
 _IN_UNITS: Final = ("sum", "mean", "decayed")
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_UNITS_DOWN: Final = tuple((unit, size) for unit, size in reversed(_UNIT_MS.items()) if unit != "w")
 _DURATION_TEXT: Final = re.compile(r"([0-9]{1,15})(ms|s|m|h|d|w)")
 
 
@@ -83,6 +85,15 @@ def parse_duration_ms(text: str) -> int:
     if duration_ms == 0:
         raise ValueError(f"duration {text!r}: expected more than nothing")
     return duration_ms
+
+
+def duration_text(ms: int) -> str:
+    """A duration as it may be written, in its largest whole unit up to days.
+
+    >>> duration_text(30 * 86_400_000), duration_text(5_400_000), duration_text(1)
+    ('30d', '90m', '1ms')
+    """
+    return next(f"{ms // size}{unit}" for unit, size in _UNITS_DOWN if ms % size == 0)
 
 
 @dataclass(frozen=True)
@@ -147,7 +158,7 @@ class FeatureSpec:
     @property
     def missing(self) -> float:
         """What it reads as for a customer without events."""
-        return 0.0 if self.function in _NEVER_MISSING else self.default
+        return 0.0 if self.function in NEVER_MISSING else self.default
 
 
 def value_max(function: str, resolution: float) -> float:
@@ -236,7 +247,7 @@ def _window_problem(spec: FeatureSpec) -> str | None:
         if spec.half_life_ms is None:
             return "decayed needs a half_life"
         if not 0 < spec.half_life_ms <= WINDOW_MS_MAX:
-            return f"half-life of {spec.half_life_ms} ms: expected 1 to {WINDOW_MS_MAX} ms"
+            return f"half-life of {duration_text(spec.half_life_ms)}: expected 1ms to {duration_text(WINDOW_MS_MAX)}"
     elif spec.half_life_ms is not None:
         return f"{spec.function} takes no half_life: it belongs to decayed"
     if spec.window_ms is None:
@@ -244,12 +255,12 @@ def _window_problem(spec: FeatureSpec) -> str | None:
     if spec.function in _WITHOUT_WINDOW:
         return f"{spec.function} takes no window: it looks at the whole lifetime"
     if not 0 < spec.window_ms <= WINDOW_MS_MAX:
-        return f"window of {spec.window_ms} ms: expected 1 to {WINDOW_MS_MAX} ms"
+        return f"window of {duration_text(spec.window_ms)}: expected 1ms to {duration_text(WINDOW_MS_MAX)}"
     if spec.tile_ms is not None and not 0 < spec.tile_ms <= spec.window_ms:
-        return f"tile of {spec.tile_ms} ms: expected 1 ms to the window, {spec.window_ms} ms"
+        return f"tile of {duration_text(spec.tile_ms)}: expected 1ms to the window, {duration_text(spec.window_ms)}"
     if spec.tiles > TILES_MAX:
         tile_ms_min = -(-spec.window_ms // TILES_MAX)
-        return f"{spec.tiles} tiles: expected at most {TILES_MAX}, so a tile of {tile_ms_min} ms or more"
+        return f"{spec.tiles} tiles: expected at most {TILES_MAX}, so a tile of {duration_text(tile_ms_min)} or more"
     return None
 
 
