@@ -21,6 +21,7 @@ from engine.cli_store import data_option, in_store, redis_option, url_of
 from engine.config import load_text, version_of
 from engine.errors import NotFound
 from engine.featurecheck.finding import moment
+from engine.features_check import windows_told
 from engine.registry import lacking_told
 from engine.rulenames import shadowed_told
 from engine.store.redis import RedisStore
@@ -73,7 +74,7 @@ def validate(config_path: Path) -> None:
             table.add_row(what, f"{count:,}", plain(which))
     Console(width=_COLUMNS).print(table)
     names = [*(feature.name for feature in config.all_features), *(fact.name for fact in config.context)]
-    for line in [*shadowed_told(names), *lacking_told(config)]:
+    for line in [*shadowed_told(names), *windows_told(config), *lacking_told(config)]:
         click.echo(f"note: {line}", err=True)
 
 

@@ -19,9 +19,10 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from engine import limits
 from engine.config_base import LANGUAGE_PATTERN, NAME_PATTERN
-from engine.config_check import Location, problems_of, problems_of_new
+from engine.config_check import Location, problems_of
 from engine.config_schema import Config, Offer
 from engine.errors import ConfigError
+from engine.features_check import problems_of_new
 from engine.groups import Expanded, expanded
 
 FormT = TypeVar("FormT", bound=BaseModel)

@@ -9,9 +9,9 @@ from engine.contact_schema import problems_of_contacts
 from engine.defaults_schema import fallback_problems
 from engine.experiments_schema import problems as problems_of_experiments
 from engine.featuretrial import misasked, misgiven
-from engine.rules_check import rule_problems
+from engine.rules_check import nearest, rule_problems
 from engine.terms import MILLIONTHS
-from features import ExpressionError, FeatureSpec, clock_of, compile_cel, value_max
+from features import CLOCK_NAMES, ExpressionError, FeatureSpec, clock_of, compile_cel
 from features import validate as validate_features
 from models import OPTIMISM_MAX
 
@@ -27,14 +27,13 @@ _CEL_WORDS = frozenset(
 )
 
 
-_RESOLUTION_EXPONENTS = range(-6, 7)
-"""Powers of ten that are proposed as a resolution: from the default one to the largest."""
 _SERVING_MAX = 0.5
 """Share of the customers that challengers may serve together: the champion has most of them."""
 _OF_TEXTS = ("one_hot", "hashed")
 _KINDS_COUNTED = ("number", "flag")
 _KINDS_TOLD_APART = ("number", "text", "flag")
 _INPUT_OF_FACT = "expected kind one_hot or hashed for a text, linear or log for the others"
+_VALUES_OF_TEXT = "a text attribute needs its values declared, or the feature input: {kind: hashed, columns: 64}"
 _HASHED_OF_LISTED = "hashed is for texts of which any may come; these have values: expected kind one_hot"
 
 
@@ -86,28 +85,6 @@ def problems_of(config: Config) -> list[tuple[Location, str]]:
     found += problems_of_contacts(config)
     found += weights_schema.problems(config)
     return found + _check_exploration(config, channels, offers)
-
-
-def problems_of_new(config: Config) -> list[tuple[Location, str]]:
-    """What else is wrong with a configuration that is to be put in force.
-
-    Not with one that was: refused, it would take the state with it that was computed under it.
-    """
-    found: list[tuple[Location, str]] = []
-    events = {event.type: event.attributes for event in config.events}
-    for at, feature in enumerate(config.features):
-        attribute = events.get(feature.event or "", {}).get(feature.attribute or "")
-        if attribute is None or attribute.range is None:
-            continue
-        largest = max(map(abs, attribute.range))
-        most = value_max(feature.function, feature.resolution)
-        if largest > most:
-            fits = [10.0**e for e in _RESOLUTION_EXPONENTS if value_max(feature.function, 10.0**e) >= largest]
-            expected = f"resolution: {fits[0]:g}" if fits else "a smaller range"
-            cut = f"{feature.function} holds values up to {most:g} at a resolution of {feature.resolution:g}"
-            told = f"{cut}, and {feature.attribute} has a range up to {largest:g}: expected {expected}"
-            found.append((("features", at, "resolution"), told))
-    return found
 
 
 def _check_exploration(config: Config, channels: set[str], offers: set[str]) -> list[tuple[Location, str]]:
@@ -197,8 +174,10 @@ def _check_features(config: Config) -> list[tuple[Location, str]]:
     before: dict[str, list[FeatureSpec]] = {}
     for at, feature in enumerate(config.features):
         event = events.get(feature.event or "")
+        told: list[tuple[Location, str]] = []
         if event is not None:
-            found += [(("features", at, *place), problem) for place, problem in _misfits(feature, event)]
+            told = _misfits(feature, event)
+            found += [(("features", at, *place), problem) for place, problem in told]
         elif feature.function != "ratio":
             found.append((("features", at, "event"), f"no event type {feature.event!r}"))
             continue
@@ -208,7 +187,8 @@ def _check_features(config: Config) -> list[tuple[Location, str]]:
             before.setdefault(feature.entity, []).extend(specs)
         except ValueError as error:
             problem = str(error)
-            if "the name is used twice" not in problem:  # told with the place of the other one
+            # A name that is there twice is told with the place of the other one.
+            if "the name is used twice" not in problem and not any(problem.endswith(each) for _, each in told):
                 found.append((("features", at), problem))
     if len(config.all_features) > limits.FEATURES_MAX:
         found.append((("features",), f"{len(config.all_features)} features, at most {limits.FEATURES_MAX} are allowed"))
@@ -232,7 +212,7 @@ def _misfits(feature: Feature, event: EventType) -> list[tuple[Location, str]]:
             except ExpressionError as error:
                 found.append(((place,), str(error)))
                 continue
-            variables = [name for name in program.variables() if name not in ("hour", "weekday")]
+            variables = [name for name in program.variables() if name not in CLOCK_NAMES]
             named += [(place, name) for name in variables]
             if all(name in event.attributes for name in variables):
                 kinds = ("flag",) if place == "where" else _KINDS_TOLD_APART if distinct else _KINDS_COUNTED
@@ -250,13 +230,17 @@ def _misfits(feature: Feature, event: EventType) -> list[tuple[Location, str]]:
         found.append((("function",), "a text can only be remembered or told apart: expected last, first or distinct"))
     hashed = feature.input is not None and feature.input.kind == "hashed"
     if text and remembered and attribute is not None and not (attribute.values or hashed):
-        found.append((("attribute",), "a text attribute needs its values declared to be a feature, or input: hashed"))
+        found.append((("attribute",), _VALUES_OF_TEXT))
     if feature.input is not None and (feature.input.kind in _OF_TEXTS) != (text and remembered):
         found.append((("input",), "expected kind one_hot or hashed for a text, linear or log for a number"))
     elif hashed and attribute is not None and attribute.values:
         found.append((("input",), _HASHED_OF_LISTED))
-    if isinstance(feature.default, str) and not hashed:
-        found.append((("default",), f"expected a number, got {feature.default!r}; only a hashed text has one that is"))
+    listed = attribute.values if text and remembered and attribute is not None else ()
+    if isinstance(feature.default, str) and listed and feature.default not in listed:
+        there = f"{', '.join(listed)}{nearest(feature.default, listed)}"
+        found.append((("default",), f"expected one of the declared values, got {feature.default!r}; there are {there}"))
+    elif isinstance(feature.default, str) and not (listed or hashed):
+        found.append((("default",), f"expected a number, got {feature.default!r}"))
     elif hashed and isinstance(feature.default, float):
         found.append((("default",), f"expected a text, got {feature.default:g}"))
     return found

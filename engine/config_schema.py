@@ -255,7 +255,7 @@ class Feature(Part):
     numerator: Name | None = None
     denominator: Name | None = None
     default: Finite | str | None = None
-    """A number; of a hashed text a text."""
+    """A number; of a text also one of its values, of a hashed one any text."""
     resolution: Annotated[float, Field(gt=0, le=1e6)] = 1e-6
     meaning: str = ""
     unit: str = ""
@@ -625,7 +625,7 @@ class Config(Part):
         pairs = feature.where if isinstance(feature.where, dict) else {}
         default = feature.default
         if isinstance(default, str):
-            default = text_hash(default)
+            default = float(categories.index(default)) if default in categories else text_hash(default)
         return FeatureSpec(
             name=feature.name,
             function=feature.function,

@@ -40,6 +40,17 @@ def test_validate_notes_words_of_rules_that_names_take(tmp_path: Path) -> None:
     ]
 
 
+def test_validate_notes_windows_that_reach_further_back_than_they_say(tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    text = CONFIG.replace(b"window: 7d", b"window: 7d, tile: 2d").replace(b"window: 90d", b"window: 90d, tile: 1d")
+    path.write_bytes(text)
+    result = CliRunner().invoke(main, ["validate", str(path)])
+    assert result.exit_code == 0
+    assert [line for line in result.stderr.splitlines() if "window" in line] == [
+        "note: 'purchases_7d': a window of 7d in tiles of 2d covers up to 8d; expected a tile that divides it"
+    ]
+
+
 def test_texts_of_a_configuration_are_shown_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "shop.yaml"
     text = CONFIG.replace(b"meaning: money spent, owner: sales", b'meaning: "[spent] :100:", owner: "[/sales]"')

@@ -282,6 +282,10 @@ FEATURE = "  - {name: tried, event: purchase, %s}\noffers:"
         ("function: count, where: {category: foot}", "got 'foot'; there are food, travel; the nearest is food"),
         ("function: count, by: {attribute: category, values: [food, rent]}", "by.values[1]: expected one of the"),
         ("function: count, by: {attribute: amount, values: ['1']}", "'amount' is a number, which never equals '1'"),
+        ("function: last, attribute: category, default: foot", "expected one of the declared values, got 'foot'"),
+        ("function: mean, attribute: amount, default: much", "default: expected a number, got 'much'"),
+        ("function: sum, value: amount +", "value: not an expression of CEL: it ends too early"),
+        ("function: count, where: amount > 1.0)", "where: not an expression of CEL: extraneous input ')'"),
     ],
 )
 def test_a_feature_that_could_take_no_event_is_told(settings: str, told: str) -> None:
@@ -289,6 +293,46 @@ def test_a_feature_that_could_take_no_event_is_told(settings: str, told: str) ->
     found = [problem for problem in problems(text) if told in problem]
     assert len(found) == 1, problems(text)
     assert found[0].startswith(f"shop.yaml:{line_with(text, 'name: tried')}: features[4].")
+
+
+HIDDEN = "in an expression is that of the event's time, and 'purchase' has an attribute"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("function: count, where: 'hour >= 100.0'", f"where: 'hour' {HIDDEN} 'hour', too: expected another name for"),
+        ("function: sum, value: amount + weekday", f"value: 'weekday' {HIDDEN} 'weekday', too"),
+        ("function: ratio, numerator: last_category, denominator: spent_30d", "numerator: 'last_category' is a text"),
+        ("function: ratio, numerator: spent_30d, denominator: last_category", "denominator: 'last_category' is a text"),
+        ("function: count, default: 7", "default: count is 0 without events: expected no default, got 7"),
+        ("function: decayed, half_life: 7d, default: -1", "default: decayed is 0 without events"),
+        ("function: count, where: {hour: 200}", ""),
+        ("function: count, where: \"category == 'hour'\"", ""),
+        ("function: sum, attribute: amount, default: 0", ""),
+        ("function: mean, attribute: amount, default: 7", ""),
+        ("function: ratio, numerator: spent_30d, denominator: purchases_7d, default: 7", ""),
+        ("function: last, attribute: category, default: food", ""),
+    ],
+)
+def test_what_would_say_nothing_is_refused_in_a_new_configuration(settings: str, told: str) -> None:
+    """And read of one that was in force: its state came of it."""
+    event = "" if "ratio" in settings else "event: purchase, "
+    clock = b"hour: {type: number}\n      weekday: {type: number}\n      category: {type: text"
+    text = CONFIG.replace(b"category: {type: text", clock, 1)
+    text = text.replace(b"offers:", f"  - {{name: tried, {event}{settings}}}\noffers:".encode(), 1)
+    config, found = read(text, "shop.yaml", new=True)
+    at = line_with(text, "name: tried")
+    assert [problem[: problem.index("]") + 2] for problem in found] == [f"shop.yaml:{at}: features[4]."] * bool(told)
+    assert all(told in problem for problem in found)
+    assert config == parse(text)
+
+
+def test_a_text_may_be_one_of_its_values_by_default() -> None:
+    settings = "function: last, attribute: category, default: travel"
+    config = parse(CONFIG.replace(b"offers:", (FEATURE % settings).encode(), 1))
+    catalogue = Catalogue.compile(config, "v", b"")
+    assert catalogue.layout.values(None, 0)["tried"] == "travel"
 
 
 @pytest.mark.parametrize(
