@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import Final
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from engine.catalogue import Catalogue
 from engine.cli_parts import config_option, given_of, told
 from engine.cli_plain import plain
+from engine.config_base import CUSTOMER
 from engine.featurecheck.command import check_features
 from engine.featurecheck.thresholds import CUSTOMERS_SAMPLED, CUSTOMERS_SAMPLED_MAX
 from engine.recordsize import record_size
-from engine.registry import hashed_into, lacking_told, registry_of
+from engine.registry import lacking_told, looks_at, registry_of, taken_of
+from features import Layout, duration_text
 from features.record import EVENT_IDS_REMEMBERED_MAX, HEADER_BYTES, ID_BYTES
 
-_TABLE_COLUMNS_MIN: Final = 160
+_TABLE_COLUMNS_MIN: Final = 110
 
 
 @click.command()
@@ -56,32 +59,12 @@ def features(
     with told():
         catalogue = Catalogue.of_file(config_path)
     config = catalogue.config
-    title = f"{config.name}: {len(config.all_features)} features, layout {catalogue.layout.version:08x}"
-    table = Table(title=plain(title))
-    headings = ("feature", "entity", "function", "event", "value", "window", "keeps", "tiles", "bytes a tile")
-    for heading in (*headings, "unit", "meaning", "owner"):
-        table.add_column(heading, justify="right" if heading in ("tiles", "bytes a tile") else "left")
-    rows = {row.name: row for layout in catalogue.layouts.values() for row in layout.describe()}
-    for feature in config.all_features:
-        row = rows[feature.name]
-        window = "lifetime" if feature.window is None else f"{feature.window / 3_600_000:g} h"
-        cells = (
-            feature.name,
-            feature.entity,
-            feature.function,
-            feature.event or "",
-            (feature.attribute or feature.value or "") + hashed_into(feature),
-            window,
-            row.keeps + (" (shared)" if row.shared else ""),
-            str(row.tiles or ""),
-            str(row.bytes_typical),
-            feature.unit,
-            feature.meaning,
-            feature.owner,
-        )
-        table.add_row(*map(plain, cells))
-    # A table of ten columns needs room: in a pipe or a narrow terminal rich would cut every word of it.
-    Console(width=max(Console().width, _TABLE_COLUMNS_MIN)).print(table)
+    # A table of so many columns needs room: in a pipe or a narrow terminal rich would cut every word of it.
+    console = Console(width=max(Console().width, _TABLE_COLUMNS_MIN))
+    console.print(_features_table(catalogue))
+    for entity, layout in catalogue.layouts.items():
+        if layout.specs:
+            console.print(_layout_table(entity, layout))
     size = record_size(catalogue)
     click.echo(
         f"a customer's record: {size.one_each_bytes:,} bytes after one event of each type, {size.hourly_bytes:,} after "
@@ -95,3 +78,48 @@ def features(
             json_path.write_text(json.dumps(registry_of(catalogue), indent=2))
         except OSError as error:
             raise click.ClickException(f"{json_path} cannot be written: {error.strerror}") from error
+
+
+def _features_table(catalogue: Catalogue) -> Table:
+    """What each feature is; without the columns in which no feature has anything."""
+    config = catalogue.config
+    columns: dict[str, list[str]] = {
+        "feature": [feature.name for feature in config.all_features],
+        "entity": ["" if feature.entity == CUSTOMER else feature.entity for feature in config.all_features],
+        "event": [feature.event or "" for feature in config.all_features],
+        "function": [feature.function for feature in config.all_features],
+        "of": [taken_of(feature) for feature in config.all_features],
+        "over": [looks_at(config.feature_spec(feature)) for feature in config.all_features],
+        "default": ["" if feature.default is None else _short(feature.default) for feature in config.all_features],
+        "unit": [feature.unit for feature in config.all_features],
+        "meaning": [feature.meaning for feature in config.all_features],
+        "owner": [feature.owner for feature in config.all_features],
+    }
+    table = Table(title=plain(f"{config.name}: {len(config.all_features)} features"), box=box.SIMPLE_HEAD)
+    shown = {heading: cells for heading, cells in columns.items() if any(cells)}
+    for heading in shown:
+        table.add_column(heading, overflow="fold")
+    for cells in zip(*shown.values(), strict=True):
+        table.add_row(*map(plain, cells))
+    return table
+
+
+def _layout_table(entity: str, layout: Layout) -> Table:
+    """What stands where in a record: a group is a bit in its head, a cell a bit in the mask of each tile."""
+    title = f"record of a {entity}: layout {layout.version:08x}"
+    table = Table(title=plain(title), box=box.SIMPLE_HEAD)
+    for heading in ("group", "event", "tiles", "cells", "keeps", "bytes a tile", "read by"):
+        table.add_column(heading, justify="right" if heading == "bytes a tile" else "left", overflow="fold")
+    before = -1
+    for row in layout.places():
+        tiles = f"{row.tiles} of {duration_text(row.tile_ms)}" if row.tile_ms else "lifetime"
+        of_group = (str(row.group), row.event, tiles) if row.group != before else ("", "", "")
+        before = row.group
+        cells = str(row.cells[0]) if len(row.cells) == 1 else f"{row.cells[0]}–{row.cells[-1]}"
+        told = (*of_group, cells, row.keeps, str(row.bytes_typical), ", ".join(row.features))
+        table.add_row(*map(plain, told))
+    return table
+
+
+def _short(default: float | str) -> str:
+    return f"{default:.15g}" if isinstance(default, float) else default

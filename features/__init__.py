@@ -30,7 +30,7 @@ Non-goals: joining customers, reaching back to correct a window that has passed,
 from features.event import EVENT_TIME_MS_MAX, Event, Offset
 from features.expression import CLOCK_NAMES, WORDLESS, ExpressionError, cel_problem, compile_cel, first_line
 from features.hashing import shown_hash, text_hash
-from features.layout import FoldResult, Layout, LayoutRow, Rows
+from features.layout import CellRow, FoldResult, Layout, LayoutRow, Rows
 from features.record import (
     EVENT_IDS_REMEMBERED_MAX,
     HEADER_BYTES,
@@ -74,6 +74,7 @@ __all__ = [
     "TILES_MAX",
     "WINDOW_MS_MAX",
     "WORDLESS",
+    "CellRow",
     "Event",
     "ExpressionError",
     "FeatureSpec",

@@ -45,6 +45,27 @@ class LayoutRow(NamedTuple):
     bytes_typical: int
     """Of one tile that saw an event, or of the lifetime: about what it adds to the record of a customer."""
     tiles: int
+    group: int | None
+    """Where in a record: its group, which is a bit in the head. None: a ratio has no place of its own."""
+    cells: tuple[int, ...]
+    """Its cells in that group, which are bits in the mask of each tile."""
+
+
+class CellRow(NamedTuple):
+    """What stands at one place of a record, for people."""
+
+    group: int
+    event: str
+    tile_ms: int
+    """0: lifetime."""
+    tiles: int
+    cells: tuple[int, ...]
+    """One; of hours and weekdays all, side by side."""
+    keeps: str
+    bytes_typical: int
+    """Of each cell of a tile that saw an event, about."""
+    features: tuple[str, ...]
+    """Those that read it."""
 
 
 class Rows:
@@ -152,6 +173,24 @@ class Layout:
             for cell in use.cells if use else ():
                 used[use.group, cell] = used.get((use.group, cell), 0) + 1  # type: ignore[union-attr]
         return [self._row(at, used) for at in range(len(self.specs))]
+
+    def places(self) -> list[CellRow]:
+        """What stands where in a record, in the order of its bytes."""
+        planned = self._tables.plan
+        readers: dict[tuple[int, int], list[str]] = {}
+        for spec, use in zip(planned.specs, planned.uses, strict=True):
+            for number in use.cells if use else ():
+                readers.setdefault((use.group, number), []).append(spec.name)  # type: ignore[union-attr]
+        rows: list[CellRow] = []
+        for at, group in enumerate(planned.groups):
+            for number, cell in enumerate(group.cells):
+                names = tuple(readers[at, number])
+                if cell.slot and rows[-1].features == names:
+                    rows[-1] = rows[-1]._replace(cells=(*rows[-1].cells, number))
+                    continue
+                keeps, size = _KIND_NAMES[cell.kind], _BYTES_TYPICAL[cell.kind]
+                rows.append(CellRow(at, group.event, group.tile_ms, group.tiles, (number,), keeps, size, names))
+        return rows
 
     # --- fold -------------------------------------------------------------------------------------------------------
 
@@ -414,12 +453,13 @@ class Layout:
     def _row(self, at: int, used: Mapping[tuple[int, int], int]) -> LayoutRow:
         spec, use = self.specs[at], self._tables.plan.uses[at]
         if use is None:
-            return LayoutRow(spec.name, spec.function, f"{spec.numerator} / {spec.denominator}", False, 0, 0)
+            return LayoutRow(spec.name, spec.function, f"{spec.numerator} / {spec.denominator}", False, 0, 0, None, ())
         group = self._tables.plan.groups[use.group]
         names = dict.fromkeys(_KIND_NAMES[group.cells[cell].kind] for cell in use.cells)
         size = max(1, sum(_BYTES_TYPICAL[group.cells[cell].kind] for cell in use.cells[:2]))
         shared = any(used[use.group, cell] > 1 for cell in use.cells)
-        return LayoutRow(spec.name, spec.function, " and ".join(names), shared, size, spec.tiles)
+        keeps = " and ".join(names)
+        return LayoutRow(spec.name, spec.function, keeps, shared, size, spec.tiles, use.group, use.cells)
 
 
 _KIND_NAMES = ("count", "sum", "smallest", "largest", "newest value", "oldest value", "newest time", "sketch")

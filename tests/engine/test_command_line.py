@@ -1,5 +1,6 @@
 """The list of commands: what `--help` says without loading them is what they say themselves."""
 
+import json
 import os
 import subprocess
 import sys
@@ -59,6 +60,40 @@ def test_texts_of_a_configuration_are_shown_as_they_are(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "[spent] :100:" in result.output
     assert "[/sales]" in result.output
+
+
+TOLD_APART = b"""  - {name: spent_food, event: purchase, function: sum, attribute: amount, where: {category: food},
+     window: 30d, default: 0}
+  - {name: at_night, event: purchase, function: count, where: "hour >= 22"}
+  - {name: fading, event: purchase, function: decayed, half_life: 36h}
+  - {name: share_food, function: ratio, numerator: spent_food, denominator: spent_30d, default: 1000000000}
+  - {name: hours, event: purchase, function: hour_share}
+offers:"""
+
+
+def test_features_are_listed_with_all_that_tells_them_apart(tmp_path: Path) -> None:
+    path, report = tmp_path / "shop.yaml", tmp_path / "features.json"
+    path.write_bytes(CONFIG.replace(b"offers:", TOLD_APART, 1))
+    words = ["features", "--config", str(path), "--json", str(report)]
+    narrow = CliRunner().invoke(main, words, env={"COLUMNS": "80"}, catch_exceptions=False)
+    assert max(len(line.rstrip()) for line in narrow.stdout.splitlines()[:-1]) <= 110
+    result = CliRunner().invoke(main, words, env={"COLUMNS": "200"}, catch_exceptions=False)
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in result.stdout.splitlines() if line.strip()}
+    assert rows["at_night"] == "purchase count where hour >= 22 lifetime"
+    assert rows["fading"] == "purchase decayed half-life 36h"
+    assert rows["purchases_7d"] == "purchase count 7d by 14h"
+    assert rows["share_food"] == "ratio spent_food / spent_30d 1000000000"
+    assert rows["spent_food"] == "purchase sum amount where category = food 30d by 60h 0"
+    told = json.loads(report.read_text())
+    features = {feature["name"]: feature for feature in told["features"]}
+    assert [features["purchases_7d"][key] for key in ("tile_ms", "tiles")] == [50_400_000, 12]
+    assert [features["at_night"][key] for key in ("tile_ms", "tiles")] == [None, None]
+    places = told["layouts"]["customer"]["places"]
+    for name, feature in features.items():
+        mine = [place for place in places if name in place["features"]]
+        assert {place["group"] for place in mine} == ({feature["group"]} - {None})
+        assert sorted(cell for place in mine for cell in place["cells"]) == sorted(feature["cells"])
+    assert (features["share_food"]["group"], len(features["hours"]["cells"])) == (None, 24)
 
 
 def test_a_terminal_without_a_letter_gets_its_number(tmp_path: Path) -> None:
