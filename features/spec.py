@@ -51,7 +51,7 @@ FEATURES_MAX: Final = 1_024
 RESOLUTION_MIN: Final = 1e-12
 RESOLUTION_MAX: Final = 1e12
 DISTINCT_BITS: Final = 1_024
-"""Bits of a sketch of distinct values: exact to one in a few dozen, within 3 % at 500, useless beyond 5,000."""
+"""Bits of a sketch of distinct values: a standard deviation of 2.2 % up to 500, of 8 % at 5,000, useless beyond."""
 DECAY_TILE_HALF_LIVES: Final = 8
 """A decayed sum is kept in tiles of so many half-lives, four of them: what drops out weighed less than 2^-24."""
 DECAY_TILES: Final = 4

@@ -306,3 +306,16 @@ def test_describe_accounts_for_every_feature() -> None:
     assert (rows["visits_50"].keeps, rows["visits_50"].tiles, rows["visits_50"].shared) == ("count", 10, False)
     assert (rows["basket_50"].keeps, rows["basket_50"].shared) == ("sum and count", True)
     assert (rows["basket_share"].keeps, rows["basket_share"].bytes_typical) == ("spent_50 / spent_web", 0)
+
+
+@pytest.mark.parametrize(("size", "deviation"), [(15, 0.5), (50, 1.3), (500, 13.0)])
+def test_how_far_a_count_of_distinct_values_is_off(size: int, deviation: float) -> None:
+    """The documents tell the standard deviation over two hundred sets: a little less than this."""
+    layout = Layout.compile([FeatureSpec("different", "distinct", "visit", attribute="page")])
+    found = []
+    for number in range(60):
+        events = [Event(0, "visit", 5, {"page": f"{number}/{at}"}, Offset(at + 1, 0)) for at in range(size)]
+        found.append(layout.values(layout.fold(None, events).record, 5)["different"])
+    errors = np.array(found, np.float64) - size
+    assert np.sqrt((errors**2).mean()) < deviation
+    assert abs(errors.mean()) < 0.02 * size
