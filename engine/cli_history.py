@@ -352,11 +352,11 @@ def _bars(files: "Sequence[File]") -> "Iterator[Told]":
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=_STDERR) as bar:
         reading = bar.add_task("bytes read", total=sum(size_of(file.path) for file in files))
-        folding = bar.add_task("events folded", total=None)
+        folding = bar.add_task("events folded", total=None, visible=False)  # nothing is, of files that are only checked
         yield Told(
             bytes_read=lambda read: bar.advance(reading, read),
             events_folded=lambda folded: bar.advance(folding, folded),
-            events_due=lambda due: bar.update(folding, total=due),
+            events_due=lambda due: bar.update(folding, total=due, visible=True),
         )
 
 

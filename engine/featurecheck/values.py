@@ -61,7 +61,7 @@ class FeatureFigures:
     """Of the customers with a value, those below `input.range`; NaN without one."""
     above_share: float
     newest_event_ms: int | None
-    """Newest event of its type in the event log; None if there is none."""
+    """Newest event of its type in the event log, of a ratio of the types of its parts; None if there is none."""
 
 
 class CustomerSample:
@@ -118,10 +118,21 @@ class CustomerSample:
         names = self._layout.names
         matrix = np.concatenate(self._values) if self._values else np.empty((0, len(names)))
         declared = {feature.name: feature for feature in config.all_features}
+        newest_ms = _newest(self._layout.specs, newest_event_ms)
         return [
-            _figures(spec, declared[spec.name], matrix[:, column], newest_event_ms.get(spec.event))
+            _figures(spec, declared[spec.name], matrix[:, column], newest_ms[spec.name])
             for column, spec in enumerate(self._layout.specs)
         ]
+
+
+def _newest(specs: Sequence[FeatureSpec], by_type: Mapping[str, int]) -> dict[str, int | None]:
+    """The newest event of each feature; what a ratio divides stands before it."""
+    found: dict[str, int | None] = {}
+    for spec in specs:
+        parts = [found[part] for part in (spec.numerator, spec.denominator) if part]
+        times = [ms for ms in (*parts, by_type.get(spec.event)) if ms is not None]
+        found[spec.name] = max(times, default=None)
+    return found
 
 
 def _reads_as_zero(spec: FeatureSpec) -> bool:

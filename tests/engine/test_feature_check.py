@@ -22,7 +22,7 @@ from engine.featurecheck.values import CustomerSample, RecordFigures, feature_fi
 from engine.record import DecisionRecord
 from engine.store.base import LogEntry
 from features import Event, Layout, Offset
-from tests.small_engine import catalogue_of
+from tests.small_engine import CONFIG, catalogue_of
 
 BANK = Path(__file__).parents[2] / "examples" / "bank"
 HOUR_MS = 3_600_000
@@ -286,6 +286,21 @@ def test_figures_of_a_feature_are_those_of_its_values() -> None:
     assert figures["complaints_90d"].zero_share == pytest.approx(0.8)
     assert sum(figures["last_category"].bars) == 400
     assert purchases.missing_share != purchases.missing_share  # nobody lacks a count: it is 0
+
+
+def test_the_newest_event_of_a_ratio_is_that_of_its_parts() -> None:
+    ratios = b"""  - {name: share, function: ratio, numerator: complaints_90d, denominator: purchases_7d}
+  - {name: deeper, function: ratio, numerator: share, denominator: complaints_90d}
+offers:"""
+    shop = catalogue_of(CONFIG.replace(b"offers:", ratios, 1))
+
+    def newest(**by_type: int) -> list[int | None]:
+        figures = {row.name: row for row in CustomerSample(shop.layout, NOW_MS).features(shop.config, by_type)}
+        return [figures[name].newest_event_ms for name in ("complaints_90d", "share", "deeper")]
+
+    assert newest(purchase=7, complaint=5) == [5, 7, 7]
+    assert newest(complaint=5) == [5, 5, 5]
+    assert newest() == [None, None, None]
 
 
 @pytest.mark.parametrize(("change", "problem", "level"), [

@@ -44,6 +44,8 @@ def test_check_loads_nothing_and_says_what_is_wrong(folder: Path) -> None:
     assert "2 of 3 rows are good" in result.output
     assert "1 × attributes[amount]: expected a finite number" in result.output
     assert "purchases.csv row 3: attributes[amount]: 'never', expected a finite number" in result.output
+    assert "bytes read" in result.output
+    assert "events folded" not in result.output, "none is"
 
 
 def test_backfill_loads_tells_and_passes_over(folder: Path, server: Server) -> None:
