@@ -12,12 +12,16 @@ from typing import Final
 import cel
 
 from engine.config_schema import Attribute, Feature
+from engine.divisions import refusing_zero
 from engine.groups import Location
 from engine.rulecode import mismatched
 from engine.rules_check import nearest
-from features import WORDLESS, first_line
+from features import WORDLESS, ExpressionError, first_line
 
-_NUMBERS: Final = (1.0, 0.0, -1.0, 2.5)
+_NUMBERS: Final = ((1.0, 0.0), (0.0, 0.0), (-1.0, 0.0), (2.5, 0.618))
+"""(value of the first number, by how much each further one is larger): of equal ones a difference is zero."""
+_SHARES: Final = ((0.0, 0.0), (1.0, 0.0), (0.5, 0.0), (0.31, 0.618))
+"""The same of those with a range, in shares of it from its low end; what is beyond 1 goes on from 0."""
 _TEXTS_TRIED: Final = 8
 _TIMES: Final = ((9, 0), (23, 6))
 """(hour, weekday)"""
@@ -34,28 +38,37 @@ def misgiven(expression: str, program: cel.Program, attributes: Mapping[str, Att
     asked = {name: attributes[name] for name in used if name in attributes}
     if mismatched(expression, {name: str(attribute.type) for name, attribute in asked.items()}):
         return _different(expression, used)
+    try:
+        tried = refusing_zero(expression, program)
+    except ExpressionError as error:
+        return str(error)
     longest = max((len(attribute.values) for attribute in asked.values()), default=0)
-    failed: Exception | None = None
+    failed: list[Exception] = []
     answers = 0
-    for number, at, flag in product(_NUMBERS, range(max(1, min(longest, _TEXTS_TRIED))), (False, True)):
-        given: dict[str, float | str | bool] = dict(zip(("hour", "weekday"), _TIMES[flag], strict=True))
-        for name, attribute in asked.items():
-            texts = attribute.values or ("a",)
-            tried: dict[str, float | str | bool] = {"number": number, "text": texts[at % len(texts)], "flag": flag}
-            given[name] = tried[attribute.type]
-        try:
-            answer = program.execute(given)
-        except TypeError:
+    for at, flag in product(range(max(1, min(longest, _TEXTS_TRIED))), (False, True)):
+        hour, weekday = _TIMES[flag]
+        errors: list[Exception] = []
+        for trial in range(len(_NUMBERS)):
+            values = {name: _tried(one, place, trial, at, flag) for place, (name, one) in enumerate(asked.items())}
+            try:
+                answer = tried.execute({"hour": hour, "weekday": weekday, **values})
+            except Exception as error:
+                # CEL's evaluation errors share no base class. For some events it may fail: they are not taken.
+                errors.append(error)
+                continue
+            answers += 1
+            kind = "flag" if isinstance(answer, bool) else "text" if isinstance(answer, str) else "number"
+            if kind not in kinds or not isinstance(answer, bool | str | float | int):
+                return f"expected an expression that gives a {kinds[0]}, this one gives {answer!r}"
+        # What overflows for some numbers is no number, and CEL compares that as little as a text.
+        if all(isinstance(error, TypeError) for error in errors) and len(errors) == len(_NUMBERS):
             return _different(expression, used)
-        except Exception as error:
-            # CEL's evaluation errors share no base class. For some events it may fail: they are not taken.
-            failed = failed or error
-            continue
-        answers += 1
-        kind = "flag" if isinstance(answer, bool) else "text" if isinstance(answer, str) else "number"
-        if kind not in kinds or not isinstance(answer, bool | str | float | int):
-            return f"expected an expression that gives a {kinds[0]}, this one gives {answer!r}"
-    return "" if answers or failed is None else f"cannot be evaluated: {first_line(failed)}"
+        failed += errors
+    if answers or not failed:
+        return ""
+    if any(isinstance(error, ZeroDivisionError) for error in failed):
+        return "divides by zero, whatever the event"
+    return f"cannot be evaluated: {first_line(failed[0])}"
 
 
 def misasked(feature: Feature, attributes: Mapping[str, Attribute]) -> Iterable[tuple[Location, str]]:
@@ -74,6 +87,23 @@ def misasked(feature: Feature, attributes: Mapping[str, Attribute]) -> Iterable[
         elif attribute.values and value not in attribute.values:
             there = f"{', '.join(attribute.values)}{nearest(str(value), attribute.values)}"
             yield place, f"expected one of the declared values of {name!r}, got {value!r}; there are {there}"
+
+
+def _tried(attribute: Attribute, place: int, trial: int, text: int, flag: bool) -> float | str | bool:
+    """A value that an attribute may have; `place` is its own among those that are asked for."""
+    if attribute.type == "flag":
+        return flag
+    if attribute.type == "text":
+        texts = attribute.values or ("a",)
+        return texts[text % len(texts)]
+    if attribute.range is None:
+        first, apart = _NUMBERS[trial]
+        return first + place * apart
+    low, high = attribute.range
+    first, apart = _SHARES[trial]
+    share = first + place * apart
+    share = share if share <= 1.0 else share % 1.0
+    return low * (1.0 - share) + high * share
 
 
 def _different(expression: str, used: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ import cel
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.divisions import refusing_zero
 from engine.geo import distance_km
 from engine.limits import RULE_BYTES_MAX, RULE_WORD_ENTRIES_MAX, RULES_MAX
 from engine.rulecode import mismatched
@@ -29,17 +30,6 @@ _NUMBERS_TRIED: Final = ((float("nan"), 0.0), (0.0, 0.0), (1.0, 0.0), (-1.0, 0.0
 """(value of the first number, by how much each further one is larger): of equal ones a difference is zero."""
 _WORDS: Final = re.compile(r"\w+|''|[<>=!&|]{1,2}|\S")
 _TYPES: Final = "compares or combines values of different types; a number is a double: write 1.0 for 1 in arithmetic"
-
-
-_DIVISOR: Final = "DIVISOR"
-"""No name in a rule: none of ours but those of the engine begins with a capital."""
-_SIGNS: Final = re.compile(
-    rf"\s*(?:{WORDLESS.pattern}|0[xX]\w+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[uU]?|\w+|\S)", re.DOTALL
-)
-_NOT_ZERO: Final = re.compile(r"\s*[0.]*[1-9]")
-"""A number that is written out."""
-_OPEN: Final = "([{"
-_CLOSE: Final = ")]}"
 
 
 class Compiled(NamedTuple):
@@ -180,9 +170,9 @@ def _compile(expression: str, samples: Mapping[str, Variable]) -> Compiled:
     if mismatched(expression, {name: _kind(samples[name]) for name in used}):
         raise RuleError(_TYPES)
     try:
-        program = cel.compile(_refusing_zero(expression)) if "/" in wordless else program
-    except Exception as error:
-        raise RuleError(f"not an expression of CEL: {cel_problem(error)}") from error
+        program = refusing_zero(expression, program)
+    except ExpressionError as error:
+        raise RuleError(str(error)) from error
     context = _context()
     errors: list[Exception] = []
     answers = 0
@@ -209,53 +199,6 @@ def _compile(expression: str, samples: Mapping[str, Variable]) -> Compiled:
     except ExpressionError as error:
         raise RuleError(str(error)) from error
     return Compiled(program, tuple(used))
-
-
-def _refusing_zero(expression: str) -> str:
-    """A rule whose divisions of doubles by zero cannot be evaluated, as those of whole numbers cannot anyway.
-
-    >>> _refusing_zero("spent / visits > 2.0")
-    'spent / [ visits].map(DIVISOR, DIVISOR == 0.0 ? 1 / 0 : DIVISOR)[0] > 2.0'
-    """
-    signs = [sign for sign in _SIGNS.findall(expression) if not sign.lstrip().startswith("//")]
-    text, _ = _with_divisors(signs, 0)
-    return text
-
-
-def _with_divisors(signs: Sequence[str], at: int) -> tuple[str, int]:
-    """(what stands up to the bracket that closes, or the end, rewritten; place behind)."""
-    text = ""
-    while at < len(signs) and signs[at].strip() not in _CLOSE:
-        if signs[at].strip() != "/":
-            part, at = _group(signs, at)
-            text += part
-            continue
-        divisor, behind = _divisor(signs, at + 1)
-        checked = f" [{divisor}].map({_DIVISOR}, {_DIVISOR} == 0.0 ? 1 / 0 : {_DIVISOR})[0]"
-        checked = divisor if _NOT_ZERO.match(divisor) else checked
-        text, at = f"{text}{signs[at]}{checked}", behind
-    return text, at
-
-
-def _divisor(signs: Sequence[str], at: int) -> tuple[str, int]:
-    """(what a division divides by, place behind): signs, a value or brackets, and what is asked of it."""
-    text = ""
-    while signs[at].strip() in "-!":
-        text, at = text + signs[at], at + 1
-    part, at = _group(signs, at)
-    text += part
-    while at < len(signs) and (sign := signs[at].strip()) in ".([{":
-        part, at = (sign + signs[at + 1], at + 2) if sign == "." else _group(signs, at)
-        text += part
-    return text, at
-
-
-def _group(signs: Sequence[str], at: int) -> tuple[str, int]:
-    """(one sign or what stands in brackets, place behind)."""
-    if signs[at].strip() not in _OPEN:
-        return signs[at], at + 1
-    inner, end = _with_divisors(signs, at + 1)
-    return signs[at] + inner + signs[end], end + 1
 
 
 def _kind(sample: Variable) -> str:

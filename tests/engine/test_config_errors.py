@@ -273,8 +273,11 @@ FEATURE = "  - {name: tried, event: purchase, %s}\noffers:"
         ("function: sum, value: \"abroad && amount > 'a' ? 1.0 : 0.0\"", "value: compares or combines values of"),
         ("function: sum, value: category", "value: expected an expression that gives a number, this one gives 'food'"),
         ("function: sum, value: \"category == 'travel' ? 'x' : 1.0\"", "expected an expression that gives a number"),
-        ("function: sum, value: '1 / 0'", "value: cannot be evaluated: division by zero"),
-        ("function: count, where: amount", "where: expected an expression that gives a flag, this one gives 1.0"),
+        ("function: sum, value: '1 / 0'", "value: divides by zero, whatever the event"),
+        ("function: count, where: 1.0 / 0.0 > 1.0", "where: divides by zero, whatever the event"),
+        ("function: count, where: amount / 0.0 > 1.0", "where: divides by zero, whatever the event"),
+        ("function: count, where: amount / (amount - amount) > 1.0", "where: divides by zero, whatever the event"),
+        ("function: count, where: amount", "where: expected an expression that gives a flag, this one gives 0.0"),
         ("function: count, where: \"amount > 'a'\"", "where: compares or combines values of different types"),
         ("function: count, where: {amount: '1'}", "where.amount: 'amount' is a number, which never equals '1'"),
         ("function: count, where: {abroad: 1}", "where.abroad: 'abroad' is a flag, which never equals 1"),
@@ -349,6 +352,24 @@ def test_a_text_may_be_one_of_its_values_by_default() -> None:
 )
 def test_a_feature_that_can_be_evaluated_is_fine(settings: str) -> None:
     assert parse(CONFIG.replace(b"offers:", (FEATURE % settings).encode(), 1)).features[4].name == "tried"
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "price / cost > 1.5",
+        "price / (price - cost) > 1.5",
+        "1.0 / (price - 99.5) > 1.0",
+        "price * 1e307 - cost * 1e307 > 1.0",
+        "amount / (price - 2.0 * cost + amount) > 1.5",
+    ],
+)
+def test_a_feature_is_tried_on_numbers_that_its_event_may_have(where: str) -> None:
+    """Zeros all over, which no event has here, would divide by zero, and what comes of it is no number."""
+    more = b"price: {type: number, range: [1, 100]}\n      cost: {type: number, range: [1, 100]}\n      amount:"
+    text = CONFIG.replace(b"amount:", more, 1)
+    feature = FEATURE % f'function: count, where: "{where}"'
+    assert parse(text.replace(b"offers:", feature.encode(), 1)).features[4].where == where
 
 
 @pytest.mark.parametrize(
