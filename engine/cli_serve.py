@@ -6,7 +6,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -107,7 +107,7 @@ def serve(
         with (
             DataFolder(data_path) as folder,
             shared_port(grpc_address) as grpc_at,
-            shared_port(http_address) as http_at,
+            _port_or_off(http_address) as http_at,
         ):
             if redis_url:
                 _check_store(redis_url)
@@ -206,15 +206,17 @@ def _kafka_settings(
     }
 
 
+def _port_or_off(address: str) -> AbstractContextManager[str | None]:
+    """As shared_port does; None for "off"."""
+    return nullcontext() if address == "off" else shared_port(address)
+
+
 @contextmanager
-def shared_port(address: str) -> Iterator[str | None]:
+def shared_port(address: str) -> Iterator[str]:
     """A "host:port" that several servers can share, with port 0 replaced by a free one that stays reserved meanwhile.
 
-    None for "off". Raises ClickException if it is no address or somebody listens there.
+    Raises ClickException if it is no address or somebody listens there.
     """
-    if address == "off":
-        yield None
-        return
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65_535:
         raise click.ClickException(f"{address!r} is no address, expected HOST:PORT")

@@ -75,6 +75,16 @@ def test_a_store_that_is_away_and_one_that_fails_are_told_apart(shared_server: S
         in_store(nullcontext(shared_server.url), _fails, "the store did not do it")
 
 
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [(["--grpc", "off"], "off"), (["--grpc", "localhost"], "localhost"), (["--http", "OFF"], "OFF")],
+)
+def test_an_address_that_is_none_is_told(options: list[str], refused: str, tmp_path: Path) -> None:
+    beside = ["--http", "off"] if "--grpc" in options else ["--grpc", "127.0.0.1:0"]
+    code, output = told("serve", "--config", CONFIG, "--data", str(tmp_path / "data"), *options, *beside)
+    assert (code, output) == (1, f"Error: {refused!r} is no address, expected HOST:PORT\n")
+
+
 @pytest.mark.parametrize("command", [["serve", "--grpc", "127.0.0.1:0", "--http", "off"], ["ingest", "--kafka", "b:1"]])
 def test_nothing_is_started_on_a_store_that_is_away(command: list[str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
