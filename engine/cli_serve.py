@@ -18,6 +18,7 @@ from engine.cli_parts import config_option, told
 from engine.cli_store import check_brokers
 from engine.config import load
 from engine.datafolder import DataFolder
+from engine.diskguard import refuse_full
 from engine.embedded import EmbeddedStore
 from engine.errors import Unavailable
 from engine.limits import STORE_ANSWER_MS_MAX
@@ -111,6 +112,8 @@ def serve(
         ):
             if redis_url:
                 _check_store(redis_url)
+            else:
+                refuse_full(folder.path)
             KeyFolder(folder.path / "keys").ensure()
             store = None if redis_url else EmbeddedStore(folder, store_binary, fsync=cast(Any, fsync))
             settings: dict[str, Any] = {

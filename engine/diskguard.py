@@ -12,9 +12,17 @@ from pathlib import Path
 
 import redis
 
+from engine.errors import DataFolderError
 from engine.limits import DISK_FREE_BYTES_MIN
 
 log = logging.getLogger("opportune.store")
+
+
+def refuse_full(folder: Path, free_bytes_min: int = DISK_FREE_BYTES_MIN) -> None:
+    """Raise DataFolderError where an engine would start only to take no writes. One that runs goes on without them."""
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < free_bytes_min:
+        raise DataFolderError(f"data folder {folder}: {free_bytes} bytes free, {free_bytes_min} are needed")
 
 
 class DiskGuard:

@@ -2,15 +2,22 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import redis
+from click.testing import CliRunner
 
+from engine.cli import main
 from engine.datafolder import DataFolder
-from engine.diskguard import DiskGuard
+from engine.diskguard import DiskGuard, refuse_full
 from engine.embedded import EmbeddedStore
+from engine.errors import DataFolderError
+from engine.limits import DISK_FREE_BYTES_MIN
 from engine.store.base import StoreFull
 from engine.store.wire import error_of
+
+CONFIG = Path(__file__).parents[2] / "examples" / "bank" / "opportune.yaml"
 
 
 @pytest.fixture
@@ -41,6 +48,20 @@ def test_too_little_room_refuses_writes_and_keeps_reads(store: EmbeddedStore) ->
         full.check()
         client.set("taken again", "yes")
         assert client.get("taken again") == b"yes"
+
+
+def test_an_engine_does_not_start_where_it_could_write_nothing(tmp_path: Path) -> None:
+    refuse_full(tmp_path, free_bytes_min=1)
+    with pytest.raises(DataFolderError, match=rf"^data folder {tmp_path}: \d+ bytes free, {1 << 62} are needed$"):
+        refuse_full(tmp_path, free_bytes_min=1 << 62)
+
+
+def test_serve_says_in_one_line_that_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.diskguard.shutil.disk_usage", lambda _: SimpleNamespace(free=4_096))
+    options = ["--config", str(CONFIG), "--data", str(tmp_path / "data"), "--grpc", "127.0.0.1:0", "--http", "off"]
+    result = CliRunner().invoke(main, ["serve", *options])
+    told = f"Error: data folder {tmp_path / 'data'}: 4096 bytes free, {DISK_FREE_BYTES_MIN} are needed\n"
+    assert (result.exit_code, result.output) == (1, told)
 
 
 def test_a_store_that_started_anew_is_told_again(store: EmbeddedStore) -> None:
