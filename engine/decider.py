@@ -26,6 +26,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from engine import metrics
@@ -53,6 +54,7 @@ from engine.limits import (
 from engine.links import moved_to
 from engine.policyfacts import PolicyFacts
 from engine.rolled import EntityReader, Rolled, Told
+from engine.seldom import Seldom
 from engine.serving import (
     COMMIT_FAILED,
     DEADLINE_NEAR,
@@ -154,6 +156,8 @@ class Decider:
         self._in_flight: set[str] = set()
         """Customers of the batches in flight."""
         self._draining = False
+        self._fallen = Seldom(partial(log.warning, "%d decisions answered from the fallback list: %s"))
+        """Callers that are too late may be thousands a second."""
         self.on_unreadable: Callable[[], None] = lambda: None
         """Called when a state could not be read: it may be of a configuration that is not known here yet."""
 
@@ -505,7 +509,7 @@ class Decider:
         (self._bulk if waiting.bulk else self._queue).appendleft(waiting)
 
     def _fall_back(self, batch: Sequence[_Waiting], degraded: int, error: Exception) -> None:
-        log.warning("%d decisions answered from the fallback list: %s", len(batch), error)
+        self._fallen.add(degraded, len(batch), str(error))
         metrics.DECISIONS.labels("yes").inc(len(batch))
         for waiting in batch:
             ask = waiting.ask

@@ -1,7 +1,7 @@
 """Batches, queues and races: whoever asks is answered or refused at once, and what was answered is in the log."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from faulty_store import FaultyStore
@@ -10,6 +10,7 @@ from engine.errors import Overloaded, Unavailable
 from engine.ledger import Ledger
 from engine.limits import DECIDE_BATCH_MAX, DECIDE_BATCHES_MAX, DECIDE_QUEUE_MAX, LEDGER_DECISIONS_MAX
 from engine.record import DecisionRecord, decision_id
+from engine.seldom import Seldom
 from engine.store import Conflict, PartlyUnavailable, RedisStore, Store, StoreFull, StoreUnavailable
 from engine.store.base import LogEntry
 from features import Offset
@@ -152,6 +153,34 @@ async def test_a_caller_that_leaves_does_not_break_the_batch() -> None:
     assert (await engine.decide("dora")).decision_id
     asked = [customer for batch in store.reads for customer in batch]
     assert "bob" not in asked, "nobody waits for it any more"
+
+
+async def test_a_storm_of_fallbacks_is_a_line_of_the_log_for_each_reason(caplog: pytest.LogCaptureFixture) -> None:
+    engine, store = engine_with_faults()
+    store.failing["read"] = StoreUnavailable("away")
+    for _ in range(3):
+        await engine.decide()
+    store.failing.clear()
+    store.failing["commit_decisions"] = StoreUnavailable("gone")
+    await engine.decide()
+    told = [record.getMessage() for record in caplog.records if "fallback list" in record.getMessage()]
+    assert told == [f"1 decisions answered from the fallback list: {why}" for why in ("away", "gone")]
+
+
+def test_what_was_not_told_at_once_is_counted_and_told_a_second_later() -> None:
+    told: list[tuple[int, str]] = []
+    waiting: list[Callable[[], None]] = []
+    seldom = Seldom(lambda *line: told.append(line), lambda after_s, call: waiting.append(call))
+    for number in range(5):
+        seldom.add(1, 2, f"late {number}")
+    seldom.add(2, 1, "away")
+    assert told == [(2, "late 0"), (1, "away")]
+    waiting.pop(0)()
+    assert told[2:] == [(8, "late 4")]
+    while waiting:
+        waiting.pop(0)()
+    seldom.add(1, 1, "late again")
+    assert told[3:] == [(1, "late again")], "at once, after a second without any"
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), StoreFull("full")])
