@@ -71,8 +71,8 @@ def replay(
 ) -> None:
     """Make all state again from the logs and compare it byte for byte, or past decisions from their records.
 
-    Exit code 0: equal. 1: something differs. 2: it cannot be told: the logs do not reach back far enough, or a record
-    or its configuration is gone.
+    Exit code 0: equal. 1: something differs. 2: it cannot be told: the logs do not reach back far enough, decisions
+    were made with a configuration that means something else, or a record or its configuration is gone.
     """
     source = url_of(data_path, redis_url, store_binary)
     if decision is not None and count is not None:
@@ -105,7 +105,10 @@ def replay(
         table.add_row(what, f"{number:,}")
     # A table of ten columns needs room: in a pipe or a narrow terminal rich would cut every word of it.
     Console(width=max(Console().width, _COLUMNS_MIN)).print(table)
-    for line in (*findings.differences, *(f"cannot tell: {caveat}" for caveat in findings.caveats)):
+    # Where nothing differs, what would have made a difference prove nothing is only worth a note.
+    word = "cannot tell" if findings.different else "note"
+    told_too = *(f"cannot tell: {gap}" for gap in findings.gaps), *(f"{word}: {each}" for each in findings.caveats)
+    for line in (*findings.differences, *told_too):
         click.echo(line, err=True)
     sys.exit(findings.verdict)
 

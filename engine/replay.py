@@ -50,7 +50,8 @@ class Verdict(IntEnum):
     EQUAL = 0
     DIFFERENT = 1
     CANNOT_TELL = 2
-    """Something differs, and the logs or the configuration do not reach back to where it began."""
+    """Something differs, and the logs or the configuration do not reach back to where it began; or not all of it could
+    be compared."""
 
 
 @dataclass
@@ -63,13 +64,15 @@ class Findings:
     different: int = 0
     caveats: list[str] = field(default_factory=list)
     """Why a difference may prove nothing."""
+    gaps: list[str] = field(default_factory=list)
+    """Why something was not compared; that is a caveat, too."""
 
     @property
     def verdict(self) -> Verdict:
         """Equal, different, or not to be told."""
-        if not self.different:
-            return Verdict.EQUAL
-        return Verdict.CANNOT_TELL if self.caveats else Verdict.DIFFERENT
+        if self.gaps or (self.different and self.caveats):
+            return Verdict.CANNOT_TELL
+        return Verdict.DIFFERENT if self.different else Verdict.EQUAL
 
     def count(self, what: str, more: int = 1) -> None:
         """Add to a count."""

@@ -52,9 +52,9 @@ async def replay(
     streams = StreamLog(store, event_log_entries_max)
     if events is not None:
         if any(position > Offset.ZERO for position in await streams.folded()):
-            findings.caveats.append("events came by the streams of the store before Kafka: those were not folded again")
+            findings.gaps.append("events came by the streams of the store before Kafka: those were not folded again")
     elif await store.remember(EVENTS_IN_KAFKA) is not None:
-        findings.caveats.append("the events are in Kafka: without --kafka state is not folded again")
+        findings.gaps.append("the events are in Kafka: without --kafka state is not folded again")
     events = events or streams
     folded = await events.folded()
     for partition in range(events.partitions):
@@ -92,7 +92,8 @@ async def replay(
     findings.add(learning_differences(kept, learner))
     for version, count in sorted(configurations.items()):
         if version != catalogue.version and (what := await _changed(catalogue, store, version)):
-            findings.caveats.append(f"{count} decisions were made with configuration {version}: {what}")
+            # Their seeds are not compared, nor what was learnt from them where the inputs were others.
+            findings.gaps.append(f"{count} decisions were made with configuration {version}: {what}")
     if set(configurations) <= {catalogue.version}:
         findings.add(seeds)
     return findings

@@ -3,10 +3,10 @@
 import pytest
 
 from engine.errors import InvalidArgument, NotAllowed
-from engine.replay import Verdict
+from engine.replay import Findings, Verdict
 from engine.replaying import replay
 from models import unpack_offer
-from tests.small_engine import DAY_MS, SmallEngine
+from tests.small_engine import CONFIG, DAY_MS, START_MS, SmallEngine, catalogue_of
 
 OFFERS = b"""
 opportune: 1
@@ -135,6 +135,25 @@ async def test_the_logs_tell_the_same_afterwards() -> None:
     await engine.learning.save()
     findings = await replay(engine.catalogue, engine.store, now_ms=engine.now_ms)
     assert findings.verdict is Verdict.EQUAL, findings
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [(b"function: sum", b"function: last", Verdict.CANNOT_TELL), (b"value: 40", b"value: 41", Verdict.EQUAL)],
+)
+async def test_what_was_decided_with_other_features_cannot_be_told(old: bytes, new: bytes, verdict: Verdict) -> None:
+    """Nothing differs where nothing was compared, which is not the same as equal."""
+    engine = SmallEngine()
+    assert (await engine.decide()).decision_id
+    await engine.store.save_config(engine.catalogue.version, CONFIG)
+    findings = await replay(catalogue_of(CONFIG.replace(old, new, 1)), engine.store, now_ms=START_MS)
+    assert (findings.verdict, findings.different, len(findings.gaps)) == (verdict, 0, verdict is Verdict.CANNOT_TELL)
+
+
+def test_a_caveat_alone_does_not_keep_from_telling_that_all_is_equal() -> None:
+    assert Findings(caveats=["the log is full"]).verdict is Verdict.EQUAL
+    assert Findings(caveats=["the log is full"], different=1).verdict is Verdict.CANNOT_TELL
+    assert Findings(gaps=["not all was read"]).verdict is Verdict.CANNOT_TELL
 
 
 async def test_an_estimate_that_is_no_probability_is_not_called_one() -> None:
