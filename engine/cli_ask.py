@@ -21,7 +21,8 @@ from opportune.v1 import decisions_pb2, decisions_pb2_grpc, feedback_pb2, feedba
 @click.option("--limit", type=click.IntRange(0, SLATE_MAX), default=0, help="Offers at most.  [default: as configured]")
 @click.option("--resume", type=TEXT, default="", metavar="DECISION", help="Go on with an open offer of that decision.")
 @click.option("--offer", type=TEXT, default="", help="Which, with --resume.  [default: its only one]")
-@click.option("--explain", is_flag=True, help="Show the whole record behind the answer, too.")
+@click.option("--explain", is_flag=True, help="Show why, too: the page of `opportune explain`.")
+@click.option("--json", "as_json", is_flag=True, help="With --explain: the message as it came instead of the page.")
 def decide(
     address: str,
     customer: str,
@@ -32,10 +33,13 @@ def decide(
     resume: str,
     offer: str,
     explain: bool,
+    as_json: bool,
 ) -> None:
     """Ask for the next best offer and show it."""
     if offer and not resume:
         raise click.UsageError("--offer says which one is resumed: expected --resume, too")
+    if as_json and not explain:
+        raise click.UsageError("--json goes with --explain: the answer is JSON anyway")
     request = decisions_pb2.DecideRequest(
         customer_id=customer, channel=channel, placement=placement, limit=limit
     )
@@ -50,7 +54,14 @@ def decide(
     show(response)
     if explain and response.decision_id:
         asked = decisions_pb2.ExplainRequest(decision_id=response.decision_id)
-        show(call(address, decisions_pb2_grpc.DecisionsStub, "Explain", asked))
+        told = call(address, decisions_pb2_grpc.DecisionsStub, "Explain", asked)
+        if as_json:
+            show(told)
+        else:
+            from engine.explain.cli import show_page  # not before it is needed: it brings what draws tables
+
+            click.echo()
+            show_page(told)
 
 
 @click.command()

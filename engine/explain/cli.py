@@ -28,5 +28,9 @@ def explain(address: str, decision: str, language: str, customer: str, everythin
     if as_json:
         show(found)
     else:
-        shown = sys.maxsize if everything else cli_page.CONTRIBUTIONS_SHOWN
-        cli_page.show(Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS), found, shown)
+        show_page(found, sys.maxsize if everything else cli_page.CONTRIBUTIONS_SHOWN)
+
+
+def show_page(explained: decisions_pb2.ExplainResponse, contributions: int = cli_page.CONTRIBUTIONS_SHOWN) -> None:
+    """Print the page that is read by people, with so many contributions to each offer at most."""
+    cli_page.show(Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS), explained, contributions)

@@ -156,13 +156,18 @@ def test_http_is_the_same_engine(engine: EngineProcess, client: Client) -> None:
 
 def test_the_command_line_against_it(engine: EngineProcess) -> None:
     asked = ("--grpc", engine.grpc, "--customer", "gina", "--channel", "web", "--context", "minutes=5", "--explain")
-    done = engine.run("decide", *asked)
+    done = engine.run("decide", *asked, "--json")
     assert done.returncode == 0, done.stderr
     decoder = json.JSONDecoder()
     answer, end = decoder.raw_decode(done.stdout)
     told, _ = decoder.raw_decode(done.stdout[end:].lstrip())
     assert told["decision_id"] == answer["decision_id"]
     assert told["context"] == {"minutes": {"number": 5.0}}
+    page = engine.run("decide", *asked)
+    answer, end = decoder.raw_decode(page.stdout)
+    explained = engine.run("explain", "--grpc", engine.grpc, answer["decision_id"])
+    assert page.stdout[end:].lstrip() == explained.stdout
+    assert told["brief"] in explained.stdout.splitlines()
     what = ("--decision", answer["decision_id"], "--offer", answer["offers"][0]["offer_id"], "--stage", "accepted")
     assert json.loads(engine.run("report", "--grpc", engine.grpc, *what).stdout)["stage"] == "STAGE_ACCEPTED"
     assert json.loads(engine.run("report", "--grpc", engine.grpc, *what).stdout)["duplicate"]

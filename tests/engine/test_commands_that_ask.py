@@ -17,6 +17,11 @@ def test_a_limit_is_a_number_of_offers(limit: str) -> None:
     assert f"Invalid value for '--limit': {limit} is not in the range 0<=x<=30" in result.output
 
 
+def test_the_answer_is_json_without_saying_so() -> None:
+    result = CliRunner().invoke(main, [*DECIDE, "--json"])
+    assert (result.exit_code, "--json goes with --explain" in result.output) == (2, True)
+
+
 @pytest.mark.parametrize(
     "words",
     [
