@@ -1,5 +1,6 @@
 """Trying it by hand: ask for a decision, report what became of it."""
 
+import json
 from typing import Any
 
 import click
@@ -16,7 +17,11 @@ from opportune.v1 import decisions_pb2, decisions_pb2_grpc, feedback_pb2, feedba
 @click.option("--channel", type=TEXT, required=True)
 @click.option("--placement", type=TEXT, default="")
 @click.option(
-    "--context", type=TEXT, multiple=True, metavar="NAME=VALUE", help="A fact of the conversation; repeat for more."
+    "--context",
+    type=TEXT,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A fact of the conversation; repeat for more. 5 is a number, '\"5\"' a text.",
 )
 @click.option("--limit", type=click.IntRange(0, SLATE_MAX), default=0, help="Offers at most.  [default: as configured]")
 @click.option("--resume", type=TEXT, default="", metavar="DECISION", help="Go on with an open offer of that decision.")
@@ -49,6 +54,8 @@ def decide(
         name, separator, value = entry.partition("=")
         if not separator:
             raise click.BadParameter(f"{entry!r}, expected NAME=VALUE", param_hint="--context")
+        if name in request.context:
+            raise click.BadParameter(f"{name!r} is given twice", param_hint="--context")
         _fill(request.context[name], value)
     response = call(address, decisions_pb2_grpc.DecisionsStub, "Decide", request)
     show(response)
@@ -119,7 +126,19 @@ def _fill(value: Any, text: str) -> None:
     if text in ("true", "false"):
         value.flag = text == "true"
         return
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        value.text = _unquoted(text)
+        return
     try:
         value.number = float(text)
     except ValueError:
         value.text = text
+
+
+def _unquoted(text: str) -> str:
+    """The text that a string of JSON stands for. Raises BadParameter if it is none."""
+    try:
+        return TEXT.convert(json.loads(text), None, None)
+    except (ValueError, click.BadParameter) as error:
+        message = f"{text}, expected a string of JSON in double quotes"
+        raise click.BadParameter(message, param_hint="--context") from error
