@@ -8,6 +8,7 @@ well when its stdin ends, which is how it learns on every system that the superv
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ import psutil
 from engine.datafolder import DataFolder
 from engine.forked import Forked, possible
 from engine.limits import DRAIN_MS_MAX, RESTARTS_MAX, RESTARTS_WINDOW_MS
-from engine.logfile import LogFile
+from engine.logfile import LogFile, tail
 
 RELOAD_EXIT: Final = 75
 """Exit code of a worker that ends to come back with another version of the configuration: at once, and as often."""
@@ -104,6 +105,12 @@ class Worker:
         """Starts that ended before the worker was ever ready."""
         self._process: subprocess.Popen[bytes] | Forked | None = None
         self._unread = b""
+        self._log_from = 0
+
+    @property
+    def last_words(self) -> str:
+        """The end of what the process of this life logged."""
+        return tail(self.log_path, since=self._log_from)
 
     @property
     def pid(self) -> int | None:
@@ -120,6 +127,7 @@ class Worker:
         """Start the process. Raises OSError when the system refuses."""
         assert self._process is None
         with self.log_path.open("ab") as stderr:
+            self._log_from = stderr.tell()
             if self.spec.run is not None and possible():
                 self._process = Forked(self.spec.run, f"opportune {self.spec.name}", stderr)
             else:
@@ -174,6 +182,20 @@ class Worker:
             if pipe is not None:
                 pipe.close()
         self._process, self.ready = None, None
+
+
+def ended(code: int) -> str:
+    """How a process ended that has this exit code.
+
+    >>> ended(1), ended(-9), ended(-60)
+    ('ended with code 1', 'was killed (SIGKILL)', 'was killed (signal 60)')
+    """
+    if code >= 0:
+        return f"ended with code {code}"
+    try:
+        return f"was killed ({signal.Signals(-code).name})"
+    except ValueError:  # one of those in real time, which have no names
+        return f"was killed (signal {-code})"
 
 
 def end_earlier_workers(state: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import click
 
 from engine.catalogue import Catalogue
-from engine.cli_parts import config_option, told
+from engine.cli_parts import config_option, given_of, told
 from engine.cli_store import check_brokers
 from engine.config import load
 from engine.datafolder import DataFolder
@@ -81,7 +81,9 @@ def _store_url(_: click.Context, __: click.Parameter, url: str | None) -> str | 
 @_prefix_option
 @_source_option
 @_topic_partitions_option
+@click.pass_context
 def serve(
+    context: click.Context,
     config_path: Path,
     data_path: Path,
     grpc_address: str,
@@ -97,6 +99,8 @@ def serve(
     topic_partitions: int,
 ) -> None:
     """Run the engine: servers, ingest, learning and the private store, until Ctrl-C or SIGTERM."""
+    if redis_url and (named := given_of(context, {"fsync", "store_binary"})):
+        raise click.UsageError(f"{named} is about the private store, not --redis")
     if kafka is not None:
         _check_kafka(kafka, prefix, sources)
     elif sources:

@@ -39,7 +39,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from engine.children import monotonic_ms, wait_gone
+from engine.children import ended, monotonic_ms, wait_gone
 from engine.datafolder import DataFolder
 from engine.diskguard import DiskGuard
 from engine.errors import ConfigError, DataFolderError
@@ -181,10 +181,9 @@ class EmbeddedStore:
     def failure(self) -> DataFolderError:
         """Return the error that says why the server did not get ready, with the end of its log."""
         code = self.poll()
-        what = f"gave no answer for {START_MS_MAX} ms" if code is None else f"ended with code {code}"
-        return DataFolderError(
-            f"the store of data folder {self.folder.path} {what}; end of {self.log_path}:\n{tail(self.log_path)}"
-        )
+        what = f"gave no answer for {START_MS_MAX} ms" if code is None else ended(code)
+        name = f"the store of data folder {self.folder.path}, {self.binary},"
+        return DataFolderError(f"{name} {what}; end of {self.log_path}:\n{tail(self.log_path)}")
 
     def wait_ready(self) -> None:
         """Return when the server answers. Raises DataFolderError when it died or is stuck."""

@@ -67,11 +67,15 @@ class LogFile:
             return 0
 
 
-def tail(path: Path, lines: int = 10) -> str:
-    """Return the last `lines` lines of the file at `path`, indented; a placeholder when there are none."""
+def tail(path: Path, lines: int = 10, since: int = 0) -> str:
+    """Return the last `lines` lines of the file at `path`, indented; a placeholder when there are none.
+
+    Those behind byte `since`, unless the file has been cut since then.
+    """
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 8_192))
+            size = path.stat().st_size
+            file.seek(max(since if since <= size else 0, size - 8_192))
             text = file.read().decode(errors="replace")
     except OSError:
         text = ""

@@ -35,6 +35,7 @@ from engine.children import (
     WorkerSpec,
     birth,
     end_earlier_workers,
+    ended,
     monotonic_ms,
     worker_spec,
 )
@@ -131,7 +132,7 @@ class Supervisor:
             wait_ms = self._store_restarts.died(now_ms) if self._store_was_up else None
             if wait_ms is None:
                 raise store.failure()
-            log.warning("the store ended with code %d and is started again", code)
+            log.warning("the store %s and is started again", ended(code))
             self._store_start_at_ms = now_ms + wait_ms
         elif not self._store_up:
             self._store_up = store.ready()
@@ -156,7 +157,7 @@ class Supervisor:
                     self._release(worker)
                     worker.start_at_ms = now_ms
                 else:
-                    self._schedule(worker, f"ended with code {code}", now_ms)
+                    self._schedule(worker, ended(code), now_ms)
             elif worker.ready is None and now_ms - worker.started_ms > START_MS_MAX:
                 log.warning("%s was not ready within %d ms and is killed", worker.spec.name, START_MS_MAX)
                 worker.kill()
@@ -175,12 +176,13 @@ class Supervisor:
         self._release(worker)
         wait_ms = worker.restarts.died(now_ms)
         worker.failed_starts += not worker.was_ready
-        what = f"{name} {how}; end of {worker.log_path}:\n{tail(worker.log_path)}"
+        words = f"; end of {worker.log_path}:\n{worker.last_words}"
+        what = f"{name} {how}{words}"
         if worker.failed_starts >= FIRST_STARTS_MAX:
             raise OpportuneError(f"{name} does not start: {FIRST_STARTS_MAX} times in a row, {what}")
         if wait_ms is None:
             raise OpportuneError(f"{name} keeps failing, the engine stops: {what}")
-        log.warning("%s", what)
+        log.warning("%s %s and is started again%s", name, how, words)
         worker.start_at_ms = now_ms + wait_ms
 
     def _release(self, worker: Worker) -> None:

@@ -131,7 +131,10 @@ class Address:
         if "," in parts.netloc.rpartition("@")[2]:
             raise ValueError("store URL names several servers: expected one")
         if parts.scheme not in ("unix", "redis", "rediss"):
-            raise ValueError(f"store URL begins with {parts.scheme!r}: expected unix, redis or rediss")
+            # What stands before the last @ may be a password.
+            _, at, shown = url.rpartition("@")
+            there = f"…@{shown}" if at else url
+            raise ValueError(f"store URL {there!r}: expected one that begins with unix://, redis:// or rediss://")
         local = parts.scheme == "unix"
         query = parse_qs(parts.query).get("db", ["0"])[-1]
         database = query if local else parts.path.strip("/") or query

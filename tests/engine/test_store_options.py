@@ -17,7 +17,7 @@ from engine.cli_store import in_store, write_report
 from engine.errors import InvalidArgument, Unavailable
 from engine.store import RedisStore
 from engine.store.base import StoreError
-from engine.store.wire import reach
+from engine.store.wire import Address, reach
 from tests.store.conftest import Server
 
 CONFIG = str(Path(__file__).parents[2] / "examples" / "bank" / "opportune.yaml")
@@ -83,6 +83,21 @@ def test_an_address_that_is_none_is_told(options: list[str], refused: str, tmp_p
     beside = ["--http", "off"] if "--grpc" in options else ["--grpc", "127.0.0.1:0"]
     code, output = told("serve", "--config", CONFIG, "--data", str(tmp_path / "data"), *options, *beside)
     assert (code, output) == (1, f"Error: {refused!r} is no address, expected HOST:PORT\n")
+
+
+@pytest.mark.parametrize("option", [["--fsync", "always"], ["--fsync", "everysec"], ["--store-binary", "/bin/true"]])
+def test_what_is_about_the_private_store_does_not_go_with_another(option: list[str], tmp_path: Path) -> None:
+    where = ["--config", CONFIG, "--data", str(tmp_path / "data"), "--redis", "redis://127.0.0.1:1"]
+    code, output = told("serve", *where, *option)
+    assert (code, f"{option[0]} is about the private store, not --redis" in output) == (2, True), output
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"), [("foo", "'foo'"), ("me:secret@foo", "'…@foo'"), ("http://me:secret@foo", "'…@foo'"), ("", "''")]
+)
+def test_a_url_that_is_none_is_shown_without_its_password(url: str, shown: str) -> None:
+    with pytest.raises(ValueError, match=rf"^store URL {shown}: expected one that begins with unix://, redis:// or"):
+        Address.parse(url)
 
 
 @pytest.mark.parametrize("command", [["serve", "--grpc", "127.0.0.1:0", "--http", "off"], ["ingest", "--kafka", "b:1"]])

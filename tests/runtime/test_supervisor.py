@@ -52,6 +52,19 @@ def test_a_killed_worker_is_started_again(start_engine: Start, name: str) -> Non
     wait_until(lambda: engine.state["pids"].get(name, before[name]) != before[name], 5, "another process")
     after = engine.wait_ready().state["pids"]
     assert {other for other in before if before[other] != after[other]} == {name}
+    log = engine.data / "logs" / f"{name}.log"
+    told = f"{name} was killed (SIGKILL) and is started again; end of {log}:\n    WARNING hello from {name}\n"
+    assert told in engine.stderr
+
+
+def test_of_the_log_of_a_worker_that_died_only_this_life_is_shown(start_engine: Start) -> None:
+    engine = start_engine().wait_ready()
+    for _ in range(2):
+        before = engine.kill("learn")
+        wait_until(lambda before=before: engine.state["pids"].get("learn", before) != before, 5, "another process")
+        engine.wait_ready()
+    first, second = engine.stderr.split("learn was killed (SIGKILL)")[1:]
+    assert [life.count("    WARNING hello from learn\n") for life in (first, second)] == [1, 1]
 
 
 def test_a_killed_store_is_started_again_with_its_data(start_engine: Start) -> None:
@@ -63,6 +76,7 @@ def test_a_killed_store_is_started_again_with_its_data(start_engine: Start) -> N
     after = engine.wait_ready().state["pids"]
     assert engine.redis().get("k") == b"v"
     assert after["serve-0"] == before["serve-0"]
+    assert "the store was killed (SIGKILL) and is started again" in engine.stderr
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -147,7 +161,7 @@ def test_a_store_that_cannot_start_ends_the_engine_with_its_log(start_engine: St
     fake.chmod(0o755)
     engine = start_engine(binary=str(fake))
     assert engine.wait_end() == 1
-    assert "ended with code 7" in engine.stderr
+    assert f"the store of data folder {engine.data}, {fake}, ended with code 7" in engine.stderr
 
 
 def test_a_missing_binary_is_said(start_engine: Start) -> None:
