@@ -13,7 +13,8 @@ from engine.cli_parts import config_option
 from engine.cli_plain import plain
 from engine.cli_store import data_option, redis_option
 from engine.cli_told import catalogue_of, head_of
-from engine.config_schema import Challenger
+from engine.config_schema import Challenger, OursModel
+from engine.contact_schema import duration
 from engine.tally import shortfall
 
 
@@ -67,12 +68,22 @@ def _promote(challenger: Challenger, figures: dict[str, Any] | None) -> int:
         )
         return 1
     click.echo(f"{challenger.name} may take over. In the configuration:\n\nlearning:")
-    for name in sorted(challenger.model.ours.model_fields_set):
-        value = getattr(challenger.model.ours, name)
-        unit = "  # ms" if name == "half_life" and value is not None else ""
-        click.echo(f"  {name}: {'null' if value is None else value}{unit}")
-    click.echo("\nThen restart the engine: what was learnt stays, and is believed under these options.")
+    click.echo("\n".join(_options(challenger.model.ours)))
+    click.echo(
+        "\nThen put it in force with `opportune apply`, or restart the engine: what was learnt stays, and is believed "
+        "under these options."
+    )
     return 0
+
+
+def _options(ours: OursModel) -> list[str]:
+    """Lines of the configuration, as it takes them under `learning`."""
+    given = {name: getattr(ours, name) for name in sorted(ours.model_fields_set)}
+    if ours.half_life is not None:
+        given["half_life"] = duration(ours.half_life)
+    # Only memory without an end is written as null; of the others it means those of `learning`.
+    wanted = {name: value for name, value in given.items() if value is not None or name == "half_life"}
+    return [f"  {name}: {'null' if value is None else value}" for name, value in wanted.items()]
 
 
 def _show(models: list[dict[str, Any]]) -> None:

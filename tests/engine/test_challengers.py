@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from engine.challengers import Challengers, options_of
 from engine.cli import main
+from engine.cli_challengers import _options
 from engine.config import parse
 from engine.errors import ConfigError
 from engine.forget.entry import ForgetRecord
@@ -359,6 +360,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
+@pytest.mark.parametrize("half_life", ["90d", "36h", "5m", "1500ms", "null"])
+def test_what_is_printed_to_promote_one_can_be_written_so(half_life: str) -> None:
+    rival = f"name: other, model: {{ours: {{half_life: {half_life}, prior_strength: 5, prior_rate: null}}}}"
+    ours = parse(shop(rival)).challengers[0].model.ours
+    assert ours is not None
+    [line, strength] = _options(ours)
+    assert (line, strength) == (f"  half_life: {half_life}", "  prior_strength: 5.0")
+    promoted = parse(shop(rival, learning=f"period: 500ms, {line.strip()}, {strength.strip()}"))
+    assert promoted.learning.half_life == ours.half_life
+
+
 def test_the_command_promotes_by_the_lower_bound_only(server: Server, tmp_path: Path) -> None:
     """On a real store: unknown, then not yet, then one may take over, and the others are told why not."""
     rivals = (
@@ -398,6 +410,7 @@ def test_the_command_promotes_by_the_lower_bound_only(server: Server, tmp_path: 
     assert code == 0 and "remembers" in output and "yes" in output
     code, output = run("--promote", "remembers")
     assert code == 0 and "learning:\n  half_life: null\n  prior_strength: 5.0\n" in output
+    assert "opportune apply" in output
     code, output = run("--promote", "same")
     assert code == 1 and "same is not promoted" in output
     code, output = run("--promote", "tree")
@@ -412,7 +425,7 @@ def test_the_command_says_what_it_expected(tmp_path: Path) -> None:
     (tmp_path / "shop.yaml").write_bytes(shop("name: same, model: {ours: {}}"))
     for words, said in (
         ([], "expected --data or --redis"),
-        (["--redis", "nonsense"], "expected unix, redis or rediss"),
+        (["--redis", "nonsense"], "expected one that begins with unix://, redis://"),
         (["--redis", f"unix://{tmp_path}/none"], "the store is away"),
         (["--data", str(tmp_path / "none"), "--promote", "x"], "'x' is no challenger; there are same"),
     ):
