@@ -417,7 +417,7 @@ def test_a_dataset_of_the_same_log_says_the_same(server: Server, past: Path) -> 
     ("words", "code", "expected"),
     [
         (["--log", "redis://127.0.0.1:1", "--policy", "logged"], 2, "needs --config"),
-        (["--log", "file://x", "--policy", "logged"], 2, "expected unix, redis or rediss"),
+        (["--log", "file://x", "--policy", "logged"], 2, "expected one that begins with unix://"),
         (["--log", ".", "--policy", "logged", "--config", "x", "--reward", "spend"], 2, "expected reward or target"),
         (["--log", ".", "--policy", "logged", "--action", "a"], 2, "expected no --action"),
         (["--log", "nowhere.csv", "--policy", "logged", "--config", "x.yaml"], 2, "expected no --config"),
