@@ -6,7 +6,8 @@ A lesson names its decision; the vector comes from that decision's record, so wh
 All that counts is the log: batch size, restarts and the moment of a snapshot change no bit of the sums.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -102,6 +103,17 @@ def checkpoint_prefix(catalogue: Catalogue) -> str:
     period_ms = catalogue.config.learning.period
     of_period = "" if period_ms == LearningConfig.model_fields["period"].default else f"-{period_ms}"
     return f"{catalogue.transform.version:08x}{of_period}:"
+
+
+@contextmanager
+def _reading(field: str) -> Iterator[None]:
+    """Say of which field of the checkpoint it is that something cannot be read."""
+    errors = orjson.JSONDecodeError, KeyError, TypeError, AttributionError, DriftError, CompressionError
+    try:
+        yield
+    except (CheckpointError, *errors) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise CheckpointError(f"the learner's checkpoint cannot be read: field {field}: {what}") from error
 
 
 def prior_policy(catalogue: Catalogue) -> Policy:
@@ -460,41 +472,48 @@ class Learner:
         own = {name.removeprefix(prefix): data for name, data in fields.items() if name.startswith(prefix)}
         if not own:
             return self
-        try:
+        with _reading(prefix + _HEAD):
             head = orjson.loads(own[_HEAD])
             if head.get("calibration", _CALIBRATION in own) != (_CALIBRATION in own):
-                raise CheckpointError(f"the learner's checkpoint cannot be read: {_CALIBRATION} is missing")
+                raise CheckpointError(f"{_CALIBRATION} is missing")
             self.policy_version, self.lessons, self.lost = head["policy_version"], head["lessons"], head["lost"]
             if "strengths" in head:  # a checkpoint of 0.0 has none
                 self._strengths = Strengths.from_json(head["strengths"])
                 self._lessons_weighed = head["lessons_weighed"]
-            for at in range(partitions):
-                self.attributions[at] = Attribution.from_bytes(decompress(own[f"{_ATTRIBUTION}{at}"]), self.terms)
-            drifts = {name.removeprefix(DRIFT): data for name, data in own.items() if name.startswith(DRIFT)}
-            self.drift.restore({offer: decompress(data) for offer, data in drifts.items()})
-            if _CALIBRATION in own:
+        for at in range(partitions):
+            name = f"{_ATTRIBUTION}{at}"
+            with _reading(prefix + name):
+                self.attributions[at] = Attribution.from_bytes(decompress(own[name]), self.terms)
+        drifts: dict[str, bytes] = {}
+        for name, data in own.items():
+            if name.startswith(DRIFT):
+                with _reading(prefix + name):
+                    drifts[name.removeprefix(DRIFT)] = decompress(data)
+        with _reading(prefix + DRIFT):
+            self.drift.restore(drifts)
+        if _CALIBRATION in own:
+            with _reading(prefix + _CALIBRATION):
                 self.calibration = Calibration.from_bytes(decompress(own[_CALIBRATION]))
-                self._calibration_saved = True
-            self._offer_calibration_saved = OFFER_CALIBRATION in own
-            if self.offer_calibration is not None and self._offer_calibration_saved:
+            self._calibration_saved = True
+        self._offer_calibration_saved = OFFER_CALIBRATION in own
+        if self.offer_calibration is not None and self._offer_calibration_saved:
+            with _reading(prefix + OFFER_CALIBRATION):
                 self.offer_calibration = OfferCalibration.from_bytes(decompress(own[OFFER_CALIBRATION]))
-            elif self.offer_calibration is not None:
-                # Wanted from now on: what was learnt before is not among it.
-                self.offer_calibration = OfferCalibration(whole=not self.lessons)
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributionError, DriftError, CompressionError) as error:
-            raise CheckpointError(f"the learner's checkpoint cannot be read: {error}") from error
+        elif self.offer_calibration is not None:
+            # Wanted from now on: what was learnt before is not among it.
+            self.offer_calibration = OfferCalibration(whole=not self.lessons)
         for name, data in sorted(own.items()):
             if name.startswith(_STATISTICS):
-                of_one = Statistics.from_bytes(data)
-                if list(of_one.offers) != [name.removeprefix(_STATISTICS)]:
-                    raise CheckpointError(f"the learner's checkpoint cannot be read: {name} is of {of_one.offers}")
-                self.statistics.merge(of_one)
+                with _reading(prefix + name):
+                    of_one = Statistics.from_bytes(data)
+                    if list(of_one.offers) != [name.removeprefix(_STATISTICS)]:
+                        raise CheckpointError(f"it is of {of_one.offers}")
+                    self.statistics.merge(of_one)
         self._saved_offers = set(self.statistics.offers)
-        if head.get("offers", len(self._saved_offers)) != len(self._saved_offers):
-            raise CheckpointError(
-                f"the learner's checkpoint cannot be read: it has the sums of {len(self._saved_offers)} offers, "
-                f"not of {head['offers']}"
-            )
+        with _reading(prefix + _HEAD):
+            if head.get("offers", len(self._saved_offers)) != len(self._saved_offers):
+                there = len(self._saved_offers)
+                raise CheckpointError(f"there are the sums of {there} offers, not of {head['offers']}")
         # Whatever the servers have, they get it whole after a restart.
         self._changed = set(self.statistics.offers)
         return self

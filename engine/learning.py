@@ -28,9 +28,11 @@ from engine.limits import (
     POLICY_KEPT_INTERVAL_MS,
     SNAPSHOT_INTERVAL_MS,
 )
+from engine.store import keys
 from engine.store.base import Store, StoreError
 from engine.tuning import Tuning
 from engine.versions_former import former_offers
+from models import CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,10 @@ _BEHIND_SNAPSHOT_MS: Final = 2_000
 _WHOLE_EVERY: Final = 20
 """Every so many snapshots all offers are refreshed: their prior leans on the offers that changed. Where that takes long
 it is done more rarely, so that it takes a twentieth of the time at most."""
+_WITHOUT: Final = (
+    f"restore the store, or delete its key {keys.LEARNER.decode()!r}: without it everything is learnt anew from the "
+    "decision log, as far as that is kept"
+)
 
 
 class Learning:
@@ -89,7 +95,10 @@ class Learning:
                 # The node that has the history may be away on its own: what others teach is learnt all the same.
                 if self._former is None:
                     raise
-            learner = Learner.restore(self._catalogue, self._store.partitions, fields, self._former)
+            try:
+                learner = Learner.restore(self._catalogue, self._store.partitions, fields, self._former)
+            except CheckpointError as error:
+                raise CheckpointError(f"{error}; {_WITHOUT}") from error
             self._unlearning.terms = learner.terms
             if fields and not any(name.startswith(checkpoint_prefix(self._catalogue)) for name in fields):
                 log.warning("what was learnt is of other inputs or another learning.period: learning anew from the log")

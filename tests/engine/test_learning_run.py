@@ -8,6 +8,7 @@ from faulty_store import FaultyStore
 
 from engine.learning import Learning
 from engine.store import StoreUnavailable
+from models import CheckpointError
 from tests.small_engine import CONFIG, DAY_MS, PARTITIONS, SmallEngine, catalogue_of
 
 
@@ -28,6 +29,29 @@ async def test_a_stop_while_the_store_is_away_does_not_serve_an_older_policy() -
     engine.learning.stop()
     await running
     assert await store.read_policy() == served
+
+
+async def test_a_damaged_checkpoint_says_what_can_be_done_and_that_helps() -> None:
+    engine = SmallEngine()
+    answer = await engine.decide()
+    await engine.report(answer.decision_id, "card", "accepted")
+    await engine.learn()
+    await engine.learning.save()
+    learnt = await engine.statistics()
+    fields = await engine.store.load_checkpoint()
+    [name] = [name for name in fields if name.endswith("statistics:card")]
+    await engine.store.save_checkpoint({name: fields[name][:-5]})
+    damaged = Learning(engine.catalogue, engine.store)
+    with pytest.raises(CheckpointError) as refused:
+        await damaged.learner()
+    size = len(fields[name])
+    what = f"field {name}: statistics are cut short: {size - 5} of {size} bytes"
+    done = "restore the store, or delete its key 'learner'"
+    assert str(refused.value).startswith(f"the learner's checkpoint cannot be read: {what}; {done}: ")
+    await engine.store.save_checkpoint({}, list(fields))
+    while await damaged.round(0):
+        pass
+    assert (await damaged.learner()).statistics.to_bytes() == learnt
 
 
 async def month(engine: SmallEngine) -> None:
