@@ -14,8 +14,8 @@ from engine.cli_plain import plain
 from engine.cli_store import data_option, redis_option
 from engine.cli_told import catalogue_of, head_of
 from engine.config_schema import Challenger, OursModel
-from engine.contact_schema import duration
 from engine.tally import shortfall
+from features import duration_text
 
 
 @click.command()
@@ -80,7 +80,7 @@ def _options(ours: OursModel) -> list[str]:
     """Lines of the configuration, as it takes them under `learning`."""
     given = {name: getattr(ours, name) for name in sorted(ours.model_fields_set)}
     if ours.half_life is not None:
-        given["half_life"] = duration(ours.half_life)
+        given["half_life"] = duration_text(ours.half_life)
     # Only memory without an end is written as null; of the others it means those of `learning`.
     wanted = {name: value for name, value in given.items() if value is not None or name == "half_life"}
     return [f"  {name}: {'null' if value is None else value}" for name, value in wanted.items()]

@@ -23,7 +23,7 @@ from engine.limits import RULE_BYTES_MAX, RULE_WORD_ENTRIES_MAX, RULES_MAX
 from engine.rulecode import mismatched
 from engine.rules_check import nearest
 from engine.ruletrial import refuse_slow, try_patterns
-from features import WORDLESS, ExpressionError, cel_problem, compile_cel, first_line
+from features import WORDLESS, ExpressionError, compile_cel, first_line
 
 Variable = float | str | bool
 _NUMBERS_TRIED: Final = ((float("nan"), 0.0), (0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (2.0, 0.625))
