@@ -24,7 +24,6 @@ from engine.cli_store import (
     url_of,
 )
 from engine.config import load_text
-from engine.layouts import keep_layout
 from engine.limits import ENTITY_ENTRIES_MAX
 from engine.store.redis import RedisStore
 
@@ -122,6 +121,7 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
     """
     from engine.history import backfill as loader
     from engine.history import loading
+    from engine.history.inforce import keep_layouts
     from engine.history.writing import Report
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
@@ -149,8 +149,7 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
             sys.exit(1 if tally.refused else 0)
 
         async def run(store: RedisStore) -> Report:
-            for kind, layout in catalogue.layouts.items():
-                await keep_layout(store, catalogue.version, load_text(config_path), layout, kind)
+            await keep_layouts(store, catalogue, load_text(config_path))
             with _bars(files) as bars:
                 return await loader.backfill(store, catalogue, readings, span, given["work"], bars)
 
@@ -188,11 +187,12 @@ def _other_than(taken: set[str], context: click.Context) -> str:
 
 def _fill_from_log(config_path: Path, given: dict[str, Any]) -> None:
     from engine.history import fromlog
+    from engine.history.inforce import keep_layouts
 
     catalogue = Catalogue.of_file(config_path)
 
     async def run(store: RedisStore) -> fromlog.Report:
-        await keep_layout(store, catalogue.version, load_text(config_path), catalogue.layout)
+        await keep_layouts(store, catalogue, load_text(config_path))
         columns = (TextColumn("{task.description}"), BarColumn(), *_LOG_COLUMNS)
         async with event_log_of(store, given["kafka"]) as events:
             with Progress(*columns, console=_STDERR) as bar:

@@ -8,6 +8,7 @@
     sources   CSV, Parquet, JSON lines and CloudEvents lines, in batches of bounded size
     rows      a batch of columns into checked events; what is wrong is told and counted, the rest goes on
     staging   an external sort on disk, so that every customer is folded once and memory stays bounded
+    inforce   no features are written but those of the version in force
     folding   the one place that calls Layout for history: fold and merge
     rolling   households and the like: who belongs to one by the rows, and copies of events under its name
     loading   all of that for the commands: files read, checked and sorted

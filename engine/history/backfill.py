@@ -37,6 +37,7 @@ from engine import limits
 from engine.catalogue import Catalogue
 from engine.errors import DataFolderError, InvalidArgument, NotAllowed, Overloaded, Unavailable
 from engine.history.chunks import Chunks
+from engine.history.inforce import refuse_other_features
 from engine.history.loading import EVENTS, Told, stage
 from engine.history.mapping import Reading
 from engine.history.rolling import COPIES, Roller
@@ -135,6 +136,8 @@ async def backfill(
             told.events_due(report.tally.read - report.tally.refused_in_all - report.tally.skipped + copies)
             await _claim(store, job, catalogue, span, report.tally)
             for partition in range(store.partitions):
+                # Reading took its time: another version may be in force by now.
+                await refuse_other_features(store, catalogue)
                 await _load(store, catalogue, job, partition, folder, report, told)
             await _finish(store, job, report)
     except StoreFull as error:

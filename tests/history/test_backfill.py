@@ -27,6 +27,7 @@ from engine.ledger import hash_of
 from engine.replay import Verdict
 from engine.replaying import replay
 from engine.store import FeatureWrite, Mark, MemoryStore, RedisStore, Store, StoreFull, StoreUnavailable
+from engine.versions import Versions
 from tests.history.past import NOW_MS, PARTITIONS, ROOT, SHOP, catalogue_of, cdnow, load, memory, records, timelines
 from tests.store.conftest import Server
 
@@ -345,6 +346,26 @@ def test_an_unfinished_job_keeps_its_files_and_its_features(tmp_path: Path) -> N
     with pytest.raises(NotAllowed, match="have changed since"):
         load(store, other, tmp_path, first, second)
     assert load(store, catalogue, tmp_path, second, first).events == 400, "in any order"
+
+
+def test_a_version_that_is_put_in_force_meanwhile_stops_what_would_write_over_its_features(tmp_path: Path) -> None:
+    former, wider = catalogue_of(), SHOP + "  - {name: baskets, event: purchase, function: count}\n"
+    rows = rows_of(5)
+    source = file_of(tmp_path / "history.csv", rows)
+
+    class Applied(MemoryStore):
+        """Another version is in force as soon as the job is claimed."""
+
+        async def write_marked(self, partition: int, writes: Sequence[FeatureWrite], mark: Mark) -> Any:
+            result = await super().write_marked(partition, writes, mark)
+            if mark.name.startswith("file:"):
+                await Versions(self, lambda: NOW_MS).propose(wider.encode(), "ann")
+            return result
+
+    store = Applied(PARTITIONS, lambda: NOW_MS)
+    with pytest.raises(NotAllowed, match="is in force, with other features"):
+        load(store, former, tmp_path, source)
+    assert records(store, everybody(rows)) == [None] * len(everybody(rows))
 
 
 def test_two_at_once_are_one(tmp_path: Path) -> None:

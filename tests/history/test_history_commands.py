@@ -69,6 +69,58 @@ def test_backfill_loads_tells_and_passes_over(folder: Path, server: Server) -> N
     assert catalogue.layout.values(asyncio.run(record()), 1_714_780_800_000)["spent"] == 30.0
 
 
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory):
+    """A server that no other test has."""
+    server = Server(tmp_path_factory.mktemp("own"))
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_features_of_another_version_than_the_one_in_force_are_not_written(folder: Path, own: Server) -> None:
+    former, wider = folder / "past.yaml", folder / "wider.yaml"
+    wider.write_text(SHOP + "  - {name: baskets, event: purchase, function: count}\n")
+    where = ["--redis", own.url]
+    words = ["backfill", *COLUMNS, *where, "--work", str(folder / "work"), str(folder / "purchases.csv")]
+
+    def called(*words: str) -> Result:
+        return CliRunner().invoke(main, list(words), catch_exceptions=False)
+
+    def loaded(config: Path) -> Result:
+        return called(*words, "--config", str(config))
+
+    assert called("apply", str(wider), *where, "--by", "ann").exit_code == 0
+    before = called("versions", *where).output
+    in_force, given = (catalogue_of(path.read_text()).version for path in (wider, former))
+    for result in (loaded(former), called("backfill", "--config", str(former), *where, "--from-log")):
+        assert result.exit_code == 1
+        assert f"is version {given}, but version {in_force} is in force, with other features" in result.output
+        assert "opportune apply" in result.output
+        assert "opportune versions --export active" in result.output
+    assert called("versions", *where).output == before
+    assert asyncio.run(kept(own.url)) == (None, {}, {catalogue_of(wider.read_text()).layout.version: in_force})
+    assert "loaded 2 events" in loaded(wider).output
+
+
+def test_another_version_with_the_same_features_may_be_given(folder: Path, own: Server) -> None:
+    other = folder / "other.yaml"
+    other.write_text(SHOP.replace("value: 40", "value: 50"))
+    assert CliRunner().invoke(main, ["apply", str(other), "--redis", own.url, "--by", "ann"]).exit_code == 0
+    words = [*COLUMNS, "--redis", own.url, "--work", folder / "work", folder / "purchases.csv"]
+    assert "loaded 2 events" in run(folder, "backfill", *words).output
+
+
+async def kept(url: str) -> tuple[bytes | None, dict[str, bytes], dict[int, str]]:
+    """Of ann the record, marks of jobs, and the layouts that the store knows."""
+    store = RedisStore(url, PARTITIONS)
+    try:
+        [record] = await store.read_features(["ann"])
+        return record, await store.marks(0), await store.load_layouts()
+    finally:
+        await store.close()
+
+
 def test_households_are_filled_and_told(folder: Path, server: Server) -> None:
     text = SHOP.replace("events:\n", "entities: [{kind: household, attribute: home}]\nevents:\n", 1)
     text = text.replace("attributes:\n      amount", "attributes:\n      home: {type: text}\n      amount", 1)
