@@ -12,7 +12,8 @@
     folding   the one place that calls Layout for history: fold and merge
     rolling   households and the like: who belongs to one by the rows, and copies of events under its name
     loading   all of that for the commands: files read, checked and sorted
-    backfill  the job: claimed, resumed and finished by marks in the store
+    backfill  the job: claimed, resumed and finished
+    jobs      which files and times a job loads, by marks in the store
     writing   what a job writes for each customer and household, merged with what is there
     chunks    each chunk of a job once
     fromlog   features that came later, from the event log

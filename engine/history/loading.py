@@ -52,8 +52,10 @@ def stage(staging: Staging, readings: Sequence[Reading], catalogue: Catalogue, s
     """Put all events into buckets. Raises InvalidArgument for a file that cannot be read to its end."""
     tally = Tally()
     for number, reading in enumerate(readings):
+        refused_before = tally.refused_in_all
         for events in checked_events(reading, number, catalogue, span, tally, told.bytes_read):
             staging.add(EVENTS, events)
+        tally.refused_of.append(tally.refused_in_all - refused_before)
     return tally
 
 

@@ -83,6 +83,8 @@ class Tally:
     """Rows refused, by reason."""
     kept: list[tuple[str, str, str]] = field(default_factory=list)
     """(reason, row, what is wrong with it) of the first of each reason."""
+    refused_of: list[int] = field(default_factory=list)
+    """How many rows of each file were refused, where files are loaded."""
 
     def refuse(self, reason: str, count: int, sample: Iterator[tuple[str, str]]) -> None:
         """Count rows refused for a reason and keep some of them."""

@@ -70,9 +70,16 @@ def span(catalogue: Catalogue, from_ms: int | None = None, until_ms: int | None 
     return backfill.span_of(catalogue, from_ms, until_ms, NOW_MS)
 
 
-def load(store: Store, catalogue: Catalogue, work: Path, *sources: dict[str, Any]) -> Report:
-    readings = readings_of(catalogue, *sources)
-    return asyncio.run(backfill.backfill(store, catalogue, readings, span(catalogue), work, loading.Told()))
+def load(
+    store: Store,
+    catalogue: Catalogue,
+    work: Path,
+    *sources: dict[str, Any],
+    from_ms: int | None = None,
+    until_ms: int | None = None,
+) -> Report:
+    readings, times = readings_of(catalogue, *sources), span(catalogue, from_ms, until_ms)
+    return asyncio.run(backfill.backfill(store, catalogue, readings, times, work, loading.Told()))
 
 
 def memory() -> MemoryStore:

@@ -222,6 +222,92 @@ def test_the_same_file_again_changes_nothing_and_a_new_one_is_loaded(tmp_path: P
     assert records(store, everybody(rows)) == records(once, everybody(rows))
 
 
+def test_each_span_of_a_file_is_loaded_once_and_none_is_taken_for_another(tmp_path: Path) -> None:
+    catalogue, rows = catalogue_of(), rows_of(9)
+    source = file_of(tmp_path / "history.csv", rows)
+    store, once = memory(), memory()
+    load(once, catalogue, tmp_path, source)
+    one, two = BEGIN_MS + 10 * DAY_MS, BEGIN_MS + 30 * DAY_MS
+    first = load(store, catalogue, tmp_path, source, from_ms=one, until_ms=two)
+    path, day = tmp_path / "history.csv", "2025-06-25T15:06:40Z"
+    again = load(store, catalogue, tmp_path, source, from_ms=one + DAY_MS, until_ms=two)
+    assert (again.passed_over, again.events) == ([f"{path}: loaded before"], 0), "all of it was in the first one"
+    with pytest.raises(NotAllowed) as caught:
+        load(store, catalogue, tmp_path, source)
+    assert str(caught.value) == (
+        f"{path}: what happened from {day} until 2025-07-15T15:06:40Z was loaded before; load the rest with "
+        f"--until {day} and then with --from 2025-07-15T15:06:40Z"
+    )
+    before = load(store, catalogue, tmp_path, source, until_ms=one)
+    after = load(store, catalogue, tmp_path, source, from_ms=two)
+    assert before.events + first.events + after.events == len(rows)
+    assert load(store, catalogue, tmp_path, source).passed_over == [f"{path}: loaded before"]
+    assert_equal_features(catalogue, once, store, rows)
+
+
+def test_a_span_that_was_not_finished_comes_before_any_other(tmp_path: Path) -> None:
+    catalogue, rows, half = catalogue_of(), rows_of(9), BEGIN_MS + 30 * DAY_MS
+    source = file_of(tmp_path / "history.csv", rows)
+    store, once = Crashing(PARTITIONS, lambda: NOW_MS), memory()
+    load(once, catalogue, tmp_path, source)
+    store.arm(0, after=False)
+    load(store, catalogue, tmp_path, source, until_ms=half)
+    store.arm(4, after=True)
+    with pytest.raises(Crash):
+        load(store, catalogue, tmp_path, source, from_ms=half)
+    store.arm(0, after=False)
+    with pytest.raises(NotAllowed, match="belongs to a backfill that was not finished"):
+        load(store, catalogue, tmp_path, source, from_ms=half + DAY_MS)
+    load(store, catalogue, tmp_path, source, from_ms=half)
+    assert load(store, catalogue, tmp_path, source).events == 0
+    assert_equal_features(catalogue, once, store, rows)
+
+
+def test_rows_that_were_refused_are_told_again_when_their_file_is_passed_over(tmp_path: Path) -> None:
+    store, rows = memory(), [("ann", BEGIN_MS, 5.0, "", False), ("ann", BEGIN_MS + 1, 2_000.0, "", False)]
+    wider = catalogue_of(SHOP.replace("range: [0, 1000]", "range: [0, 9000]"))
+    good, bad = file_of(tmp_path / "good.csv", rows[:1]), file_of(tmp_path / "bad.csv", rows)
+    load(store, catalogue_of(), tmp_path, good, bad)
+    said = "loaded before, but for rows that were refused (1): correct them and load them from a file of their own"
+    assert load(store, wider, tmp_path, good, bad).passed_over == [
+        f"{tmp_path / 'good.csv'}: loaded before",
+        f"{tmp_path / 'bad.csv'}: {said}",
+    ]
+    load(store, wider, tmp_path, file_of(tmp_path / "rest.csv", rows[1:]))
+    assert wider.layout.values(records(store, ["ann"])[0], BEGIN_MS + 2)["spent"] == 2_010.0
+
+
+def of_an_earlier_release(store: MemoryStore, *, finished: bool = True) -> None:
+    """Leave in the manifests what they had before spans were kept."""
+    marks = vars(store)["_marks"][0]
+    for name in [name for name in marks if name.startswith("job:")]:
+        kept = {key: value for key, value in orjson.loads(marks[name]).items() if key in EARLIER}
+        marks[name] = orjson.dumps(kept if finished else {key: kept[key] for key in kept if key != "finished"})
+
+
+EARLIER = ("newest_ms", "meaning", "layout", "files", "finished", "events")
+
+
+def test_marks_of_an_earlier_release_are_understood(tmp_path: Path) -> None:
+    catalogue, rows, half = catalogue_of(), rows_of(9), BEGIN_MS + 30 * DAY_MS
+    one, two = file_of(tmp_path / "one.csv", rows[:200]), file_of(tmp_path / "two.csv", rows[200:])
+    whole, part, begun = memory(), memory(), memory()
+    load(whole, catalogue, tmp_path, one, two)
+    load(part, catalogue, tmp_path, one, until_ms=half)
+    load(begun, catalogue, tmp_path, one)
+    of_an_earlier_release(whole)
+    of_an_earlier_release(part)
+    of_an_earlier_release(begun, finished=False)
+    passed_over = [f"{tmp_path / 'two.csv'}: loaded before"]
+    assert load(whole, catalogue, tmp_path, two).passed_over == passed_over
+    assert load(whole, catalogue, tmp_path, two, from_ms=half).passed_over == passed_over
+    assert load(part, catalogue, tmp_path, one, until_ms=half).events == 0, "the same span again"
+    with pytest.raises(NotAllowed, match="an earlier release has loaded a span of it, and has not kept which"):
+        load(part, catalogue, tmp_path, one)
+    with pytest.raises(NotAllowed, match="finish it with that release"):
+        load(begun, catalogue, tmp_path, one)
+
+
 def test_events_with_the_same_id_count_once(tmp_path: Path) -> None:
     catalogue = catalogue_of()
     path = tmp_path / "purchases.jsonl"
