@@ -96,7 +96,7 @@ def labels_of(
     first = 2 if file.format == "csv" else 1
     raw = frame if unit is None else frame.with_columns(pl.col(time).cast(pl.String).cast(pl.Binary))
     checks = Checks(Reading(file, (customer, time), {}), Batch(raw, np.arange(first, first + frame.height)))
-    customers = checks.ids("customer", customer, limits.ID_BYTES_MAX)
+    customers = checks.customers("customer", customer)
     times = checks.times_ms("time", time, unit, form, zone)
     tally = Tally(frame.height)
     checks.tell(tally)

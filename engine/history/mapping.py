@@ -45,7 +45,7 @@ _FORMAT_OF_SUFFIX: Final[dict[str, Format]] = {
 _PACKED: Final = (".gz", ".bz2", ".zst")
 _FITS: Final = {
     "number": "a number",
-    "text": "a text",
+    "text": "a text or a whole number",
     "flag": "true or false",
 }
 
@@ -225,7 +225,7 @@ def _misfits(what: str, column: str, dtype: pl.DataType, attribute: Attribute) -
     elif attribute.type == "flag":
         fits = fits or dtype == pl.Boolean or dtype.is_integer()
     else:
-        fits = fits or isinstance(dtype, (pl.Categorical, pl.Enum))
+        fits = fits or is_key(dtype)
     if not fits:
         yield f"{what}: column {column!r} holds {dtype}, expected {_FITS[attribute.type]}"
 

@@ -28,10 +28,11 @@ from engine.config_schema import Attribute
 from engine.errors import InvalidArgument
 from engine.gateway import shown
 from engine.history.mapping import Reading
-from engine.history.sources import Batch, Refused, batches, json_batches
+from engine.history.sources import Batch, Refused, batches, columns_within, json_batches
 from engine.ledger import hash_of
 
 _ROW_BYTES_SHOWN_MAX: Final = 4_096
+_COLUMNS_SHOWN_MAX: Final = 5
 
 Mask = npt.NDArray[np.bool_]
 Schema = dict[str, pl.DataType]
@@ -164,7 +165,10 @@ class Checks:
         value = self.frame[at, column]
         value = value.decode(errors="replace") if isinstance(value, bytes) else value
         given = "nothing" if value in (None, "") else shown(value)
-        return f"{self.name} row {self.batch.rows[at]}: {label}: {given}, expected {expected}"
+        told = f"{self.name} row {self.batch.rows[at]}: {label}: {given}, expected {expected}"
+        odd = column in self.batch.odd and self.batch.odd[column][at]
+        inner = columns_within(column, value)[:_COLUMNS_SHOWN_MAX] if odd else []
+        return f"{told}; there are columns {', '.join(inner)}" if inner else told
 
     # --- columns ----------------------------------------------------------------------------------------------------
 
@@ -181,14 +185,32 @@ class Checks:
             self.refuse(wrong, label, column, "UTF-8")
             return pl.Series(column, decoded, pl.String)
 
-    def ids(self, label: str, column: str, bytes_max: int) -> pl.Series:
+    def words(self, label: str, column: str, mine: Mask | None = None) -> pl.Series:
+        """A column of names as texts; what of JSON is neither a text nor a whole number is refused."""
+        odd = self.batch.odd.get(column)
+        if odd is not None:
+            self.refuse(odd if mine is None else odd & mine, label, column, "a text or a whole number")
+        return self.texts(label, column)
+
+    def ids(self, label: str, column: str) -> pl.Series:
         """A column of ids; those the gateway would refuse are refused."""
-        text = self.texts(label, column)
-        size = text.str.len_bytes().fill_null(0).to_numpy()
-        self.refuse((size == 0) | (size > bytes_max), label, column, f"1 to {bytes_max} bytes")
-        odd = text.str.contains(_UNPRINTABLE).fill_null(value=False).to_numpy()
-        self.refuse(odd, label, column, "printable text")
+        text = self.words(label, column)
+        self._sized(text, label, column, limits.ID_BYTES_MAX, np.ones(len(text), np.bool_))
         return text
+
+    def customers(self, label: str, column: str) -> pl.Series:
+        """A column of customers: ids, or names "kind=value", which may be longer (engine.gateway.customer_named)."""
+        text = self.words(label, column)
+        named = text.str.slice(1, limits.ID_BYTES_MAX).str.contains("=", literal=True).fill_null(value=False).to_numpy()
+        self._sized(text, label, column, limits.ID_BYTES_MAX, ~named)
+        self._sized(text, label, column, limits.CUSTOMER_BYTES_MAX, named)
+        return text
+
+    def _sized(self, text: pl.Series, label: str, column: str, bytes_max: int, mine: Mask) -> None:
+        size = text.str.len_bytes().fill_null(0).to_numpy()
+        self.refuse(mine & ((size == 0) | (size > bytes_max)), label, column, f"1 to {bytes_max} bytes")
+        odd = text.str.contains(_UNPRINTABLE).fill_null(value=False).to_numpy()
+        self.refuse(mine & odd, label, column, "printable text")
 
     def times_ms(self, label: str, column: str, unit: str | None, form: str | None, zone: str) -> pl.Series:
         """A column of times as ms since 1970 UTC; what is no time is refused."""
@@ -226,7 +248,7 @@ class Checks:
         label = f"attributes[{name}]"
         series = self.frame[column]
         if attribute.type == "text":
-            text = self.texts(label, column)
+            text = self.words(label, column, mine)
             if self.csv:
                 text = text.set(text == "", None)
             long = (text.str.len_bytes().fill_null(0) > limits.TEXT_BYTES_MAX).to_numpy()
@@ -270,7 +292,7 @@ class _Checks(Checks):
         assert source.customer is not None, "checked with the mapping"
         assert source.time is not None, "checked with the mapping"
         schema = schema_of(self._catalogue)
-        customers = self.ids("customer", source.customer, limits.ID_BYTES_MAX)
+        customers = self.customers("customer", source.customer)
         times = self.times_ms("time", source.time, source.time_unit, source.time_format, source.time_zone)
         late = (times > self._span.newest_ms).fill_null(value=False).to_numpy()
         self.refuse(late, "time", source.time, "a time that has come")
@@ -283,7 +305,7 @@ class _Checks(Checks):
             self._attributes(event_type, declared, mine, columns)
         ids = pl.Series("id", [0], pl.UInt64).new_from_index(0, count)
         if source.id is not None:
-            texts = self.ids("id", source.id, limits.ID_BYTES_MAX)
+            texts = self.ids("id", source.id)
             hashes = [hash_of(f"{source.id_source}\0{text}") for text in texts.to_list()]
             ids = pl.Series("id", hashes, pl.UInt64)
         self.tell(tally)

@@ -33,6 +33,9 @@ SAMPLE_ROWS: Final = 1_000
 """Of JSON lines that are looked through for the names of columns, and more until all that are named were seen."""
 _LAST: Final = "\x02the last row\x03"
 
+_ODD: Final = (bool, float, list, dict)
+"""Of the types of JSON, those that are no name of anything."""
+
 Refused = tuple[int, str, str]
 """(row, what it holds, why)."""
 
@@ -46,6 +49,8 @@ class Batch:
     rows: npt.NDArray[np.int64]
     refused: list[Refused] = field(default_factory=list)
     """Rows that could not even be taken apart."""
+    odd: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    """Of JSON lines, by column: where it holds neither a text nor a whole number."""
 
 
 def columns_of(file: File) -> dict[str, pl.DataType] | None:
@@ -298,11 +303,15 @@ def _jsonl(file: File, columns: Sequence[str], progress: Callable[[int], None]) 
     steps = {column: tuple(column.split(".")) for column in columns}
     for good, refused in json_batches(file, progress):
         texts: dict[str, list[bytes | None]] = {column: [] for column in columns}
+        odd: dict[str, list[bool]] = {column: [] for column in columns}
         for _, _, value in good:
             for column, path in steps.items():
-                texts[column].append(_text(_at(value, column, path)))
+                found = _at(value, column, path)
+                texts[column].append(_text(found))
+                odd[column].append(type(found) in _ODD)
         frame = pl.DataFrame(texts, schema=dict.fromkeys(columns, pl.Binary))
-        yield Batch(frame, np.array([row for row, _, _ in good], np.int64), refused)
+        numbers = np.array([row for row, _, _ in good], np.int64)
+        yield Batch(frame, numbers, refused, {column: np.array(marks, np.bool_) for column, marks in odd.items()})
 
 
 def _at(value: Any, column: str, path: tuple[str, ...]) -> Any:
@@ -319,6 +328,16 @@ def _text(value: Any) -> bytes | None:
     if isinstance(value, str):
         return value.encode(errors="surrogatepass")
     return None if value is None else written(value)
+
+
+def columns_within(column: str, text: str) -> list[str]:
+    """The columns that can be named instead of one that holds an object.
+
+    >>> columns_within("user", '{"id": "u0", "home": {"zip": 1}}'), columns_within("user", "[1]")
+    (['user.id', 'user.home', 'user.home.zip'], [])
+    """
+    value = orjson.loads(text)
+    return list(_paths(value, f"{column}.")) if isinstance(value, dict) else []
 
 
 def _paths(value: dict[str, Any], above: str = "") -> Iterator[str]:

@@ -12,7 +12,7 @@ import pytest
 from engine.errors import ConfigError, InvalidArgument
 from engine.history import loading
 from engine.history.mapping import Source, files_of, load_mapping
-from tests.history.past import NOW_MS, catalogue_of, load, memory, readings_of, records, span
+from tests.history.past import NOW_MS, SHOP, catalogue_of, load, memory, readings_of, records, span
 
 CATALOGUE = catalogue_of()
 COLUMNS = {"type": "purchase", "customer": "who", "time": "at"}
@@ -250,6 +250,48 @@ def test_bad_lines_of_json(tmp_path: Path) -> None:
     }
 
 
+def test_names_in_json_are_texts_or_whole_numbers(tmp_path: Path) -> None:
+    good = {"who": "ann", "at": DAY, "amount": 1}
+    odd = [{"id": "u0", "home": {"zip": 1}}, ["a"], True, 1.5]
+    lines = [good | {name: value} for name in ("who", "id", "shop") for value in [*odd, 17, "17"]]
+    tally = told(tmp_path, "odd.jsonl", "\n".join(map(json.dumps, [*lines, good | {"id": 1}])), id="id")
+    assert tally.refused == {
+        "id: expected 1 to 64 bytes": 4,  # of those that have none
+        **{f"{name}: expected a text or a whole number": 4 for name in ("customer", "id", "attributes[shop]")},
+    }
+    [first, second, *_] = [line for why, _, line in tally.kept if why.startswith("customer")]
+    assert first.startswith(f"{tmp_path / 'odd.jsonl'} row 1: customer: '{{\"id\":\"u0\",")
+    assert first.endswith("expected a text or a whole number; there are columns who.id, who.home, who.home.zip")
+    assert second.endswith("""row 2: customer: '["a"]', expected a text or a whole number""")
+    rows = [good | {"who": {"id": 7}}, good | {"who": {"id": {}}}]
+    tally = told(tmp_path, "within.jsonl", "\n".join(map(json.dumps, rows)), customer="who.id")
+    assert tally.refused == {"customer: expected a text or a whole number": 1}
+
+
+NAMES = {"email_hash=" + "a" * 64: True, "k=" + "v" * 191: True, "k=" + "v" * 192: False, "ż" * 30 + "=v": True,
+         "v" * 65 + "=v": False, "=" + "v" * 64: False}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_customer_may_have_the_name_of_a_trace(tmp_path: Path, kind: str) -> None:
+    frame = pl.DataFrame({"who": list(NAMES), "at": DAY, "amount": 1.0})
+    path = tmp_path / f"names.{kind}"
+    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[kind](path)
+    store = memory()
+    report = load(store, CATALOGUE, tmp_path / "work", COLUMNS | {"files": [str(path)]})
+    assert report.tally.refused == {"customer: expected 1 to 64 bytes": 2, "customer: expected 1 to 193 bytes": 1}
+    assert [record is not None for record in records(store, list(NAMES))] == list(NAMES.values())
+
+
+def test_whole_numbers_of_parquet_are_texts_too(tmp_path: Path) -> None:
+    text = SHOP.replace("{type: text, values: [north, south]}", '{type: text, values: ["1", "2"]}')
+    path = tmp_path / "numbers.parquet"
+    pl.DataFrame({"who": [1], "at": [DAY], "amount": [5], "shop": [2]}).write_parquet(path)
+    store, catalogue = memory(), catalogue_of(text)
+    load(store, catalogue, tmp_path / "work", COLUMNS | {"files": [str(path)]})
+    assert catalogue.layout.values(records(store, ["1"])[0], DAY_MS)["shop"] == "2"
+
+
 def test_bad_cloud_events(tmp_path: Path) -> None:
     event = {
         "specversion": "1.0",
@@ -389,13 +431,13 @@ def test_a_required_attribute_needs_a_column(tmp_path: Path) -> None:
 def test_columns_of_types_that_cannot_fit_are_all_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "odd.parquet"
     pl.DataFrame(
-        {"who": [1.5], "at": [DAY_MS], "amount": [True], "shop": [1], "online": ["yes"]},
+        {"who": [1.5], "at": [DAY_MS], "amount": [True], "shop": [1.5], "online": ["yes"]},
     ).write_parquet(path)
     with pytest.raises(InvalidArgument) as caught:
         readings_of(CATALOGUE, COLUMNS | {"files": [str(path)]})
     assert str(caught.value).splitlines() == [
         f"{path}: attribute 'amount': column 'amount' holds Boolean, expected a number",
-        f"{path}: attribute 'shop': column 'shop' holds Int64, expected a text",
+        f"{path}: attribute 'shop': column 'shop' holds Float64, expected a text or a whole number",
         f"{path}: customer: column 'who' holds Float64, expected texts or whole numbers",
         f"{path}: time: column 'at' holds Int64: give time_unit, one of s, ms, us, ns",
     ]

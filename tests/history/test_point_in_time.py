@@ -109,6 +109,17 @@ def test_labels_that_are_cut_short_are_refused(tmp_path: Path) -> None:
         asof.labels_of(path, "who", "when", None, None, "UTC", CATALOGUE)
 
 
+def test_labels_of_customers_that_have_the_name_of_a_trace(tmp_path: Path) -> None:
+    name = "email_hash=" + "a" * 64
+    history = f"who,at,amount\n{name},2024-05-01,3\n"
+    (tmp_path / "history.csv").write_text(history)
+    (tmp_path / "labels.csv").write_text(f"who,when\n{name},2024-05-02\n")
+    read = asof.labels_of(tmp_path / "labels.csv", "who", "when", None, None, "UTC", CATALOGUE)
+    readings = readings_of(CATALOGUE, COLUMNS | {"files": [str(tmp_path / "history.csv")]})
+    asof.write(tmp_path / "out.parquet", read, readings, CATALOGUE, None, None, tmp_path / "work", loading.Told())
+    assert pl.read_parquet(tmp_path / "out.parquet")["spent"].to_list() == [3.0]
+
+
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
