@@ -114,7 +114,8 @@ _work_option = click.option(
 def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None:
     """Load history from FILES into the state of customers; a running engine may serve meanwhile.
 
-    Killed and started again with the same files it goes on where it was. Files that were loaded are passed over.
+    Killed and started again with the same files it goes on where it was. Files that were loaded are passed over. A data
+    folder that is not there yet is made.
 
     With --from-log nothing is loaded: features that came with a change of the configuration are made of the events
     that the engine still has. Doing it again changes nothing.
@@ -153,7 +154,7 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
             with _bars(files) as bars:
                 return await loader.backfill(store, catalogue, readings, span, given["work"], bars)
 
-        report = in_store(_url(given), run)
+        report = in_store(_url(given, make=True), run)
     for passed_over in report.passed_over:
         click.echo(f"passed over: {passed_over}")
     before = f", {report.done_before:,} of them in an earlier run" if report.done_before else ""
@@ -279,8 +280,8 @@ def dataset(context: click.Context, /, config_path: Path, out: Path, labels_path
 # --- what both need -------------------------------------------------------------------------------------------------
 
 
-def _url(given: dict[str, Any]) -> AbstractContextManager[str]:
-    return url_of(given["data_path"], given["redis_url"], given["store_binary"])
+def _url(given: dict[str, Any], *, make: bool = False) -> AbstractContextManager[str]:
+    return url_of(given["data_path"], given["redis_url"], given["store_binary"], make=make)
 
 
 def _span(given: dict[str, Any]) -> tuple[int | None, int | None]:

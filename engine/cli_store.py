@@ -59,11 +59,14 @@ def _check_url(url: str, option: str) -> None:
 
 
 def url_of(
-    data_path: Path | None, redis_url: str | None, binary: Path | None = None
+    data_path: Path | None, redis_url: str | None, binary: Path | None = None, *, make: bool = False
 ) -> AbstractContextManager[str]:
-    """The URL of the store that --data or --redis name, while the block lasts. Raises UsageError, DataFolderError."""
+    """The URL of the store that --data or --redis name, while the block lasts; `make` makes a data folder of a new one.
+
+    Raises UsageError, DataFolderError.
+    """
     check_store(data_path, redis_url)
-    return nullcontext(redis_url or "") if data_path is None else store_of(data_path, binary)
+    return nullcontext(redis_url or "") if data_path is None else store_of(data_path, binary, make=make)
 
 
 def url_of_log(log_at: str, binary: Path | None = None) -> AbstractContextManager[str]:

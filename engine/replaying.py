@@ -15,7 +15,7 @@ from engine.catalogue import Catalogue
 from engine.children import end_earlier_workers
 from engine.config import parse
 from engine.datafolder import DataFolder, read_state
-from engine.embedded import EmbeddedStore
+from engine.embedded import EmbeddedStore, find_binary
 from engine.errors import DataFolderError
 from engine.eventlog import EventLog, StreamLog
 from engine.learner import Learner, Position
@@ -220,13 +220,17 @@ def _named(data: bytes | None) -> Sequence[DecisionEntry]:
 
 
 @contextmanager
-def store_of(data_path: Path, binary: Path | None = None) -> Iterator[str]:
+def store_of(data_path: Path, binary: Path | None = None, *, make: bool = False) -> Iterator[str]:
     """URL of the store of a data folder: the one that runs, else one that is started until the end of the block.
 
-    Raises DataFolderError if there is no such folder or its engine has its store elsewhere.
+    With `make` one that is not there yet is made. Raises DataFolderError if there is none otherwise, or its engine has
+    its store elsewhere, ConfigError if there is no server to start.
     """
-    if not (data_path / "format").exists():
+    new = not (data_path / "format").exists()
+    if new and not make:
         raise DataFolderError(f"data folder {data_path}: there is none, or no engine has used it")
+    if new:
+        binary = find_binary(binary)  # without one no folder is made
     try:
         folder = DataFolder(data_path)
     except DataFolderError:
@@ -239,7 +243,7 @@ def store_of(data_path: Path, binary: Path | None = None) -> Iterator[str]:
         yield str(state["redis"])
         return
     with folder:
-        if not any(folder.store_dir.iterdir()):
+        if not new and not any(folder.store_dir.iterdir()):
             raise DataFolderError(_ELSEWHERE.format(data_path))
         end_earlier_workers(folder.earlier)
         store = EmbeddedStore(folder, binary)

@@ -50,6 +50,22 @@ def test_backfill_beside_an_engine_that_serves(tmp_path: Path) -> None:
         assert engine.stop() == 0
 
 
+def test_history_may_come_before_the_engine_is_started_for_the_first_time(tmp_path: Path) -> None:
+    path = tmp_path / "purchases.csv"
+    path.write_text(f"who,at,amount\nann,2024-05-01,{PAST_AMOUNT}\n")
+    with EngineProcess(tmp_path) as engine:
+        words = ["--data", str(engine.data), "--type", "purchase", "--customer", "who", "--time", "at", str(path)]
+        done = engine.run("backfill", "--config", str(engine.config), *words, timeout_s=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "loaded 1 events" in done.stdout
+        assert engine.data.stat().st_mode & 0o777 == 0o700
+        again = engine.run("backfill", "--config", str(engine.config), *words, timeout_s=60)
+        assert "loaded before" in again.stdout
+        with engine.start().client() as client:
+            assert known(client, "ann") == {"purchases": 1, "spent": PAST_AMOUNT}
+            assert engine.stop() == 0
+
+
 CLAIMS = """
 opportune: 1
 name: claims

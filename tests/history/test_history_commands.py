@@ -179,7 +179,10 @@ def test_dataset_reads_the_decision_log(folder: Path, server: Server) -> None:
         ("backfill", [*COLUMNS, "--from", "2024-05-02", "--until", "2024-05-01", "--check", "purchases.csv"],
          "--from: expected a time before --until"),
         ("backfill", [*COLUMNS, "--redis", "unix:///nowhere.sock", "purchases.csv"], "the store is away"),
-        ("backfill", [*COLUMNS, "--data", "nowhere", "purchases.csv"], "there is none, or no engine has used it"),
+        ("backfill", [*COLUMNS, "--data", ".", "purchases.csv"], "holds other things"),
+        ("backfill", [*COLUMNS, "--data", "new", "--store-binary", "none", "purchases.csv"], "none: no such program"),
+        ("backfill", ["--from-log", "--data", "nowhere"], "there is none, or no engine has used it"),
+        ("dataset", ["--out", "x.parquet", "--data", "nowhere"], "there is none, or no engine has used it"),
         ("dataset", ["--out", "x.parquet"], "expected --data or --redis, one of them"),
         ("backfill", [*COLUMNS, "--map", "amount=a", "--map", "amount=b", "purchases.csv"], "'amount' twice"),
         ("dataset", ["--out", "x.parquet", "purchases.csv"], "FILES goes with --labels"),
@@ -194,3 +197,4 @@ def test_what_is_wrong_with_a_call_is_told(
     result = run(folder, command, *words)
     assert result.exit_code != 0
     assert expected in result.output
+    assert not (folder / "new").exists()
