@@ -21,6 +21,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet
+from pydantic import ValidationError
 
 from engine import limits
 from engine.catalogue import Catalogue
@@ -111,7 +112,11 @@ def _label_file(path: Path, customer: str, time: str, unit: str | None, form: st
     if unit is not None and form is not None:
         raise InvalidArgument("expected --label-time-unit for numbers or --label-time-format for texts, not both")
     named = {"type": "label", "customer": customer, "time": time, "time_unit": unit, "time_format": form}
-    source = Source.model_validate(named | {"files": (str(path),), "time_zone": zone})
+    try:
+        source = Source.model_validate(named | {"files": (str(path),), "time_zone": zone})
+    except ValidationError as error:
+        problems = [problem["msg"].removeprefix("Value error, ") for problem in error.errors(include_url=False)]
+        raise InvalidArgument(f"labels: {'; '.join(problems)}") from error
     return File(path, format_of(path, "csv"), source)
 
 

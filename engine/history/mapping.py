@@ -14,6 +14,7 @@ required attribute that comes from nowhere.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from glob import glob
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -48,6 +49,9 @@ _FITS: Final = {
     "text": "a text or a whole number",
     "flag": "true or false",
 }
+
+_SAMPLE_TIME: Final = datetime(2026, 11, 24, 20, 30, 15, tzinfo=UTC)
+"""Every part of it has two digits, so that none runs into the next."""
 
 Column = Annotated[str, Field(min_length=1, max_length=limits.TEXT_BYTES_MAX)]
 
@@ -91,9 +95,25 @@ class Source(BaseModel):
                 raise ValueError(f"{name}: expected the name of a column")
         if self.time_unit and self.time_format:
             raise ValueError("expected time_unit for numbers or time_format for texts, not both")
+        if self.time_format and not _makes_times(self.time_format):
+            raise ValueError(f"time_format: {self.time_format!r} makes no time, expected one like %d.%m.%Y %H:%M")
         if self.time_zone not in available_timezones():
             raise ValueError(f"time_zone: {self.time_zone!r} is no time zone, expected a name like Europe/Prague")
         return self
+
+
+def _makes_times(form: str) -> bool:
+    """Whether a format reads what it writes, at least the year of it.
+
+    >>> [_makes_times(form) for form in ("%d.%m.%Y", "%Y-%m-%dT%H:%M:%S%.f%#z", "%s", "%H:%M", "%Q", "day")]
+    [True, True, True, False, False, False]
+    """
+    try:
+        # %#z can be read, and not be written.
+        text = pl.Series([_SAMPLE_TIME]).dt.to_string(form.replace("%#z", "%z"))
+        return bool((text.str.to_datetime(form, strict=False).dt.year() == _SAMPLE_TIME.year).all())
+    except pl.exceptions.PolarsError:
+        return False
 
 
 class MappingFile(BaseModel):

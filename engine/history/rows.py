@@ -14,6 +14,7 @@ rest goes on.
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -230,17 +231,26 @@ class Checks:
         elif series.dtype in (pl.Binary, pl.String):
             text = self.texts(label, column).str.strip_chars()
             if form is None:
-                times = _iso_ms(text, zone)
+                times = self._shown_in(zone, label, column, partial(_iso_ms, text))
                 expected = "a time like 2026-05-04T09:30:00Z or 2026-05-04"
             else:
-                times = _parsed_ms(text, form, zone)
+                times = self._shown_in(zone, label, column, partial(_parsed_ms, text, form))
                 expected = f"a time like {form}"
         else:
-            times = _zoned_ms(series.cast(pl.Datetime("ms")) if series.dtype == pl.Date else series, zone)
+            dated = series.cast(pl.Datetime("ms")) if series.dtype == pl.Date else series
+            times = self._shown_in(zone, label, column, partial(_zoned_ms, dated))
             expected = "a time"
         self.refuse(times.is_null().to_numpy(), label, column, expected)
         outside = ~times.is_between(1, limits.TIME_MS_MAX).fill_null(value=True).to_numpy()
         self.refuse(outside, label, column, "a time after 1970 and before the year 10000")
+        return times
+
+    def _shown_in(self, zone: str, label: str, column: str, made: Callable[[str], pl.Series]) -> pl.Series:
+        """Times as `made` makes them of a zone; those that its clocks skip are refused."""
+        times = made(zone)
+        if zone != "UTC" and times.null_count():
+            skipped = (times.is_null() & made("UTC").is_not_null()).to_numpy()
+            self.refuse(skipped, label, column, f"a time that there is in {zone}: its clocks skip that one")
         return times
 
     def values(self, name: str, column: str, attribute: Attribute, mine: Mask) -> pl.Series:
@@ -374,7 +384,7 @@ def _flags(series: pl.Series) -> pl.Series:
 
 
 def _iso_ms(text: pl.Series, zone: str) -> pl.Series:
-    plain = text.str.replace("T", " ", literal=True).str.replace("[Zz]$", "+0000")
+    plain = text.str.replace("[Tt]", " ").str.replace("[Zz]$", "+0000")
     times = pl.Series(text.name, [None], pl.Int64).new_from_index(0, len(text))
     for form in _TIME_FORMATS:
         times = times.fill_null(_parsed_ms(plain, form, zone))

@@ -98,6 +98,8 @@ def test_every_kind_of_file_gives_the_same_state(tmp_path: Path, kind: str) -> N
     [
         ("2024-05-01", {}, DAY_MS),
         ("2024-05-01 10:00", {}, DAY_MS + 36_000_000),
+        ("2024-05-01t10:00:00z", {}, DAY_MS + 36_000_000),
+        ("2024-10-27 02:30:00", {"time_zone": "Europe/Prague"}, 1_729_989_000_000),  # the first of two
         ("2024-05-01T10:00:00", {"time_zone": "Europe/Prague"}, DAY_MS + 28_800_000),
         ("2024-05-01T10:00:00.5-01:00", {"time_zone": "Europe/Prague"}, DAY_MS + 39_600_500),
         ("01.05.2024", {"time_format": "%d.%m.%Y"}, DAY_MS),
@@ -116,6 +118,25 @@ def test_times_as_people_write_them(tmp_path: Path, text: str, options: dict[str
     assert report.events == 1, report.tally.kept
     [record] = records(store, ["ann"])
     assert CATALOGUE.layout.header(record).latest_event_ms == ms
+
+
+def test_a_time_that_the_clocks_skip_is_told_as_such(tmp_path: Path) -> None:
+    zone = {"time_zone": "Europe/Prague"}
+    skips = "time: expected a time that there is in Europe/Prague: its clocks skip that one"
+    rows = "".join(f"ann,2024-03-31{time},1\n" for time in (" 02:30:00", "T02:30:00Z", " 03:00:00", " 26:00:00", ""))
+    other = "time: expected a time like 2026-05-04T09:30:00Z or 2026-05-04"
+    assert told(tmp_path, "a.csv", f"who,at,amount\n{rows}", **zone).refused == {skips: 1, other: 1}
+    form = {"time_format": "%d.%m.%Y %H:%M"}
+    tally = told(tmp_path, "b.csv", "who,at,amount\nann,31.03.2024 02:30,1\nann,31.03.2024,1\n", **zone, **form)
+    assert tally.refused == {skips: 1, "time: expected a time like %d.%m.%Y %H:%M": 1}
+    path = tmp_path / "c.parquet"
+    times = pl.Series(["2024-03-31 02:30:00", "2024-03-31 03:30:00", None]).str.to_datetime()
+    pl.DataFrame({"who": "ann", "at": times, "amount": 1}).write_parquet(path)
+    readings = readings_of(CATALOGUE, COLUMNS | {"files": [str(path)]} | zone)
+    assert loading.check(readings, CATALOGUE, span(CATALOGUE), loading.Told()).refused == {
+        skips: 1,
+        "time: expected a time": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -465,6 +486,9 @@ def test_a_mapping_file_names_files_beside_it_and_its_problems_by_line(tmp_path:
         ({"customer": "who", "time": "at"}, "expected type, an event type, or type_column"),
         ({"type": "purchase", "time": "at"}, "customer: expected the name of a column"),
         (COLUMNS | {"time_unit": "s", "time_format": "%Y"}, "not both"),
+        (COLUMNS | {"time_format": "nonsense"}, "time_format: 'nonsense' makes no time, expected one like %d.%m.%Y"),
+        (COLUMNS | {"time_format": "%Q"}, "time_format: '%Q' makes no time"),
+        (COLUMNS | {"time_format": "%d.%m.%Y %H"}, "makes no time"),
         (COLUMNS | {"format": "cloudevents"}, "type, customer, time: a CloudEvent says that itself"),
     ],
 )

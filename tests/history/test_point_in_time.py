@@ -80,6 +80,8 @@ def test_no_labels_give_an_empty_file_with_all_columns(tmp_path: Path) -> None:
 def test_times_of_labels_in_units_and_formats(tmp_path: Path) -> None:
     assert joined(tmp_path, "who,when\nann,1714730400001\n", unit="ms")["spent"].to_list() == [31.0]
     assert joined(tmp_path, "who,when\nann,04.05.2024\n", form="%d.%m.%Y")["spent"].to_list() == [31.0]
+    with pytest.raises(InvalidArgument, match="labels: time_format: 'day' makes no time"):
+        joined(tmp_path, "who,when\nann,04.05.2024\n", form="day")
 
 
 @pytest.mark.parametrize(
