@@ -66,7 +66,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--time-unit", type=click.Choice(_UNITS), help="Times are numbers: so many of these since 1970."),
         click.option("--time-format", help="Times are texts such as %d.%m.%Y.  [default: ISO 8601]"),
         click.option("--time-zone", default="UTC", show_default=True, help="Of times that name none."),
-        click.option("--id", "id_column", help="Column of the event's id; of two with the same one counts."),
+        click.option("--id", "id_column", help="Column of the event's id; of two with the same the first counts."),
         click.option("--id-source", default="backfill", show_default=True, help="Source that the ids belong to."),
         click.option(
             "--map",

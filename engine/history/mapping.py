@@ -12,7 +12,7 @@ wrong before a row is read is told here: unknown event type, attribute or column
 required attribute that comes from nowhere.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from glob import glob
@@ -50,6 +50,7 @@ _FITS: Final = {
     "flag": "true or false",
 }
 
+_DELIMITERS: Final = ";\t|,"
 _SAMPLE_TIME: Final = datetime(2026, 11, 24, 20, 30, 15, tzinfo=UTC)
 """Every part of it has two digits, so that none runs into the next."""
 
@@ -207,6 +208,8 @@ def reading_of(file: File, found: Mapping[str, pl.DataType] | None, catalogue: C
     problems += [
         f"{what}: no column {column!r}; there are {there}" for what, column in wanted.items() if column not in found
     ]
+    if problems and file.format == "csv":
+        problems += _other_delimiter(found)
     types = list(catalogue.event_types) if source.type is None else [source.type]
     if source.type is not None and source.type not in catalogue.event_types:
         declared = ", ".join(catalogue.event_types) or "none"
@@ -236,6 +239,18 @@ def reading_of(file: File, found: Mapping[str, pl.DataType] | None, catalogue: C
     columns = [column for column in named.values() if column is not None]
     columns += [column for names in attributes.values() for column in names.values()]
     return Reading(file, tuple(dict.fromkeys(columns)), attributes)
+
+
+def _other_delimiter(found: Iterable[str]) -> Iterator[str]:
+    """What to do about the columns of a CSV that was taken for one column.
+
+    >>> list(_other_delimiter(["who;at"])), list(_other_delimiter(["who"])), list(_other_delimiter(["who;at", "x"]))
+    (["its first row is one column with ';' in it: give delimiter, or --delimiter, ';'"], [], [])
+    """
+    names = list(found)
+    marks = [mark for mark in _DELIMITERS if len(names) == 1 and mark in names[0]]
+    if marks:
+        yield f"its first row is one column with {marks[0]!r} in it: give delimiter, or --delimiter, {marks[0]!r}"
 
 
 def _misfits(what: str, column: str, dtype: pl.DataType, attribute: Attribute) -> Iterator[str]:

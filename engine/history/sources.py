@@ -4,7 +4,8 @@ CSV is read with pyarrow, because it goes on behind a row of the wrong length an
 compressed files as a stream. All its columns stay texts: what they should be is for rows.py to say. JSON lines are
 parsed one by one, for the same reason.
 
-A row is numbered as an editor numbers it if no value holds a line break: the first one after the header of a CSV is 2.
+A row is numbered as an editor numbers it if no value holds a line break and no line of a CSV is empty: such a line is
+passed over and has no number. The first row after the header of a CSV is 2.
 """
 
 import codecs
@@ -78,7 +79,10 @@ def columns_of(file: File) -> dict[str, pl.DataType] | None:
                 break
         return found if lines else None
     except csv.Error as error:
-        raise InvalidArgument(f"{file.path} row 1: {error}, expected the names of the columns") from error
+        told = f"{error}, expected the names of the columns"
+        if "new-line" in str(error):  # the advice of Python is for programmers
+            told = "it ends with CR alone, expected lines that end with LF or CRLF"
+        raise InvalidArgument(f"{file.path} row 1: {told}") from error
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError, EOFError) as error:
         raise InvalidArgument(f"{file.path}: cannot be read: {error}") from error
 

@@ -155,7 +155,7 @@ def test_a_time_beyond_all_times_does_not_come_round(tmp_path: Path, text: str, 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"who,at\rann,1\r", "row 1: new-line character seen in unquoted field.*, expected the names of the columns"),
+        (b"who,at\rann,1\r", "row 1: it ends with CR alone, expected lines that end with LF or CRLF"),
         (b'who,"at' + b"x" * 200_000, "row 1: field larger than field limit.*, expected the names of the columns"),
         ("who,at,amount\nann,1,1\n".encode("utf-16"), "row 1: byte 0 is not UTF-8"),
     ],
@@ -440,6 +440,22 @@ def test_a_wrong_mapping_is_told_before_a_row_is_read(tmp_path: Path, columns: d
     with pytest.raises(InvalidArgument) as caught:
         readings_of(CATALOGUE, COLUMNS | {"files": [str(path)]} | columns)
     assert expected in str(caught.value)
+
+
+def test_a_csv_with_another_delimiter_is_told_which(tmp_path: Path) -> None:
+    path = tmp_path / "purchases.csv"
+    path.write_text(f"who;at;amount\nann;{DAY};1\n")
+    with pytest.raises(InvalidArgument) as caught:
+        readings_of(CATALOGUE, COLUMNS | {"files": [str(path)]})
+    last = str(caught.value).splitlines()[2]
+    assert last == f"{path}: its first row is one column with ';' in it: give delimiter, or --delimiter, ';'"
+    assert readings_of(CATALOGUE, COLUMNS | {"files": [str(path)], "delimiter": ";"})
+
+
+def test_empty_lines_of_a_csv_are_passed_over(tmp_path: Path) -> None:
+    tally = told(tmp_path, "empty.csv", f"who,at,amount\n\nann,{DAY},1\n\r\n\nann,{DAY},bad\n\n")
+    assert (tally.read, tally.refused_in_all) == (2, 1)
+    assert "row 3: attributes[amount]: 'bad'" in tally.kept[0][2], "they have no number"
 
 
 def test_a_required_attribute_needs_a_column(tmp_path: Path) -> None:
