@@ -152,7 +152,7 @@ def backfill(context: click.Context, /, config_path: Path, **given: Any) -> None
         async def run(store: RedisStore) -> Report:
             await keep_layouts(store, catalogue, load_text(config_path))
             with _bars(files) as bars:
-                return await loader.backfill(store, catalogue, readings, span, given["work"], bars)
+                return await loader.backfill(store, catalogue, readings, span, given["work"], bars, _where(given))
 
         report = in_store(_url(given, make=True), run)
     for passed_over in report.passed_over:
@@ -282,6 +282,11 @@ def dataset(context: click.Context, /, config_path: Path, out: Path, labels_path
 
 def _url(given: dict[str, Any], *, make: bool = False) -> AbstractContextManager[str]:
     return url_of(given["data_path"], given["redis_url"], given["store_binary"], make=make)
+
+
+def _where(given: dict[str, Any]) -> str:
+    """Which store that is, whether its engine runs or not."""
+    return str(given["data_path"].absolute()) if given["data_path"] is not None else given["redis_url"]
 
 
 def _span(given: dict[str, Any]) -> tuple[int | None, int | None]:

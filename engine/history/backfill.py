@@ -28,6 +28,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
@@ -52,9 +53,18 @@ _STAGED: Final = 3
 
 
 async def backfill(
-    store: Store, catalogue: Catalogue, readings: Sequence[Reading], span: Span, work: Path | None, told: Told
+    store: Store,
+    catalogue: Catalogue,
+    readings: Sequence[Reading],
+    span: Span,
+    work: Path | None,
+    told: Told,
+    where: str = "",
 ) -> Report:
-    """Load files into a store; see the steps above. Raises OpportuneError, after which it can be run again."""
+    """Load files into a store; see the steps above. Raises OpportuneError, after which it can be run again.
+
+    `where` tells the store from others: the same files may be loaded into another one at the same time.
+    """
     report = Report()
     try:
         job = await job_of(store, catalogue, readings, span, report)
@@ -62,7 +72,7 @@ async def backfill(
             return report
         if job.manifest is not None:
             span = Span(span.from_ms, span.until_ms, job.manifest["newest_ms"])
-        with work_folder(work, job.id) as folder:
+        with work_folder(work, job.id, where) as folder:
             report.tally, copies = _staged(folder, store.partitions, job.buckets, job.readings, catalogue, span, told)
             told.events_due(report.tally.read - report.tally.refused_in_all - report.tally.skipped + copies)
             await claim(store, job, catalogue, span, report.tally)
@@ -146,10 +156,12 @@ def _stage_copies(staging: Staging, folder: Path, numbers: Iterable[int], roller
 
 
 @contextmanager
-def work_folder(work: Path | None, job: str) -> Iterator[Path]:
-    """Folder of a job, held for the block; gone after it unless the block failed.
+def work_folder(work: Path | None, job: str, where: str) -> Iterator[Path]:
+    """Folder of a job in a store, held for the block; gone after it unless the block failed.
 
-    Raises DataFolderError if it cannot be used, NotAllowed if another process is at the same job.
+    It keeps two processes from sorting the same twice. That nothing is written twice is for the marks in the store: who
+    names the same store otherwise has another folder. Raises DataFolderError if it cannot be used, NotAllowed if
+    another process is at the same job.
     """
     root = work or Path(tempfile.gettempdir()) / f"opportune-history-{os.getuid()}"
     try:
@@ -157,7 +169,7 @@ def work_folder(work: Path | None, job: str) -> Iterator[Path]:
         found = root.stat()
         if work is None and (found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700):
             raise DataFolderError(f"{root}: belongs to somebody else, or others may write to it; give --work")
-        folder = root / job
+        folder = root / f"{job}-{blake2b(where.encode(), digest_size=4).hexdigest()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         lock = (folder / "lock").open("wb")
     except OSError as error:

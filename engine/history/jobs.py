@@ -24,7 +24,7 @@ from engine.history.mapping import Reading
 from engine.history.rows import Span, Tally
 from engine.history.staging import BUCKETS_A_PARTITION_MAX, buckets_for
 from engine.history.writing import Report
-from engine.store.base import Mark, Store
+from engine.store.base import Conflict, Mark, Store
 
 _FORM: Final = 1
 _ROWS: Final = 2
@@ -34,6 +34,7 @@ _HOME: Final = 0
 
 Times = tuple[int, int]
 """(from_ms, until_ms) as in Span."""
+_JUST_BEGUN: Final = "another backfill has just begun to load one of these files: wait for it"
 _ALWAYS: Final[Times] = (0, limits.TIME_MS_MAX + 1)
 
 
@@ -117,8 +118,9 @@ async def claim(store: Store, job: Job, catalogue: Catalogue, span: Span, tally:
             "refused": {name: count for name, count in zip(job.file_ids, tally.refused_of, strict=True) if count},
             "rows": _ROWS,
         }
-        # Somebody who claims it at this moment has read the same files.
-        await store.write_marked(_HOME, [], Mark(f"job:{job.id}", b"", orjson.dumps(manifest)))
+        mark = Mark(f"job:{job.id}", b"", orjson.dumps(manifest))
+        if isinstance(await store.write_marked(_HOME, [], mark), Conflict):
+            raise NotAllowed(_JUST_BEGUN)  # with another clock, so maybe with other rows
     mine = job.id.encode()
     for name in job.file_ids:
         before = job.owners.get(name, b"")
@@ -126,7 +128,7 @@ async def claim(store: Store, job: Job, catalogue: Catalogue, span: Span, tally:
             continue
         await store.write_marked(_HOME, [], Mark(f"file:{name}", before, b" ".join([*before.split(), mine])))
         if mine not in (await store.marks(_HOME)).get(f"file:{name}", b"").split():
-            raise NotAllowed("another backfill has just begun to load one of these files: wait for it")
+            raise NotAllowed(_JUST_BEGUN)
 
 
 async def finish(store: Store, job: Job, report: Report) -> None:

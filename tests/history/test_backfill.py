@@ -21,14 +21,27 @@ from engine import limits
 from engine.catalogue import Catalogue
 from engine.errors import NotAllowed, Overloaded, Unavailable
 from engine.history import backfill as loader
-from engine.history import chunks, folding
+from engine.history import chunks, folding, loading
 from engine.ingest import Ingest
 from engine.ledger import hash_of
 from engine.replay import Verdict
 from engine.replaying import replay
 from engine.store import FeatureWrite, Mark, MemoryStore, RedisStore, Store, StoreFull, StoreUnavailable
 from engine.versions import Versions
-from tests.history.past import NOW_MS, PARTITIONS, ROOT, SHOP, catalogue_of, cdnow, load, memory, records, timelines
+from tests.history.past import (
+    NOW_MS,
+    PARTITIONS,
+    ROOT,
+    SHOP,
+    catalogue_of,
+    cdnow,
+    load,
+    memory,
+    readings_of,
+    records,
+    span,
+    timelines,
+)
 from tests.store.conftest import Server
 
 DAY_MS = 86_400_000
@@ -456,12 +469,46 @@ def test_a_version_that_is_put_in_force_meanwhile_stops_what_would_write_over_it
 
 def test_two_at_once_are_one(tmp_path: Path) -> None:
     with (
-        loader.work_folder(tmp_path, "job"),
+        loader.work_folder(tmp_path, "job", "one store"),
+        loader.work_folder(tmp_path, "job", "another store"),
         pytest.raises(NotAllowed, match="another process"),
-        loader.work_folder(tmp_path, "job"),
+        loader.work_folder(tmp_path, "job", "one store"),
     ):
         pass
     assert list(tmp_path.iterdir()) == [], "a folder goes when its block has ended well"
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["both begin", "both go on"])
+def test_two_that_name_the_same_store_otherwise_load_it_once(
+    tmp_path: Path, begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BACKFILL_CUSTOMERS_BATCH_MAX", 4)
+    catalogue, rows = catalogue_of(), rows_of(7)
+    source = file_of(tmp_path / "history.csv", rows)
+
+    class Slow(Crashing):
+        async def marks(self, partition: int) -> dict[str, bytes]:
+            found = dict(await super().marks(partition))
+            await asyncio.sleep(0)
+            return found
+
+    store, once = Slow(PARTITIONS, lambda: NOW_MS), memory()
+    load(once, catalogue, tmp_path, source)
+    store.arm(5 if begun else 0, after=True)
+    if begun:
+        with pytest.raises(Crash):
+            load(store, catalogue, tmp_path, source)
+    readings, whole = readings_of(catalogue, source), span(catalogue)
+
+    async def both() -> list[Any]:
+        runs = [loader.backfill(store, catalogue, readings, whole, tmp_path, loading.Told(), name) for name in "ab"]
+        return await asyncio.gather(*runs, return_exceptions=True)
+
+    one, other = asyncio.run(both())
+    assert one.events == len(rows)
+    assert other.events == len(rows) if begun else "has just begun" in str(other)
+    assert records(store, everybody(rows)) == records(once, everybody(rows))
+    assert timelines(store, everybody(rows)) == timelines(once, everybody(rows))
 
 
 def test_one_customer_with_more_events_than_are_folded_at_once(tmp_path: Path, monkeypatch: Any) -> None:
