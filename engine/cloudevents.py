@@ -97,7 +97,7 @@ def event_of(event: Any, catalogue: Catalogue, now_ms: int) -> CheckedEvent:
         texts["source"],
         texts["type"],
         customer,
-        _time_ms(event.get("time")),
+        time_ms_of(event.get("time")),
         attributes,
         catalogue,
         now_ms,
@@ -124,7 +124,8 @@ def _plain(name: str, value: Any) -> Plain:
     raise InvalidArgument(f"data.{name}: {shown(value)}, expected a number, a text or true or false")
 
 
-def _time_ms(value: Any) -> int:
+def time_ms_of(value: Any) -> int:
+    """The `time` of a CloudEvent; 0 if it has none. Raises InvalidArgument."""
     if value is None:
         return 0
     try:

@@ -161,9 +161,10 @@ class _Marks:
         begun = self.unfinished(file)
         return [self._times(job, wanted, path) for job in self._owners(file) if job not in begun]
 
-    def refused(self, file: str) -> int:
-        """Rows of a file that were refused when it was loaded."""
-        return sum(self.manifest(job).get("refused", {}).get(file, 0) for job in self._owners(file))
+    def refused(self, file: str) -> list[int]:
+        """How many rows of a file each job refused that refused any. A row without a time is one of each of them."""
+        counts = [self.manifest(job).get("refused", {}).get(file, 0) for job in self._owners(file)]
+        return [count for count in counts if count]
 
     def _owners(self, file: str) -> list[str]:
         return self.values.get(f"file:{file}", b"").decode().split()
@@ -233,6 +234,7 @@ def _instant(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1e3, UTC).isoformat(timespec=step).replace("+00:00", "Z")
 
 
-def _but_refused(rows: int) -> str:
-    told = f", but for rows that were refused ({rows:,}): correct them and load them from a file of their own"
-    return told if rows else ""
+def _but_refused(counts: Sequence[int]) -> str:
+    shown = " and ".join(f"{count:,}" for count in counts) + (" in its runs" if len(counts) > 1 else "")
+    told = f", but for rows that were refused ({shown}): correct them and load them from a file of their own"
+    return told if counts else ""

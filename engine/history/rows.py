@@ -24,7 +24,7 @@ import polars as pl
 
 from engine import limits
 from engine.catalogue import Catalogue
-from engine.cloudevents import event_of
+from engine.cloudevents import event_of, time_ms_of
 from engine.config_schema import Attribute
 from engine.errors import InvalidArgument
 from engine.gateway import shown
@@ -156,6 +156,8 @@ class Checks:
         """Count what was refused."""
         for place, (label, column, expected) in enumerate(self._reasons, 1):
             at = np.flatnonzero(self.problem == place)
+            if not len(at):
+                continue
             sample = ((self._row(i), self._told(i, label, column, expected)) for i in at.tolist())
             tally.refuse(f"{label}: expected {expected}", len(at), sample)
 
@@ -318,11 +320,14 @@ class _Checks(Checks):
             texts = self.ids("id", source.id)
             hashes = [hash_of(f"{source.id_source}\0{text}") for text in texts.to_list()]
             ids = pl.Series("id", hashes, pl.UInt64)
+        # What is wrong with a row of another span is for the run that loads that.
+        known = times.is_between(1, limits.TIME_MS_MAX)
+        within = times.is_between(self._span.from_ms, self._span.until_ms, closed="left")
+        elsewhere = (known & ~within).fill_null(value=False).to_numpy()
+        self.problem[elsewhere] = 0
         self.tell(tally)
-        wanted = times.is_between(self._span.from_ms, self._span.until_ms, closed="left").fill_null(value=False)
-        good = self.problem == 0
-        keep = good & wanted.to_numpy()
-        tally.skipped += int(good.sum() - keep.sum())
+        keep = (self.problem == 0) & ~elsewhere
+        tally.skipped += int(elsewhere.sum())
         made = {
             "customer": customers,
             "type": pl.Series(types.astype(np.uint16)),
@@ -424,6 +429,9 @@ def _cloud_events(
             try:
                 if value.get("time") is None:
                     raise InvalidArgument("time: missing, and only what happens now may leave it out")
+                if not span.from_ms <= time_ms_of(value["time"]) < span.until_ms:
+                    tally.skipped += 1
+                    continue
                 event = event_of(value, patient, span.newest_ms)
             except InvalidArgument as error:
                 where, _, _ = str(error).partition(":")
@@ -431,9 +439,6 @@ def _cloud_events(
                 tally.refuse(f"{where}: not as expected", 1, iter([(line.decode(errors="replace"), told)]))
                 continue
             customer, digest, event_type, time_ms, attributes = orjson.loads(event.data)
-            if not span.from_ms <= time_ms < span.until_ms:
-                tally.skipped += 1
-                continue
             fixed = (customer, types[event_type], time_ms, digest, number, row)
             declared = catalogue.event_types[event_type]
             given = {slot_of(key, declared[key]): item for key, item in attributes.items()}

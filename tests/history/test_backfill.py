@@ -290,6 +290,22 @@ def test_rows_that_were_refused_are_told_again_when_their_file_is_passed_over(tm
     assert wider.layout.values(records(store, ["ann"])[0], BEGIN_MS + 2)["spent"] == 2_010.0
 
 
+def test_what_is_wrong_with_a_row_of_another_span_is_for_the_run_that_loads_that(tmp_path: Path) -> None:
+    store, half = memory(), BEGIN_MS + 1_000
+    wider = catalogue_of(SHOP.replace("range: [0, 1000]", "range: [0, 9000]"))
+    rows = [("ann", half - 1, 2_000.0, "", False), ("ann", half, 3_000.0, "", False), ("bob", -1, 1.0, "", False)]
+    source, path = file_of(tmp_path / "history.csv", rows), tmp_path / "history.csv"
+    first = load(store, catalogue_of(), tmp_path, source, until_ms=half)
+    assert (first.tally.skipped, first.tally.refused_in_all) == (1, 2)
+    with pytest.raises(NotAllowed, match=r"was loaded before, but for rows that were refused \(2\): "):
+        load(store, wider, tmp_path, source)
+    second = load(store, wider, tmp_path, source, from_ms=half)
+    assert (second.events, second.tally.skipped, second.tally.refused_in_all) == (1, 1, 1)
+    [passed_over] = load(store, wider, tmp_path, source).passed_over
+    assert passed_over.startswith(f"{path}: loaded before, but for rows that were refused (2 and 1 in its runs): ")
+    assert wider.layout.values(records(store, ["ann"])[0], half + 1)["spent"] == 3_000.0
+
+
 def of_an_earlier_release(store: MemoryStore, *, finished: bool = True) -> None:
     """Leave in the manifests what they had before spans were kept."""
     marks = vars(store)["_marks"][0]

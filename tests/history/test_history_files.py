@@ -335,6 +335,9 @@ def test_bad_cloud_events(tmp_path: Path) -> None:
         "attributes[amount]: not as expected": 1,
         "subject: not as expected": 1,
     }
+    later = span(CATALOGUE, from_ms=DAY_MS + 1)
+    tally = loading.check(readings, CATALOGUE, later, loading.Told())
+    assert (tally.refused, tally.skipped) == ({"time: not as expected": 1}, 4), "what is wrong there is not asked"
 
 
 def test_parquet_with_what_is_no_number(tmp_path: Path) -> None:
