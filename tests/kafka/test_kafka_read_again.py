@@ -43,9 +43,11 @@ def events(first: int, count: int) -> list[tuple[str, int, float]]:
 
 
 def changed(cluster: Cluster) -> Path:
-    """The configuration with more features; workers that start from now on have it."""
+    """The configuration with more features, in force; workers that start from now on have it."""
     cluster.config.write_text(MORE)
     cluster.catalogue = Catalogue.compile(*load(cluster.config))
+    applied = CliRunner().invoke(main, ["apply", str(cluster.config), "--redis", cluster.redis_url, "--by", "ann"])
+    assert applied.exit_code == 0, applied.output
     return cluster.config
 
 
