@@ -2,12 +2,63 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from google.protobuf.message import DecodeError
 
+from engine.deepjson import written
+from engine.limits import IDENTITIES_MAX
 from opportune.v1 import events_pb2
+
+_PARTS_BYTES_MAX: Final = {"identities": 2_048} | dict.fromkeys(
+    ("specversion", "id", "source", "type", "subject", "time", "data", "data_base64"), 220
+)
+"""What is kept of a CloudEvent that is too large."""
+_PART_CHARACTERS_MAX: Final = 128
+
+
+def shortened(payload: bytes, bytes_max: int) -> bytes:
+    """A payload of at most so many bytes: without what makes it large, but with its type and whom it is about.
+
+    >>> big = orjson.dumps({"type": "purchase", "subject": "anna", "data": {"note": "x" * 9_000}})
+    >>> shortened(big, 4_096)
+    b'{"type":"purchase","subject":"anna","data":"\xe2\x80\xa6 (9011 bytes left out)"}'
+    """
+    if len(payload) <= bytes_max:
+        return payload
+    try:
+        told = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        try:
+            short = _short_message(events_pb2.Event.FromString(payload))
+        except DecodeError:
+            short = b""
+    else:
+        short = _short_object(told) if isinstance(told, dict) else b""
+    return short if 0 < len(short) <= bytes_max else payload[:bytes_max]
+
+
+def _short_object(told: dict[str, Any]) -> bytes:
+    kept: dict[str, Any] = {}
+    for name, part in told.items():
+        if bytes_max := _PARTS_BYTES_MAX.get(name):
+            size = len(written(part))
+            kept[name] = part if size <= bytes_max else f"… ({size} bytes left out)"
+    return orjson.dumps(kept)
+
+
+def _short_message(event: events_pb2.Event) -> bytes:
+    short = events_pb2.Event(
+        id=event.id[:_PART_CHARACTERS_MAX],
+        source=event.source[:_PART_CHARACTERS_MAX],
+        type=event.type[:_PART_CHARACTERS_MAX],
+        customer_id=event.customer_id[:_PART_CHARACTERS_MAX],
+        time_ms=event.time_ms,
+    )
+    for identity in event.identities[:IDENTITIES_MAX]:
+        short.identities.add(kind=identity.kind[:64], value=identity.value[:_PART_CHARACTERS_MAX])
+    return short.SerializeToString()
 
 
 def letter_type(payload: bytes) -> str:

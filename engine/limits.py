@@ -233,8 +233,10 @@ EVENT_LOG_ENTRIES_MAX: Final = 1_000_000
 """Entries kept in one partition of the event log; folded ones beyond go first."""
 DECISION_LOG_ENTRIES_MAX: Final = 1_000_000
 DEAD_LETTERS_MAX: Final = 100_000
-DEAD_LETTER_BYTES_MAX: Final = 256 * 1024
-"""So much of a refused payload goes to the topic of dead letters; brokers refuse messages of more than a megabyte."""
+DEAD_LETTER_BYTES_MAX: Final = 4 * 1024
+"""Of a refused event in the store: a larger one is kept without what makes it large."""
+TOPIC_LETTER_BYTES_MAX: Final = 256 * 1024
+"""The same in the topic of dead letters; brokers refuse messages of more than a megabyte."""
 EVENT_BACKLOG_MAX: Final = 500_000
 """Events of a partition that may wait for folding; Publish answers RESOURCE_EXHAUSTED beyond."""
 

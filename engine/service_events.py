@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from engine import metrics
 from engine.errors import CallerError, InvalidArgument, Overloaded
 from engine.gateway import CheckedEvent, event_of
-from engine.limits import EVENT_BACKLOG_MAX, EVENTS_PER_CALL_MAX
+from engine.gateway_letters import shortened
+from engine.limits import DEAD_LETTER_BYTES_MAX, EVENT_BACKLOG_MAX, EVENTS_PER_CALL_MAX
 from engine.linking import BY_PUBLISH, Entries, Login, chosen, login_links, targets_of
 from engine.record import decision_id
 from engine.store.base import partition_of
@@ -55,7 +56,7 @@ class EventService:
             except CallerError as error:
                 reason = str(error)
                 response.rejected.add(index=index, id=event_id[:64], reason=reason)
-                bad.append((payload(), reason))
+                bad.append((shortened(payload(), DEAD_LETTER_BYTES_MAX), reason))
         with self._service.writing():
             if good:
                 await self.check_backlog()

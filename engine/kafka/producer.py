@@ -15,8 +15,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from engine.errors import BrokerError
+from engine.gateway_letters import shortened
 from engine.kafka.topics import REQUEST_MS_MAX, Brokers, Incarnation, Topics, check
-from engine.limits import DEAD_LETTER_BYTES_MAX, KAFKA_AWAY_MS, KAFKA_LOOK_MS, KAFKA_START_MS_MAX, WRITE_WAIT_MS_MAX
+from engine.limits import KAFKA_AWAY_MS, KAFKA_LOOK_MS, KAFKA_START_MS_MAX, TOPIC_LETTER_BYTES_MAX, WRITE_WAIT_MS_MAX
 from engine.store.base import StoreUnavailable
 from features import Offset
 
@@ -136,7 +137,7 @@ def dead_letters(topics: Topics, letters: Sequence[tuple[bytes, str]], source: s
             topics.dead,
             0,
             None,
-            payload[:DEAD_LETTER_BYTES_MAX],
+            shortened(payload, TOPIC_LETTER_BYTES_MAX),
             [("reason", reason.encode()), ("source", source.encode()), ("bytes", b"%d" % len(payload))],
         )
         for payload, reason in letters

@@ -22,7 +22,7 @@ So a script may touch a customer's ledger and the decision log in one atomic ste
 | `{pN}marks` | how far work beside the event log has come, such as a backfill, a hash | for good |
 | `{pN}leads:<list>` | leads of a list by id, a hash; N = crc32(list) mod partitions | LEAD_LIST_TTL_MS |
 | `{pN}queue:<list>/<seller>` | ids of the leads of one seller, or of those for anybody, a set | LEAD_LIST_TTL_MS |
-| `dead` | dead letters, a stream | DEAD_LETTERS_MAX |
+| `dead` | dead letters, a stream; large ones are shortened | DEAD_LETTERS_MAX, of DEAD_LETTER_BYTES_MAX each |
 | `policy` | the served policy, a hash: by offer, by `@name/offer` of challengers that serve, `_head` | for good |
 | `{policy}:changes` | stream of snapshot versions and the offers each changed | 1,000 entries |
 | `{policy}:kept` | weights of earlier policies by version, a hash, to explain with | POLICIES_KEPT_BYTES_MAX |

@@ -15,8 +15,10 @@ from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
 from engine.cloudevents import BATCH, ONE
-from engine.limits import MESSAGE_BYTES_MAX, MISFIT_LOOK_ENTRIES_MAX
+from engine.gateway_letters import about, letter_type, shortened
+from engine.limits import DEAD_LETTER_BYTES_MAX, MESSAGE_BYTES_MAX, MISFIT_LOOK_ENTRIES_MAX
 from engine.web import WebServer, application
+from opportune.v1 import events_pb2
 from tests.small_engine import START_MS, SmallEngine, features_of
 
 EVENT: dict[str, Any] = {
@@ -197,6 +199,21 @@ async def test_a_bad_event_is_refused_with_its_reason(
     assert [(json.loads(payload), reason) for payload, reason in engine.store.dead] == [
         (EVENT | change, rejected["reason"])
     ]
+
+
+async def test_of_a_large_event_that_is_refused_little_is_kept(client: TestClient, engine: SmallEngine) -> None:
+    """Whom it is about stays, so that it goes when that person is to be forgotten."""
+    status, receipt = await post(client, "/v1/events", EVENT | {"type": "none", "data": {"x": "y" * 4_000_000}}, ONE)
+    assert status == 400 and "no event type 'none'" in receipt["rejected"][0]["reason"]
+    [(payload, _)] = engine.store.dead
+    assert json.loads(payload) == EVENT | {"type": "none", "data": "… (4000008 bytes left out)"}
+    assert len(payload) <= DEAD_LETTER_BYTES_MAX
+    assert about(payload, "", [EVENT["subject"]])
+    large = events_pb2.Event(id="e" * 9_000, type="none", customer_id="ann")
+    large.attributes["x"].text = "y" * 9_000
+    short = shortened(large.SerializeToString(), DEAD_LETTER_BYTES_MAX)
+    assert about(short, "", ["ann"]) and letter_type(short) == "none" and len(short) < 200
+    assert shortened(b"\xff" * 9_000, DEAD_LETTER_BYTES_MAX) == b"\xff" * DEAD_LETTER_BYTES_MAX
 
 
 @pytest.mark.parametrize(
