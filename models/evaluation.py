@@ -57,8 +57,11 @@ RARE_SHARE = 0.1
 REWARD_MAX = 1e12
 """Largest reward either side of 0, as for values in a configuration."""
 
-_PROPENSITY_MIN = 1e-100
+PROPENSITY_MIN = 1e-100
 """Below, the square of a weight overflows; whatever has that propensity was not drawn with it."""
+
+PROPENSITY = f"a propensity of {PROPENSITY_MIN:g} to 1"
+"""What was expected, in errors."""
 
 _SPREAD_MIN = 1e-12
 """Of the largest terms: a standard deviation below that is rounding."""
@@ -117,8 +120,8 @@ class Sample:
         if self.people is not None and self.people.shape != (count,):
             raise ValueError(f"{count} rewards: expected as many people")
         _expect(np.abs(self.rewards) <= REWARD_MAX, "rewards", self.rewards, "a number of -1e12 to 1e12")
-        possible = (self.logged >= _PROPENSITY_MIN) & (self.logged <= 1.0)
-        _expect(possible, "logged", self.logged, "a propensity above 0 and at most 1")
+        possible = (self.logged >= PROPENSITY_MIN) & (self.logged <= 1.0)
+        _expect(possible, "logged", self.logged, PROPENSITY)
         _expect((self.target >= 0.0) & (self.target <= 1.0), "target", self.target, "a probability of 0 to 1")
         for name in ("model_logged", "model_target"):
             given = getattr(self, name)

@@ -208,7 +208,10 @@ class Statistics:
         Raises:
             ValueError: for shapes that do not fit, targets out of range or other signs. Nothing is learnt then.
         """
-        period = np.asarray(periods, np.int64)
+        period = np.asarray(periods)
+        if period.size and not np.issubdtype(period.dtype, np.integer):
+            raise ValueError(f"periods are {period.dtype}, expected integers")
+        period = period.astype(np.int64)
         target = np.asarray(targets, np.float64)
         sign = np.asarray(signs, np.float64)
         count = len(offers)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -106,7 +107,7 @@ class InputSpec:
             return
         if not math.isfinite(2.0 * self.high - 2.0 * self.low):
             raise ValueError(f"input {self.source!r}: range {self.low} to {self.high} is not finite")
-        if not self.low < self.high:
+        if not (self.low < self.high and math.isfinite(_scale(self))):
             raise ValueError(f"input {self.source!r}: low {self.low} must be below high {self.high}")
 
     @property
@@ -399,7 +400,8 @@ def _table(rows: list[tuple[int, int, int]]) -> Ints:
 def _scale(spec: InputSpec) -> float:
     """Steps a unit of the value, or of its log."""
     width = spec.high - spec.low
-    return 2.0 * STEPS / float(np.log1p(width) if spec.kind == "log" else width)
+    span = float(np.log1p(width) if spec.kind == "log" else width)
+    return 2.0 * STEPS / span if span > 2.0 * STEPS / sys.float_info.max else math.inf
 
 
 def _draws(name: str, count: int) -> list[int]:

@@ -13,7 +13,7 @@ import polars as pl
 from engine.errors import InvalidArgument
 from engine.evaluate.log import NOTHING, REPEATED, Floats, Log
 from models import DIMENSION_MAX, InputSpec, PosteriorOptions, Transform
-from models.evaluation import REWARD_MAX
+from models.evaluation import PROPENSITY, PROPENSITY_MIN, REWARD_MAX
 from models.transform import STEPS
 
 PRIOR: Final = PosteriorOptions(prior_strength=10.0)
@@ -87,11 +87,10 @@ class Table:
             except (ValueError, OverflowError, ZeroDivisionError):
                 self.column(given, "--propensity")
             else:
-                if not 0.0 < share <= 1.0:
-                    raise InvalidArgument(f"--propensity {given}, expected a column, or a number above 0 and at most 1")
+                if not PROPENSITY_MIN <= share <= 1.0:
+                    raise InvalidArgument(f"--propensity {given}, expected a column, or {PROPENSITY}")
                 return np.full(self.frame.height, share)
-        least = float(np.nextafter(0.0, 1.0))
-        return self.floats(given, "--propensity", "a propensity above 0 and at most 1", least, 1.0)
+        return self.floats(given, "--propensity", PROPENSITY, PROPENSITY_MIN, 1.0)
 
     def texts(self, name: str, option: str) -> list[str]:
         """A column of names. Raises InvalidArgument where one is missing."""

@@ -63,7 +63,8 @@ def test_csv_and_parquet_plain_and_packed_say_the_same(tmp_path: Path, csv: Path
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
     [
-        ("chance", "0", "log.csv row 12: chance: '0', expected a propensity above 0 and at most 1"),
+        ("chance", "1e-300", "log.csv row 12: chance: '1e-300', expected a propensity of 1e-100 to 1"),
+        ("chance", "0", "log.csv row 12: chance: '0', expected a propensity of 1e-100 to 1"),
         ("chance", "1.5", "log.csv row 12: chance: '1.5', expected a propensity"),
         ("chance", "nan", "log.csv row 12: chance: 'nan', expected a propensity"),
         ("chance", "", "log.csv row 12: chance: nothing, expected a propensity"),
@@ -113,7 +114,7 @@ def test_one_propensity_for_all_rows(csv: Path, given: str, expected: float) -> 
 
 @pytest.mark.parametrize("given", ["0", "3/2", "-1", "1e400", "1e999999999"])
 def test_one_propensity_that_is_none(csv: Path, given: str) -> None:
-    with pytest.raises(InvalidArgument, match="above 0 and at most 1"):
+    with pytest.raises(InvalidArgument, match="a propensity of 1e-100 to 1"):
         foreign(csv, "did", "got", given, None, [])
 
 

@@ -94,6 +94,7 @@ def test_the_version_is_the_same_on_every_machine():
     ("make", "message"),
     [
         (lambda: InputSpec("age", "linear", 1, 1), "must be below"),
+        (lambda: InputSpec("age", "linear", 0, 1e-310), "must be below"),
         (lambda: InputSpec("age", "linear", -1e308, 1e308), "not finite"),
         (lambda: InputSpec("age", "log", 0, np.inf), "not finite"),
         (lambda: InputSpec("age", "one_hot"), "at least one category"),

@@ -225,6 +225,7 @@ def test_pruning_starts_beyond_the_named_limit():
         {"signs": [0]},
         {"signs": [2]},
         {"periods": [0, 0]},
+        {"periods": [0.9]},
         {"x": np.zeros((1, D + 1), np.int8)},
         {"x": np.zeros((1, D), np.int16)},
     ],
