@@ -210,7 +210,7 @@ ENGLISH: Final = Words(
         "silence": "No offer is expected to be worth the contact.",
         "control_group": "Kept back: the customer is in a control group, to measure what offers bring.",
         "fallback": "{why}: from the catalogue's fallback list.",
-        "no_fallback": "{why}, and there is no fallback offer for this channel now.",
+        "no_fallback": "{why}, and no fallback offer may be made in this channel now.",
         "state_away": "The customer's state was not available in time",
         "commit_failed": "The decision could not be recorded in time",
         "deadline_near": "The decision was not ready before the caller's deadline",

@@ -43,7 +43,7 @@ async def test_each_channel_has_its_own_list() -> None:
     store.failing["read"] = StoreUnavailable("away")
     nothing = await engine.decide(channel="web")
     assert (nothing.offers, nothing.nothing_reason.code) == ([], "fallback")
-    assert "no fallback offer for this channel" in nothing.nothing_reason.text
+    assert "no fallback offer may be made in this channel" in nothing.nothing_reason.text
 
 
 async def test_the_fallback_keeps_to_the_dates_of_its_offers() -> None:
