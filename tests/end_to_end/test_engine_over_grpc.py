@@ -167,7 +167,8 @@ def test_the_command_line_against_it(engine: EngineProcess) -> None:
     answer, end = decoder.raw_decode(page.stdout)
     explained = engine.run("explain", "--grpc", engine.grpc, answer["decision_id"])
     assert page.stdout[end:].lstrip() == explained.stdout
-    assert told["brief"] in explained.stdout.splitlines()
+    first = engine.run("explain", "--grpc", engine.grpc, told["decision_id"])
+    assert told["brief"] in first.stdout.splitlines(), "by another policy, if it has learnt since"
     what = ("--decision", answer["decision_id"], "--offer", answer["offers"][0]["offer_id"], "--stage", "accepted")
     assert json.loads(engine.run("report", "--grpc", engine.grpc, *what).stdout)["stage"] == "STAGE_ACCEPTED"
     assert json.loads(engine.run("report", "--grpc", engine.grpc, *what).stdout)["duplicate"]

@@ -92,8 +92,8 @@ def test_a_changed_timeline_is_named(world: World) -> None:
 def test_another_timeline_on_the_way_cannot_tell(world: World) -> None:
     found = again(world, CONFIG.replace(b"timeline: true", b'timeline: {text: "bought"}'))
     assert found.verdict is Verdict.CANNOT_TELL
-    [caveat] = found.caveats
-    assert caveat.endswith(": other attributes on the timeline")
+    [gap] = found.gaps
+    assert gap.endswith(": other attributes on the timeline")
 
 
 def test_a_customer_of_whom_nothing_was_heard_for_long_is_no_difference(world: World) -> None:
@@ -150,8 +150,8 @@ def test_another_configuration_on_the_way_cannot_tell(world: World) -> None:
     other = CONFIG.replace(b"tile: 10s", b"tile: 5s").replace(b"period: 15s", b"period: 20s")
     found = again(world, other)
     assert found.verdict is Verdict.CANNOT_TELL
-    [caveat] = found.caveats
-    assert caveat.endswith(f"configuration {version_of(CONFIG)}: other features, learning period")
+    [gap] = found.gaps
+    assert gap.endswith(f"configuration {version_of(CONFIG)}: other features, learning period")
 
 
 def test_only_the_first_differences_are_named_and_all_are_counted() -> None:
